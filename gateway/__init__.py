@@ -1,0 +1,18 @@
+"""Sluice, an LLM gateway: the map.
+
+One request, in order (the story itself is `pipeline.py`):
+  1 listen     listener/    bytes become one unambiguous request of a known surface
+  2 identify   identity/    a credential becomes a Principal
+  3 route      routing/     path + model + labels choose a Route: which settings and targets apply
+  7 plan       routing/     the route and the model become an ordered list of attempts
+  7 relay      relay/       attempts, failover until content, then the stream, untouched
+  9 record     record.py    what is known folds into one flat Record; logs and metrics read it
+
+Numbers are the journey's in docs/ARCHITECTURE.md; a stage that is not built is not in the pipeline.
+
+Layers, imports point down only (tests/test_architecture.py):
+  process > listener, assemble, control > pipeline > exchange > identity, relay, telemetry
+  > routing, providers > dialects, config > record, verdicts, errors, units, tasks, segment
+"""
+
+__version__ = "0.1.0"

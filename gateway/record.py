@@ -1,0 +1,159 @@
+"""The record of an exchange: what everything after the request reads, frozen from the first day.
+
+Models one flat, versioned fact about a request. Kinds: `decision` (written before the first upstream byte),
+`outcome` (when the exchange ended, however it ended), `admin`, `mode` (degraded in and out), `checkpoint`.
+
+Invariants: a field, once published in a version, keeps its name, type and meaning; a new field gets a default, so
+older records still decode; all amounts are integers. Personal data stands in `Personal` alone, because that part
+is sealed with a per-tenant key and erased by destroying the key. Left out: bodies. They never enter a record.
+"""
+
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+RECORD_VERSION: Final = 1
+
+
+class Kind(Enum):
+    """What sort of fact a record states."""
+
+    DECISION = "decision"
+    OUTCOME = "outcome"
+    ADMIN = "admin"
+    MODE = "mode"
+    CHECKPOINT = "checkpoint"
+
+
+class Ending(Enum):
+    """How an exchange ended; every exchange has exactly one."""
+
+    COMPLETE = "complete"  # the answer was whole, whatever its status
+    REFUSED = "refused"  # the gateway said no before any attempt
+    FAILED = "failed"  # attempts were made and none produced an answer
+    TRUNCATED = "truncated"  # the upstream broke off after content had gone out
+    ABANDONED = "abandoned"  # the caller left
+
+
+class UsageSource(Enum):
+    """Where the numbers of a Usage come from."""
+
+    PROVIDER = "provider"
+    METERED = "metered"  # counted by the gateway from what passed through
+    ESTIMATED = "estimated"
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Tokens of one answer. `input_tokens` includes cached ones, `output_tokens` includes reasoning.
+
+    Dialects that report cached input apart (input without cache reads and writes) are normalised by their
+    reader, so that the sum of two answers means something whatever served them.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    source: UsageSource = UsageSource.PROVIDER
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One try at one target: what came of it and how long it took."""
+
+    target: str  # provider/model as configured
+    cause: str  # "ok", or the code of the error that ended it
+    status: int = 0  # the provider's HTTP status, 0 when none arrived
+    took_ms: int = 0
+    upstream_request_id: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the relay reports, for every ending alike."""
+
+    ending: Ending
+    status: int  # as sent downstream; 0 when nothing was
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage | None = None
+    error: str = ""  # code of the error the caller saw, or would have seen
+    streamed: bool = False
+    upstream_bytes: int = 0  # request bytes handed to a provider: above zero, quota is charged
+    downstream_bytes: int = 0  # body bytes handed to the caller's socket
+    first_content_us: int = -1  # from the request's last byte to the first content event; -1: none came
+    upstream_us: int = 0  # time spent waiting for the provider
+
+
+class Personal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The fields that may identify a person; the journal seals this part as one blob."""
+
+    user: str = ""
+    end_user: str = ""
+    client_ip: str = ""
+    user_agent: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """One line of the journal, flat, as the exchange folded into it.
+
+    `at_us` is wall-clock microseconds since the epoch. Empty means not known or not built yet; a reader treats an
+    absent field as empty.
+    """
+
+    kind: Kind
+    exchange_id: str
+    at_us: int
+    v: int = RECORD_VERSION
+    # ids
+    session_id: str = ""
+    parent_action: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    # who: human -> agent -> key
+    org: str = ""
+    team: str = ""
+    agent: str = ""
+    key_id: str = ""
+    role: str = ""
+    personal: Personal | None = None
+    # what
+    surface: str = ""
+    route: str = ""
+    model: str = ""
+    target: str = ""
+    streamed: bool = False
+    # decided on
+    policy_version: str = ""
+    findings: dict[str, int] = {}
+    data_class: str = ""
+    limits_verdict: str = ""
+    hold_id: str = ""
+    hold_amounts: dict[str, int] = {}
+    # how it went
+    status: int = 0
+    ending: str = ""
+    error: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage | None = None
+    cost_microusd: int = 0
+    changed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    duration_us: int = 0
+    overhead_us: int = 0
+    first_content_us: int = -1
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    # digests, keyed, so that a body can be matched by who holds the key and guessed by nobody
+    prompt_digest: str = ""
+    answer_digest: str = ""
+    # where
+    node: str = ""
+    region: str = ""
+    slot: int = -1
+    generation: int = 0
+    # kinds admin, mode, checkpoint: what was done, entered, left or marked
+    action: str = ""
+    subject: str = ""
+    detail: str = ""
