@@ -1,0 +1,1 @@
+"""What the operator wrote, checked and typed: schema, loading, secrets, and the snapshot a node boots from."""
