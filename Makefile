@@ -1,15 +1,98 @@
-# `make` lists what can be done here.
+# `make` lists what can be done here. Nothing has to be installed by hand first: `make run` and `make test` fetch what
+# they need, from the hash-pinned locks in requirements/ and, for tests, from Debian's packages.
+#
+# A stamp in .venv/.stamps/ says that a lock has been installed; deleting .venv forgets them all.
+
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
 BIN := .venv/bin
+STAMPS := .venv/.stamps
+CONFIG ?= gateway.yaml
+PYTEST := $(BIN)/python -W error -m pytest -q
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help check
+.PHONY: help setup run serve test check static unit fault fuzz cover node-sdk test-needs lock clean
+
 help: ## list these verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-check: ## what CI runs on the source: format, lint, types, layers
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+# ---- use it
+
+setup: $(STAMPS)/project ## .venv with the gateway, from the hash-pinned lock
+
+run: setup ## the gateway on 127.0.0.1:8080, with a first config and a simulated provider if there is none
+	@[ -e $(CONFIG) ] || $(BIN)/gateway init --config $(CONFIG)
+	@exec $(BIN)/python tools/run.py $(CONFIG)
+
+serve: setup ## the gateway alone, with CONFIG=gateway.yaml
+	@exec $(BIN)/gateway serve --config $(CONFIG)
+
+# ---- prove it
+
+test: test-needs ## every test; installs redis-server and the like where this is root
+	@$(PYTEST) tests
+
+check: static ## what a change must pass: format, lint, types, layers, unit, conformance
+	@$(PYTEST) tests/unit tests/conformance tests/test_architecture.py
+
+static: $(STAMPS)/test
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache >build/lint-imports.txt || { cat build/lint-imports.txt; exit 1; }
+	@echo "format, lint, types and layers hold"
+
+unit: $(STAMPS)/test ## the unit tests: no socket, no sleep
+	@$(PYTEST) tests/unit
+
+fault: test-needs ## fail the Nth connect, read or write, for every N
+	@$(PYTEST) tests/fault
+
+fuzz: $(STAMPS)/test ## the property tests, a hundred times as long
+	@HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/property
+
+cover: $(STAMPS)/test ## which lines the unit, conformance and property tests reach: htmlcov/index.html
+	@$(BIN)/python -W error -m coverage run -m pytest -q tests/unit tests/conformance tests/property
+	@$(BIN)/coverage html --quiet
+	@$(BIN)/coverage report --skip-covered --sort=cover
+
+# ---- keep it
+
+lock: ## make requirements/*.txt anew from pyproject.toml; LOCK=--upgrade for newer versions
+	tools/lock.sh $(LOCK)
+
+clean: ## remove what make made, but neither gateway.yaml nor state/
+	rm -rf .venv build dist htmlcov .coverage *.egg-info tests/sdk_node/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# ---- the parts
+
+$(STAMPS)/venv:
+	@tools/venv.sh .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/run: $(STAMPS)/venv requirements/run.txt requirements/build.txt
+	@echo "installing the packages the gateway runs on"
+	@$(LOCKED) -r requirements/run.txt -r requirements/build.txt
+	@touch $@
+
+$(STAMPS)/project: $(STAMPS)/run pyproject.toml gateway/__init__.py
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/project requirements/test.txt
+	@echo "installing the packages the tests run on"
+	@$(LOCKED) -r requirements/test.txt
+	@mkdir -p build && touch $@
+
+# program:package, as Debian names them
+test-needs: $(STAMPS)/test node-sdk
+	@tools/need.sh redis-server:redis-server haproxy:haproxy nginx:nginx-light systemd-analyze:systemd
+
+node-sdk: ## the npm packages of the SDK tests, from their own lock
+	@tools/node-sdk.sh
