@@ -1,0 +1,142 @@
+"""What the gateway counts: every metric family, as data. docs/metrics.md has a row for each, and a test compares.
+
+Labels take their values from the config, from this code, or from HTTP's status codes; never from a caller. A request
+whose model no entry answers to counts under `unknown`; a wildcard entry counts under its pattern.
+"""
+
+from typing import Final
+
+from gateway.telemetry.directory import Family, Kind
+from gateway.telemetry.metrics import DROPPED
+
+UNKNOWN: Final = "unknown"  # label value of a route, model, surface or target the config does not name
+
+_MS: Final = 1_000
+_S: Final = 1_000_000
+
+# Our own time: the budget is tens of microseconds, the alarm a millisecond.
+OVERHEAD_BOUNDS_US: Final = (
+    *(20, 50, 100, 200, 300, 500),
+    *(1 * _MS, 2 * _MS, 5 * _MS, 10 * _MS, 25 * _MS, 100 * _MS),
+    1 * _S,
+)
+# Models think for milliseconds when simulated and for minutes when they reason.
+FIRST_TOKEN_BOUNDS_US: Final = (
+    *(5 * _MS, 10 * _MS, 25 * _MS, 50 * _MS, 100 * _MS, 250 * _MS, 500 * _MS),
+    *(1 * _S, 2 * _S, 5 * _S, 10 * _S, 30 * _S, 60 * _S, 180 * _S, 600 * _S),
+)
+REQUEST_BOUNDS_US: Final = (
+    *(1 * _MS, 5 * _MS, 25 * _MS, 100 * _MS, 250 * _MS, 500 * _MS),
+    *(1 * _S, 2 * _S, 5 * _S, 10 * _S, 30 * _S, 60 * _S, 300 * _S, 1_800 * _S),
+)
+
+REQUESTS: Final = Family(
+    "gateway_requests_total",
+    Kind.COUNTER,
+    "Exchanges that ended, by the status the caller was sent; code 0 when the caller left before one.",
+    ("route", "model", "surface", "code"),
+)
+REQUEST_SECONDS: Final = Family(
+    "gateway_request_seconds",
+    Kind.HISTOGRAM,
+    "Whole time of an exchange, from its first byte in to its last byte out.",
+    ("model",),
+    REQUEST_BOUNDS_US,
+)
+OVERHEAD: Final = Family(
+    "gateway_overhead_seconds",
+    Kind.HISTOGRAM,
+    "Part of an exchange the gateway itself took: its whole time less the time spent waiting for others.",
+    ("route",),
+    OVERHEAD_BOUNDS_US,
+)
+FIRST_TOKEN: Final = Family(
+    "gateway_time_to_first_token_seconds",
+    Kind.HISTOGRAM,
+    "From the last byte of the request to the first content of the answer.",
+    ("model",),
+    FIRST_TOKEN_BOUNDS_US,
+)
+TOKENS: Final = Family(
+    "gateway_tokens_total",
+    Kind.COUNTER,
+    "Model tokens used; input includes cached tokens, output includes reasoning.",
+    ("model", "direction"),
+)
+ATTEMPTS: Final = Family(
+    "gateway_attempts_total",
+    Kind.COUNTER,
+    "Tries at a target, by what came of them: ok, or the code of the error that ended the try.",
+    ("target", "cause"),
+)
+TRUNCATED: Final = Family(
+    "gateway_streams_truncated_total",
+    Kind.COUNTER,
+    "Answers that broke off at the provider after content had gone out.",
+    ("model",),
+)
+ABANDONED: Final = Family(
+    "gateway_abandoned_total", Kind.COUNTER, "Exchanges whose caller left before the end.", ("model",)
+)
+REFUSALS: Final = Family(
+    "gateway_refusals_total",
+    Kind.COUNTER,
+    "Requests the gateway answered itself with an error, before any attempt, by the error's code.",
+    ("reason",),
+)
+OPEN_STREAMS: Final = Family("gateway_open_streams", Kind.GAUGE, "Exchanges in flight whose answer is a stream.")
+CONNECTIONS: Final = Family("gateway_connections", Kind.GAUGE, "Connections of callers that are open.")
+UPSTREAM_CONNECTIONS: Final = Family(
+    "gateway_upstream_connections",
+    Kind.GAUGE,
+    "Connections to providers that are open: busy with an exchange, or idle.",
+    ("provider", "state"),
+)
+WORKER_RSS: Final = Family(
+    "gateway_worker_rss_bytes", Kind.GAUGE, "Resident memory of each process, shared pages included.", ("slot",)
+)
+LOG_LINES_DROPPED: Final = Family(
+    "gateway_log_lines_dropped_total", Kind.COUNTER, "Log lines given up because stderr was not read fast enough."
+)
+WORKER_RESTARTS: Final = Family(
+    "gateway_worker_restarts_total", Kind.COUNTER, "Processes replaced after they died or hung.", ("reason",)
+)
+RELOADS: Final = Family(
+    "gateway_reloads_total", Kind.COUNTER, "Configurations offered by a reload: published, refused.", ("result",)
+)
+ADMIN_REFUSALS: Final = Family(
+    "gateway_admin_refusals_total", Kind.COUNTER, "Requests to the admin port without its token."
+)
+WORKERS: Final = Family("gateway_workers", Kind.GAUGE, "Worker processes by state.", ("state",))
+SNAPSHOT_GENERATION: Final = Family(
+    "gateway_snapshot_generation", Kind.GAUGE, "Number of the snapshot of config and keys that is published."
+)
+BUILD_INFO: Final = Family(
+    "gateway_build_info", Kind.GAUGE, "Always 1; the labels say what runs.", ("version", "python")
+)
+UP: Final = Family("gateway_up", Kind.GAUGE, "1 when the node serves: its workers are ready and it does not drain.")
+
+FAMILIES: Final = (
+    UP,
+    BUILD_INFO,
+    SNAPSHOT_GENERATION,
+    REQUESTS,
+    REQUEST_SECONDS,
+    OVERHEAD,
+    FIRST_TOKEN,
+    TOKENS,
+    ATTEMPTS,
+    TRUNCATED,
+    ABANDONED,
+    REFUSALS,
+    OPEN_STREAMS,
+    CONNECTIONS,
+    UPSTREAM_CONNECTIONS,
+    WORKERS,
+    WORKER_RSS,
+    WORKER_RESTARTS,
+    RELOADS,
+    ADMIN_REFUSALS,
+    LOG_LINES_DROPPED,
+    DROPPED,
+)
