@@ -109,6 +109,7 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     kind: Name
     base_url: str = ""  # "": the kind's own public address
+    allow_plain_http: bool = False  # http:// beyond loopback: keys and prompts travel readable
     api_key: Secret | None = None
     credential: Literal["own", "caller"] = "own"
     usage_flag: Literal["auto", "never"] = "auto"

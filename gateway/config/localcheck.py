@@ -1,0 +1,107 @@
+"""What must hold inside one struct: an address that can be reached safely, files that exist, times in their order.
+
+Every function yields (path, message, shown value). Files are looked at, not read: whether a certificate fits its key
+is known when TLS is set up, whether it is there is known now.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from gateway.config.problems import Path
+from gateway.config.schema import Provider, Timeouts
+from gateway.config.spec import fields
+
+Found = tuple[Path, str, str]
+_NO_PROXY: Final = "none"
+_ORDER: Final = (
+    ("connect_s", "total_s"),
+    ("first_byte_s", "first_content_s"),
+    ("first_byte_s", "total_s"),
+    ("first_content_s", "total_s"),
+    ("idle_s", "total_s"),
+)
+_MADE_BY_US: Final = ("state_dir",)
+
+
+def check_provider(path: Path, provider: Provider) -> Iterator[Found]:
+    """Address, credential, client certificate and proxy of a provider."""
+    if provider.base_url:
+        fault = _url_fault(provider.base_url, plain=provider.allow_plain_http)
+        if fault:
+            yield (*path, "base_url"), fault, _without_password(provider.base_url)
+    if provider.credential == "own" and provider.api_key is None:
+        yield (*path, "api_key"), "is missing: give one, or set `credential: caller` to forward the caller's own", ""
+    if provider.credential == "caller" and provider.api_key is not None:
+        yield (*path, "api_key"), "would never be used with `credential: caller`: remove one of the two", ""
+    if bool(provider.client_cert) != bool(provider.client_key):
+        one, other = ("cert", "key") if provider.client_cert else ("key", "cert")
+        yield (*path, f"client_{one}"), f"needs `client_{other}` beside it", ""
+    if provider.proxy not in ("", _NO_PROXY):
+        fault = _proxy_fault(provider.proxy)
+        if fault:
+            yield (*path, "proxy"), fault, _without_password(provider.proxy)
+
+
+def check_timeouts(path: Path, timeouts: Timeouts) -> Iterator[Found]:
+    """Limits stated together must not contradict: a part cannot take longer than the whole."""
+    for part, whole in _ORDER:
+        shorter, longer = getattr(timeouts, part), getattr(timeouts, whole)
+        if shorter is not None and longer is not None and shorter > longer:
+            yield (*path, part), f"is longer than `{whole}` ({longer}) and would never act: lower it", str(shorter)
+
+
+def check_files(path: Path, value: msgspec.Struct) -> Iterator[Found]:
+    """Files that a struct names exist and can be read by this user."""
+    for field in fields(type(value)).values():
+        file = getattr(value, field.name)
+        if field.spec.mark != "path" or not file or field.name in _MADE_BY_US:
+            continue
+        if not os.path.isfile(file):  # noqa: PTH113 - names are strings here, and thousands of keys pass by
+            yield (*path, field.name), "is not there, or is not a file", file
+        elif not os.access(file, os.R_OK):
+            yield (*path, field.name), "cannot be read by this user: change its owner or mode", file
+
+
+def _url_fault(url: str, *, plain: bool) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is no number
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+        return "must be an address such as https://api.example.com/v1"
+    if parts.username is not None or parts.query or parts.fragment or "?" in url or "#" in url:
+        return "must end with its path: no user, query or fragment (a key belongs in `api_key`)"
+    if parts.scheme == "http" and not plain and not _loopback(parts):
+        return "sends keys and prompts readable over the network: use https://, or say `allow_plain_http: true`"
+    return ""
+
+
+def _proxy_fault(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path.strip("/"):
+        return f"must be http://host:port, `{_NO_PROXY}`, or empty for HTTPS_PROXY and NO_PROXY"
+    return ""
+
+
+def _loopback(parts: SplitResult) -> bool:
+    host = (parts.hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_password(url: str) -> str:
+    return "" if "@" in url else url
