@@ -1,0 +1,206 @@
+"""`python -m bench.speed`: measure, write the result, say the verdict.
+
+Exit status: 0 all goals that were measured are met, 1 one is missed, 2 the run is void, 3 it could not be run.
+"""
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import yaml
+
+from bench.speed import conditions, memory, native, procfs, report, sections, targets, verdict, workload
+from bench.speed.launch import CannotRun
+from bench.speed.progress import Progress
+from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
+from bench.speed.targets import Place, Running, Target
+from bench.speed.verdict import Range, Status
+
+if TYPE_CHECKING:
+    from bench.speed.memory import MemoryResult
+
+MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
+RESULTS: Final = Path(__file__).parent.parent / "results"
+MEMORY_TARGET_S: Final = 30.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parsed = argparse.ArgumentParser(
+        "python -m bench.speed", description="Measure the gateway beside nginx on one core."
+    )
+    add = parsed.add_argument
+    add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
+    add("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
+    add("--targets", type=_names(targets.NAMES), default=targets.NAMES, help=f"of {','.join(targets.NAMES)}")
+    add("--subject", choices=targets.NAMES[1:], default="gateway", help="the target the goals are for")
+    add("--repeats", type=int, help="interleaved repeats (5)")
+    add("--seconds", type=float, help="length of one measurement (3)")
+    add("--streams", type=int, help="idle streams to hold open (10,000)")
+    add("--long", action="store_true", help="also a million requests, watching memory and descriptors")
+    add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the generated gateway.yaml")
+    add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>)")
+    return parsed
+
+
+def _names(known: Sequence[str]) -> "type[str]":
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+        return tuple(name for name in known if name in chosen)
+
+    return parse  # type: ignore[return-value] # argparse takes any callable; typeshed wants one type
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The standard set or the quick one, with what the command line says laid over it."""
+    base = Settings(repeats=2, seconds=1.5, warmup=0.5, hold=1_000, hold_seconds=3.0) if options.quick else Settings()
+    chosen: dict[str, object] = {"repeats": options.repeats, "seconds": options.seconds, "hold": options.streams}
+    values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
+    values |= {"sections": options.only, "subject": options.subject, "long": options.long}
+    values["targets"] = tuple(name for name in targets.NAMES if name in {*options.targets, options.subject})
+    return Settings(**values)
+
+
+def expected_s(settings: Settings) -> float:
+    """About how long the run takes, for the progress line."""
+    rounds = {"json": 1, "sse": 2, "latency": 1}
+    turns = sum(count for section, count in rounds.items() if section in settings.sections)
+    total = turns * settings.repeats * len(settings.targets) * settings.measurement_s()
+    if "memory" in settings.sections:
+        total += 2 * MEMORY_TARGET_S + (2 * memory.MANY_REQUESTS_S if settings.long else 0)
+    return total
+
+
+class Run:
+    """One run from the first process to the last sample."""
+
+    def __init__(self, settings: Settings, folder: Path, gateway_settings: Mapping[str, object]) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.targets = targets.make(settings.targets, gateway_settings)
+        self.descriptors = procfs.raise_descriptor_limit()
+        self.progress = Progress(expected_s(settings))
+        self.samples: list[Sample] = []
+        self.memory: list[MemoryResult] = []
+        self.rate: float | None = None
+        self.remarks: list[str] = []
+
+    def measure(self) -> None:
+        """Everything the settings ask for."""
+        with native.upstream(CLIENT_CORE, self.folder / "upstream.log") as port:
+            self._speed(port)
+            if "memory" in self.settings.sections:
+                self._memory(port)
+        self.progress.close()
+
+    def _place(self, port: int, name: str) -> Place:
+        return Place(TARGET_CORE, port, self.folder / name, self.descriptors)
+
+    def _speed(self, port: int) -> None:
+        wanted = self.settings.sections
+        if not {"json", "sse", "latency"} & set(wanted):
+            return
+        with ExitStack() as stack:
+            running = tuple(stack.enter_context(t.running(self._place(port, t.name))) for t in self.targets)
+            bench = Bench(self.settings, running, self.folder, self.progress)
+            if "json" in wanted:
+                self.samples += sections.plain_requests(bench)
+            if "sse" in wanted:
+                self.samples += sections.paced_streams(bench)
+                self.samples += sections.unpaced_streams(bench)
+            if "latency" in wanted:
+                self._latency(bench)
+
+    def _latency(self, bench: Bench) -> None:
+        """At half of the subject's capacity; found by one short measurement when the json section did not run."""
+        subject = self.settings.subject
+        capacity = Range.of(sample.load.rps for sample in verdict.of(self.samples, "json", subject))
+        if capacity is None:
+            target = next(target for target in bench.targets if target.name == subject)
+            probe = bench.sample("capacity", target, 0, workload.plain(), "--connections", "64")
+            capacity = Range(probe.load.rps, probe.load.rps, probe.load.rps)
+        self.rate = max(1.0, round(capacity.median / 2))
+        self.samples += sections.latency_at(bench, self.rate)
+
+    def _memory(self, port: int) -> None:
+        possible = memory.streams_possible(self.settings.hold, self.descriptors)
+        if possible < self.settings.hold:
+            self.remarks.append(
+                f"Only {possible:,} of {self.settings.hold:,} streams could be opened: each takes two descriptors of "
+                f"the worker, and the hard limit here is {self.descriptors:,}."
+            )
+        for target in self.targets:
+            if target.name not in {self.settings.subject, "nginx"}:
+                continue
+            start = partial(self._started_for_memory, target, port)
+            found = memory.measure(start, self.settings, self.descriptors, self.folder, self.progress)
+            self.memory.append(found)
+
+    @contextmanager
+    def _started_for_memory(self, target: Target, port: int) -> Generator[Running, None, None]:
+        with target.running(self._place(port, f"{target.name}-memory")) as running:
+            yield running
+
+
+def exit_status(result: report.Result) -> int:
+    """Void before missed: a run that says nothing misses nothing."""
+    if result.void:
+        return VOID
+    return MISSED if any(goal.status is Status.MISSED for goal in result.goals()) else MET
+
+
+def read_gateway_settings(path: Path | None) -> Mapping[str, object]:
+    """The operator's own settings for the gateway; CannotRun if they cannot be read."""
+    if path is None:
+        return {}
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise CannotRun(f"--gateway-config: {error}") from error
+    if not isinstance(loaded, dict):
+        raise CannotRun(f"--gateway-config {path}: settings are expected, as in gateway.yaml")
+    return loaded
+
+
+def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(arguments: list[str]) -> int:
+    """Run, write, report; returns the exit status."""
+    options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    settings = settings_of(options)
+    try:
+        native.build()
+        if "nginx" in settings.targets:
+            targets.ensure_nginx()
+        found = conditions.gather(arguments)
+        with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
+            run = Run(settings, Path(folder), read_gateway_settings(options.gateway_config))
+            run.measure()
+    except CannotRun as problem:
+        print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        print("\nstopped; nothing written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks)
+    destination = options.out or report.fresh_folder(RESULTS / conditions.folder_name(found["date"]))
+    report.write(result, destination)
+    print(report.markdown(result))
+    print(f"written to {destination}", file=sys.stderr)
+    return exit_status(result)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

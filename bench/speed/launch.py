@@ -1,0 +1,120 @@
+"""Processes pinned to a core that never outlive the driver, however it ends.
+
+Three nets, because a forgotten load generator spoils every later measurement: each process is stopped when its `with`
+block ends (also on Ctrl-C, SIGTERM and exceptions); it leads its own session, so its children are signalled with it;
+and the kernel sends it SIGTERM should the driver itself be killed.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from bench.speed import procfs
+
+STOP_PATIENCE_S: Final = 10.0
+LOG_TAIL_BYTES: Final = 3000
+HTTP_OK: Final = 200
+
+
+class CannotRun(Exception):
+    """Something the bench needs is missing or did not start; the message says what and, where known, what to do."""
+
+
+class Process:
+    """A started program: its pid, and what it has written to its log."""
+
+    def __init__(self, name: str, popen: "subprocess.Popen[bytes]", log: Path) -> None:
+        self.name = name
+        self.popen = popen
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; its children are below it."""
+        return self.popen.pid
+
+    def tail(self) -> str:
+        """The end of its output, for an error message."""
+        return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Poll until `ready()`; CannotRun with its last words if it ends or takes longer."""
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if self.popen.poll() is not None:
+                raise CannotRun(f"{self.name} ended with status {self.popen.returncode}:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise CannotRun(f"{self.name}: no {what} within {timeout_s:.0f} s:\n{self.tail()}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """SIGTERM to its session, then SIGKILL to whatever of its tree is left; returns when nothing is."""
+        pids = procfs.tree(self.pid)
+        self._signal(pids, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(STOP_PATIENCE_S)
+        self._signal(pids, signal.SIGKILL)
+        self.popen.wait()
+
+    def _signal(self, pids: Sequence[int], number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+        if number is not signal.SIGKILL:
+            return
+        for pid in pids:  # a child may have made a session of its own
+            with suppress(ProcessLookupError):
+                if os.getpgid(pid) != os.getpgrp():
+                    os.kill(pid, number)
+
+
+@contextmanager
+def started(name: str, command: Sequence[str], *, core: int, log: Path) -> Generator[Process, None, None]:
+    """`command` pinned to `core`, its output in `log`, stopped when the block ends."""
+    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), *command]
+    with log.open("wb") as output:
+        popen = subprocess.Popen(  # noqa: S603 - the programs under measurement
+            pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    process = Process(name, popen, log)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a GET on loopback is answered with 200."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response:
+            return bool(response.status == HTTP_OK)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
+
+
+def program(name: str) -> str | None:
+    """The path of a program, looked for also where Debian keeps daemons."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")

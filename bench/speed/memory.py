@@ -1,0 +1,186 @@
+"""Memory and descriptors: idle, at 1,000 busy connections, with thousands of open streams, and over a million requests.
+
+Measured on a freshly started target, since a heap keeps what an earlier section made it take. The process that counts
+is the worker: the one with the most memory while it is loaded.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.speed import native, workload
+from bench.speed.native import LoadResult
+from bench.speed.progress import Progress
+from bench.speed.sections import CLIENT_CORE, Settings
+from bench.speed.targets import Running
+from bench.speed.workload import Workload
+
+BUSY_CONNECTIONS: Final = 1_000
+UPSTREAM_DELAY_MS: Final = 100  # about a tenth of a model's first token: enough to keep all connections under way
+BUSY_S: Final = 4.0
+IDLE_EVENT_EVERY_MS: Final = 5_000
+MANY_REQUESTS: Final = 1_000_000
+MANY_REQUESTS_S: Final = 120.0
+SPARE_DESCRIPTORS: Final = 400
+RELEASE_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A worker's memory and descriptors at one moment of the run."""
+
+    when: str
+    rss_kb: int
+    descriptors: int
+
+
+@dataclass
+class MemoryResult:
+    """One target's memory section. `streams` is what was really held open, `wanted_streams` what was asked for."""
+
+    target: str
+    wanted_streams: int
+    streams: int = 0
+    moments: list[Moment] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def at(self, when: str) -> Moment | None:
+        """The moment of that name."""
+        return next((moment for moment in self.moments if moment.when == when), None)
+
+    @property
+    def kb_per_stream(self) -> float | None:
+        """What one open idle stream adds to the worker."""
+        before, held = self.at("before streams"), self.at("streams open")
+        return (held.rss_kb - before.rss_kb) / self.streams if before and held and self.streams else None
+
+    @property
+    def growth_kb(self) -> int | None:
+        """RSS gained from a tenth of the many requests to their end; None when they were not sent."""
+        settled, after = self.at("after 10 % of many requests"), self.at("after many requests")
+        return after.rss_kb - settled.rss_kb if settled and after else None
+
+    def summary(self) -> dict[str, object]:
+        """For raw.json."""
+        return {**asdict(self), "kb_per_stream": self.kb_per_stream, "growth_kb": self.growth_kb}
+
+
+def streams_possible(wanted: int, descriptors: int) -> int:
+    """A stream through a proxy takes two descriptors of one process, so the hard limit may allow fewer than wanted."""
+    return min(wanted, (descriptors - SPARE_DESCRIPTORS) // 2)
+
+
+class MemoryRun:
+    """The steps of the section, on one target."""
+
+    def __init__(self, target: Running, settings: Settings, streams: int, folder: Path, progress: Progress) -> None:
+        self._target, self._settings, self._streams = target, settings, streams
+        self._folder, self._progress = folder, progress
+        self.result = MemoryResult(target.name, settings.hold)
+
+    def all(self) -> MemoryResult:
+        """Every step in order."""
+        time.sleep(1.0)  # start-up garbage is not what idle means
+        self.look("idle")
+        self._busy_connections()
+        self._open_streams()
+        if self._settings.long:
+            self._many_requests()
+        return self.result
+
+    def look(self, when: str) -> Moment | None:
+        """Read the worker now."""
+        worker = self._target.reading().largest()
+        if worker is None:
+            return None
+        moment = Moment(when, worker.rss_kb, worker.descriptors)
+        self.result.moments.append(moment)
+        return moment
+
+    def _busy_connections(self) -> None:
+        def halfway(moment: str) -> None:
+            if moment == "measuring":
+                time.sleep(BUSY_S / 2)
+                self.look(f"{BUSY_CONNECTIONS:,} connections")
+
+        work = workload.plain(UPSTREAM_DELAY_MS)
+        arguments = ("--connections", str(BUSY_CONNECTIONS), "--seconds", str(BUSY_S), "--warmup", "1")
+        self._load(work, arguments, BUSY_S + 1, f"{BUSY_CONNECTIONS:,} connections", halfway)
+
+    def _open_streams(self) -> None:
+        seconds = self._settings.hold_seconds
+
+        def while_open(moment: str) -> None:
+            if moment == "held":
+                time.sleep(seconds - 1)  # long enough for each to have had an event
+                self.look("streams open")
+
+        before = self.look("before streams")
+        arguments = ("--hold", str(self._streams), "--seconds", str(seconds))
+        work = workload.idle_stream(IDLE_EVENT_EVERY_MS)
+        load = self._load(work, arguments, seconds + 10, f"{self._streams:,} open streams", while_open)
+        self.result.streams = load.held
+        deadline = time.monotonic() + RELEASE_PATIENCE_S
+        while before and time.monotonic() < deadline and self._descriptors() > before.descriptors:
+            time.sleep(0.1)
+        self.look("streams closed")
+
+    def _descriptors(self) -> int:
+        worker = self._target.reading().largest()
+        return worker.descriptors if worker else 0
+
+    def _many_requests(self) -> None:
+        started = time.monotonic()
+        step = MANY_REQUESTS // 10
+        self.look("before many requests")
+        for tenth in range(1, 10):
+            label = f"{tenth * 10} % of {MANY_REQUESTS:,} requests"
+            self._send(step, label)
+            self.look(f"after {tenth * 10} % of many requests")
+        self._send(step, f"{MANY_REQUESTS:,} requests")
+        self.look("after many requests")
+        self._progress.note(f"{MANY_REQUESTS:,} requests in {time.monotonic() - started:.0f} s")
+
+    def _send(self, requests: int, label: str) -> LoadResult:
+        arguments = ("--requests", str(requests), "--connections", str(self._settings.connections))
+        return self._load(workload.plain(), arguments, MANY_REQUESTS_S / 10, label)
+
+    def _load(
+        self,
+        work: Workload,
+        arguments: tuple[str, ...],
+        length_s: float,
+        label: str,
+        on_moment: Callable[[str], None] = native.ignore,
+    ) -> LoadResult:
+        self._progress.step(f"memory {self._target.name}: {label}", length_s)
+        load = native.load(
+            self._target.stream_port if work.stream else self._target.port,
+            [*arguments, *work.checks],
+            body=work.write(self._folder),
+            headers=self._target.headers,
+            core=CLIENT_CORE,
+            length_s=length_s,
+            on_moment=on_moment,
+        )
+        for kind, count in load.errors.items():
+            self.result.errors[kind] = self.result.errors.get(kind, 0) + count
+        for note in load.notes:
+            self._progress.note(f"memory {self._target.name}: {note}")
+        return load
+
+
+def measure(
+    start: Callable[[], AbstractContextManager[Running]],
+    settings: Settings,
+    descriptors: int,
+    folder: Path,
+    progress: Progress,
+) -> MemoryResult:
+    """Start the target anew and take it through the whole section."""
+    with start() as target:
+        streams = streams_possible(settings.hold, descriptors)
+        return MemoryRun(target, settings, streams, folder, progress).all()

@@ -1,0 +1,91 @@
+"""What Linux says about a target's processes: CPU time, memory, descriptors, and which processes there are.
+
+A target may be one process or a supervisor with children that come and go; everything is read for the whole tree below
+the process that was started. CPU time is user + system from /proc/PID/stat: all threads, to 10 ms.
+"""
+
+import os
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+US_PER_TICK: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
+PPID: Final = 1  # positions behind the command's closing parenthesis in /proc/PID/stat
+UTIME, STIME, RSS_PAGES = 11, 12, 21
+PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields behind the command name, which may hold spaces and parentheses itself; None: it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def tree(root: int) -> list[int]:
+    """`root` and all processes below it, parents first."""
+    parents = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - a Path for each of hundreds of entries, only to read its name
+        if entry.isdigit() and (stat := _stat(int(entry))):
+            parents[int(entry)] = int(stat[PPID])
+    found = [root] if root in parents else []
+    for parent in found:
+        found.extend(pid for pid, of in parents.items() if of == parent)
+    return found
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process at one moment."""
+
+    pid: int
+    cpu_us: int
+    rss_kb: int
+    descriptors: int
+
+    @classmethod
+    def read(cls, pid: int) -> Self | None:
+        """The process now, or None if it has ended."""
+        stat = _stat(pid)
+        if stat is None:
+            return None
+        try:
+            descriptors = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - as above, ten thousand times
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        cpu_us = (int(stat[UTIME]) + int(stat[STIME])) * US_PER_TICK
+        return cls(pid, cpu_us, int(stat[RSS_PAGES]) * PAGE_KB, descriptors)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A target's processes at one moment, by pid."""
+
+    processes: dict[int, Process]
+
+    @classmethod
+    def of(cls, root: int | None) -> Self:
+        """All processes at and below `root`; none when there is no process to look at."""
+        pids = tree(root) if root else []
+        return cls({pid: process for pid in pids if (process := Process.read(pid))})
+
+    def cpu_us_since(self, before: "Reading") -> dict[int, int]:
+        """CPU time by pid between the two readings; a process new since then counts from its birth."""
+        spent = {}
+        for pid, now in self.processes.items():
+            then = before.processes.get(pid)
+            spent[pid] = now.cpu_us - (then.cpu_us if then else 0)
+        return spent
+
+    def largest(self) -> Process | None:
+        """The process with the most memory: in all our targets under load that is the worker."""
+        return max(self.processes.values(), key=lambda process: process.rss_kb, default=None)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit, which children inherit, to the hard one; the number allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

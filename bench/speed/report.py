@@ -1,0 +1,271 @@
+"""A result as a folder: raw.json with every sample and its distribution, report.md for people.
+
+The report opens with the verdict, since that is what is looked for, and says first of all if the run is void.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.speed import verdict
+from bench.speed.histogram import Histogram
+from bench.speed.memory import MemoryResult
+from bench.speed.sections import Sample, Settings
+from bench.speed.verdict import Goal, Range, Status
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything a run found out."""
+
+    conditions: dict[str, str]
+    settings: Settings
+    samples: Sequence[Sample]
+    memory: Sequence[MemoryResult]
+    rate: float | None = None  # of the latency section, requests a second
+    remarks: Sequence[str] = ()
+
+    @property
+    def void(self) -> dict[str, list[str]]:
+        """By section, why it says nothing."""
+        return verdict.void_reasons(self.samples, self.rate)
+
+    def goals(self) -> list[Goal]:
+        """All goals, as they stand for the subject."""
+        subject = self.settings.subject
+        memory = next((result for result in self.memory if result.target == subject), None)
+        return [*verdict.speed_goals(self.samples, subject, self.void), *verdict.memory_goals(memory)]
+
+    def raw(self) -> dict[str, object]:
+        """For raw.json."""
+        return {
+            "conditions": self.conditions,
+            "settings": asdict(self.settings),
+            "rate": self.rate,
+            "void": self.void,
+            "remarks": list(self.remarks),
+            "samples": [sample.summary() for sample in self.samples],
+            "memory": [result.summary() for result in self.memory],
+        }
+
+
+def fresh_folder(base: Path) -> Path:
+    """`base`, or `base-2`, `base-3`, … when there is a result already: results are kept, never overwritten."""
+    for number in range(1, 1000):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        if not folder.exists():
+            return folder
+    raise FileExistsError(f"a thousand results like {base.name}")
+
+
+def write(result: Result, folder: Path) -> None:
+    """Write raw.json and report.md into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "raw.json").write_text(json.dumps(result.raw(), separators=(",", ":")) + "\n")
+    (folder / "report.md").write_text(markdown(result))
+
+
+def markdown(result: Result) -> str:
+    """The whole report."""
+    subject = result.settings.subject
+    parts = [f"# Speed beside nginx: {subject}, {result.conditions['date'][:10]}", _verdict(result)]
+    targets = result.settings.targets
+    parts += [
+        _section("Plain requests", _json_lead(result), _json_table(result.samples, targets)),
+        _section(
+            "Streams at a model's pace",
+            _sse_lead(result),
+            _sse_table(result.samples, targets, "sse-paced"),
+        ),
+        _section("Streams as fast as they go", "", _sse_table(result.samples, targets, "sse-flat-out")),
+        _section("Latency at half load", _latency_lead(result), _latency_table(result.samples, targets)),
+        _memory(result.memory),
+        _conditions(result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# ---- the verdict
+
+
+def _verdict(result: Result) -> str:
+    lines = ["## Verdict", ""]
+    for section, reasons in result.void.items():
+        lines += [f"**The run is void for {section}**: {reason}." for reason in reasons]
+    if result.void:
+        lines.append("")
+    lines += ["| goal | limit | measured (min – max) | |", "|---|---|---|---|"]
+    lines += [_goal_row(goal) for goal in result.goals()]
+    wrong = {target: verdict.wrong_answers(result.samples, target) for target in result.settings.targets}
+    if any(wrong.values()):
+        listed = ", ".join(f"{target} {count:,}" for target, count in wrong.items() if count)
+        lines += ["", f"Wrong or missing answers: {listed}."]
+    lines += ["", *(f"- {remark}" for remark in result.remarks)] if result.remarks else []
+    return "\n".join(lines)
+
+
+def _goal_row(goal: Goal) -> str:
+    sign = "≥" if goal.floor else "≤"
+    word = goal.status.value
+    if goal.status in {Status.MET, Status.MISSED} and goal.close and goal.value and goal.value.low < goal.value.high:
+        word += ", but the limit lies within the range"
+    if goal.wrong_answers:
+        word += f"; {goal.wrong_answers:,} wrong answers"
+    return f"| {goal.name} | {sign} {goal.limit:g} {goal.unit} | {_range(goal.value, 2)} | **{word}** |"
+
+
+# ---- tables
+
+
+def _section(title: str, lead: str, table: str) -> str:
+    return "\n\n".join(part for part in (f"## {title}", lead, table) if part) if table else ""
+
+
+def _range(value: Range | None, digits: int = 1) -> str:
+    if value is None:
+        return "–"
+    text = f"{value.median:,.{digits}f}"
+    return text if value.low == value.high else f"{text} ({value.low:,.{digits}f} – {value.high:,.{digits}f})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    body = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *body]) if body else ""
+
+
+def _each(
+    samples: Sequence[Sample], targets: Sequence[str], section: str, row: Callable[[list[Sample]], list[str]]
+) -> list[list[str]]:
+    found = ((target, verdict.of(samples, section, target)) for target in targets)
+    return [[target, *row(own)] for target, own in found if own]
+
+
+def _figure(samples: Sequence[Sample], value: Callable[[Sample], float], digits: int = 1) -> str:
+    return _range(Range.of(value(sample) for sample in samples), digits)
+
+
+def _cpu(samples: Sequence[Sample]) -> list[str]:
+    if not any(sample.cpu_us for sample in samples):
+        return ["–", "–"]
+    return [_figure(samples, lambda s: s.cpu_us_per_unit), _figure(samples, lambda s: s.busiest_us_per_unit)]
+
+
+def _pooled_ms(samples: Sequence[Sample], pick: Callable[[Sample], Histogram], *quantiles: float) -> str:
+    pooled = Histogram.merged(pick(sample) for sample in samples)
+    return " / ".join(f"{pooled.quantile_us(q) / 1e3:.2f}" for q in quantiles) if pooled.total else "–"
+
+
+def _json_lead(result: Result) -> str:
+    return (
+        f"1,000 bytes in, 1,000 bytes out, {result.settings.connections} connections, closed loop, no upstream delay. "
+        "CPU is that of all the target's processes, and of the busiest one alone."
+    )
+
+
+def _json_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    def row(own: list[Sample]) -> list[str]:
+        beside = verdict.paired(samples, "json", (own[0].target, "nginx"), lambda a, b: a.load.rps / b.load.rps)
+        latency = _pooled_ms(own, lambda s: s.load.latency, 0.5, 0.99)
+        return [_figure(own, lambda s: s.load.rps, 0), _range(beside, 2), *_cpu(own), latency]
+
+    head = ("target", "requests/s", "× nginx", "µs CPU/request", "busiest process", "p50 / p99 ms")
+    return _table(head, _each(samples, targets, "json", row))
+
+
+def _sse_lead(result: Result) -> str:
+    settings = result.settings
+    return (
+        f"{settings.streams} streams at once, each 50 chunks of 200 bytes, one every {settings.interval_ms} ms. Lag is "
+        "how much later than that a chunk came behind the one before; time to first token counts from the request."
+    )
+
+
+def _sse_table(samples: Sequence[Sample], targets: Sequence[str], section: str) -> str:
+    def beside(own: list[Sample]) -> str:
+        def ratio(ours: Sample, nginx: Sample) -> float:
+            return ours.cpu_us_per_unit / nginx.cpu_us_per_unit
+
+        if not own[0].cpu_us:
+            return "–"
+        return _range(verdict.paired(samples, section, (own[0].target, "nginx"), ratio), 2)
+
+    def row(own: list[Sample]) -> list[str]:
+        return [
+            _figure(own, lambda s: s.units_per_s, 0),
+            _figure(own, lambda s: s.load.rps, 0),
+            *_cpu(own),
+            beside(own),
+            _pooled_ms(own, lambda s: s.load.ttft, 0.5, 0.99),
+            _pooled_ms(own, lambda s: s.load.lag, 0.5, 0.99) if section == "sse-paced" else "–",
+        ]
+
+    head = (
+        "target",
+        "chunks/s",
+        "streams/s",
+        "µs CPU/chunk",
+        "busiest process",
+        "× nginx CPU",
+        "first token p50 / p99 ms",
+        "lag p50 / p99 ms",
+    )
+    return _table(head, _each(samples, targets, section, row))
+
+
+def _latency_lead(result: Result) -> str:
+    if result.rate is None:
+        return ""
+    return (
+        f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, half of what the subject "
+        f"({result.settings.subject}) can do; latency counts from the moment a request was due. Added is the target's "
+        "quantile minus direct's in the same repeat."
+    )
+
+
+def _latency_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    def added(own: list[Sample], q: float) -> str:
+        def difference(ours: Sample, direct: Sample) -> float:
+            return (ours.load.latency.quantile_us(q) - direct.load.latency.quantile_us(q)) / 1e3
+
+        return _range(verdict.paired(samples, "latency", (own[0].target, "direct"), difference), 3)
+
+    def row(own: list[Sample]) -> list[str]:
+        return [
+            _figure(own, lambda s: s.load.latency.quantile_us(0.5) / 1e3, 3),
+            _figure(own, lambda s: s.load.latency.quantile_us(0.99) / 1e3, 3),
+            added(own, 0.5),
+            added(own, 0.99),
+            _pooled_ms(own, lambda s: s.load.latency, 0.999, 1.0),
+            _pooled_ms(own, lambda s: s.load.lateness, 0.99),
+        ]
+
+    head = ("target", "p50 ms", "p99 ms", "p50 added", "p99 added", "p99.9 / max ms", "generator late p99 ms")
+    return _table(head, _each(samples, targets, "latency", row))
+
+
+def _memory(results: Sequence[MemoryResult]) -> str:
+    if not results:
+        return ""
+    parts = ["## Memory and descriptors", "The worker: the target's process with the most memory."]
+    for result in results:
+        rows = [[m.when, f"{m.rss_kb / 1024:.1f}", f"{m.descriptors:,}"] for m in result.moments]
+        parts.append(f"### {result.target}")
+        parts.append(_table(("moment", "RSS MB", "descriptors"), rows))
+        if result.kb_per_stream is not None:
+            parts.append(f"{result.streams:,} streams held open: {result.kb_per_stream:.1f} KB each.")
+        if result.errors:
+            parts.append(f"Errors: {result.errors}.")
+    return "\n\n".join(parts)
+
+
+def _conditions(result: Result) -> str:
+    settings = result.settings
+    rows = [[name, value] for name, value in result.conditions.items()]
+    method = (
+        f"Target on core 0, upstream and load generator on core 1. {settings.repeats} repeats of "
+        f"{settings.seconds:g} s after {settings.warmup:g} s of warm-up, targets in turn inside each repeat; medians "
+        "with the least and the greatest. Quantiles without a range are of all repeats together, to 1.6 %. The method "
+        "is in bench/README.md."
+    )
+    return f"## Conditions\n\n{method}\n\n{_table(('what', 'value'), rows)}"

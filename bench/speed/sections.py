@@ -1,0 +1,172 @@
+"""The measurements: plain requests, paced and unpaced streams, and latency at half load.
+
+In every section the targets are visited in turn inside each repeat, starting with another one each time, so that a slow
+minute of the machine hits all of them. CPU time is read over exactly the load generator's window.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bench.speed import native, workload
+from bench.speed.native import LoadResult
+from bench.speed.progress import Progress
+from bench.speed.targets import Running
+from bench.speed.workload import Workload
+
+if TYPE_CHECKING:
+    from bench.speed.procfs import Reading
+
+TARGET_CORE: Final = 0
+CLIENT_CORE: Final = 1
+SECTIONS: Final = ("json", "sse", "latency", "memory")
+LATENCY_CONNECTIONS: Final = 128
+START_S: Final = 0.5  # of a measurement, beside its warm-up and window
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured. Times in seconds."""
+
+    repeats: int = 5
+    seconds: float = 3.0
+    warmup: float = 1.0
+    sections: tuple[str, ...] = SECTIONS
+    targets: tuple[str, ...] = ("direct", "nginx", "gateway", "aiohttp")
+    subject: str = "gateway"
+    connections: int = 64
+    streams: int = 200
+    interval_ms: int = 10
+    hold: int = 10_000
+    hold_seconds: float = 8.0
+    long: bool = False
+
+    def measurement_s(self) -> float:
+        """The length of one measurement."""
+        return self.seconds + self.warmup + START_S
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement of one target: what the callers saw, and the CPU time the target spent meanwhile."""
+
+    section: str
+    target: str
+    repeat: int
+    load: LoadResult
+    units: int  # requests, or chunks where it is streams
+    cpu_us: dict[int, int] = field(default_factory=dict)  # by process
+
+    @property
+    def cpu_us_per_unit(self) -> float:
+        """Of all the target's processes together."""
+        return sum(self.cpu_us.values()) / self.units if self.units else 0.0
+
+    @property
+    def busiest_us_per_unit(self) -> float:
+        """Of its busiest process alone, the worker."""
+        return max(self.cpu_us.values(), default=0) / self.units if self.units else 0.0
+
+    @property
+    def units_per_s(self) -> float:
+        """Requests or chunks a second."""
+        return self.units / self.load.seconds if self.load.seconds else 0.0
+
+    def summary(self) -> dict[str, object]:
+        """For raw.json."""
+        return {
+            "section": self.section,
+            "target": self.target,
+            "repeat": self.repeat,
+            "units": self.units,
+            "cpu_us": list(self.cpu_us.values()),
+            "cpu_us_per_unit": self.cpu_us_per_unit,
+            "load": self.load.summary(),
+        }
+
+
+class Meter:
+    """Reads a target's CPU time at the two ends of the window, as the load generator announces them."""
+
+    def __init__(self, target: Running) -> None:
+        self._target = target
+        self._at: dict[str, Reading] = {}
+
+    def on_moment(self, moment: str) -> None:
+        """Called with "measuring" and "measured"."""
+        self._at[moment] = self._target.reading()
+
+    def cpu_us(self) -> dict[int, int]:
+        """CPU time in the window, by process."""
+        return self._at["measured"].cpu_us_since(self._at["measuring"])
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything a section needs: the targets that run, the settings, a folder for bodies and outputs."""
+
+    settings: Settings
+    targets: tuple[Running, ...]
+    folder: Path
+    progress: Progress
+
+    def interleaved(self, measure: Callable[[Running, int], Sample]) -> list[Sample]:
+        """`measure` for every target in every repeat, each repeat starting with another target."""
+        samples = []
+        for repeat in range(self.settings.repeats):
+            turn = repeat % len(self.targets)
+            samples += [measure(target, repeat) for target in self.targets[turn:] + self.targets[:turn]]
+        return samples
+
+    def sample(self, section: str, target: Running, repeat: int, work: Workload, *arguments: str) -> Sample:
+        """One measurement; what was wrong with an answer is noted as it is found."""
+        settings = self.settings
+        name = f"{section} {repeat + 1}/{settings.repeats} {target.name}"
+        self.progress.step(name, settings.measurement_s())
+        meter = Meter(target)
+        load = native.load(
+            target.stream_port if work.stream else target.port,
+            [*arguments, *work.checks, "--seconds", str(settings.seconds), "--warmup", str(settings.warmup)],
+            body=work.write(self.folder),
+            headers=target.headers,
+            core=CLIENT_CORE,
+            length_s=settings.measurement_s(),
+            on_moment=meter.on_moment,
+        )
+        for note in load.notes:
+            self.progress.note(f"{name}: {note}")
+        units = workload.chunks_seen(load.events, load.terminated) if work.stream else load.ok
+        return Sample(section, target.name, repeat, load, units, meter.cpu_us())
+
+
+def plain_requests(bench: Bench) -> list[Sample]:
+    """Closed loop: how many requests a second, and what each costs the target."""
+    work, connections = workload.plain(), str(bench.settings.connections)
+    return bench.interleaved(lambda target, n: bench.sample("json", target, n, work, "--connections", connections))
+
+
+def paced_streams(bench: Bench) -> list[Sample]:
+    """Many streams at the pace of a model: what each chunk costs, and how late it comes."""
+    work, streams = workload.streamed(bench.settings.interval_ms), str(bench.settings.streams)
+    return bench.interleaved(lambda target, n: bench.sample("sse-paced", target, n, work, "--connections", streams))
+
+
+def unpaced_streams(bench: Bench) -> list[Sample]:
+    """Streams as fast as they go: how many chunks a second."""
+    work, connections = workload.streamed(0), str(bench.settings.connections)
+    return bench.interleaved(
+        lambda target, n: bench.sample("sse-flat-out", target, n, work, "--connections", connections)
+    )
+
+
+def latency_at(bench: Bench, rate: float) -> list[Sample]:
+    """Open loop at `rate` requests a second: latency from the moment each request was due."""
+    work, connections = workload.plain(), str(LATENCY_CONNECTIONS)
+
+    def measure(target: Running, repeat: int) -> Sample:
+        # The same arrivals for every target of a repeat, others in the next.
+        arrivals = ("--rate", f"{rate:.0f}", "--seed", str(repeat + 1), "--connections", connections)
+        return bench.sample("latency", target, repeat, work, *arrivals)
+
+    return bench.interleaved(measure)

@@ -1,0 +1,240 @@
+"""What is compared: nothing in between, nginx, the gateway, and the plainest aiohttp proxy.
+
+Each target is one worker on one core in front of the same upstream. `port` takes plain requests and `stream_port`
+streams: the same but for nginx, which is given its best setting for each (buffered answers, unbuffered streams).
+"""
+
+import grp
+import os
+import pwd
+import secrets
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Final
+
+import yaml
+
+from bench.speed import launch, procfs
+from bench.speed.launch import CannotRun
+from bench.speed.workload import MODEL
+
+ROOT: Final = Path(__file__).parent.parent.parent
+UPSTREAM_MODEL: Final = "bench-upstream-model"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a target runs: its core, the upstream behind it, a folder of its own, and the descriptors it may open."""
+
+    core: int
+    upstream_port: int
+    folder: Path
+    descriptors: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """A target that takes requests. `pid` is the root of its processes; None when there are none of its own."""
+
+    name: str
+    port: int
+    stream_port: int
+    pid: int | None = None
+    headers: tuple[str, ...] = ()
+
+    def reading(self) -> procfs.Reading:
+        """Its processes now."""
+        return procfs.Reading.of(self.pid)
+
+
+class Target(ABC):
+    """A way from the load generator to the upstream."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """Start it, yield it ready, stop it."""
+
+    @contextmanager
+    def running(self, place: Place) -> Generator[Running, None, None]:
+        """The target, ready until the block ends; CannotRun if it does not start."""
+        place.folder.mkdir(parents=True, exist_ok=True)
+        yield from self.run(place)
+
+
+class Direct(Target):
+    """No target at all: what the upstream and the load generator can do by themselves."""
+
+    name = "direct"
+
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """The upstream's own port."""
+        yield Running(self.name, place.upstream_port, place.upstream_port)
+
+
+NGINX_CONF: Final = """
+{user}
+worker_processes 1;
+worker_rlimit_nofile {descriptors};
+pid {folder}/nginx.pid;
+error_log {folder}/error.log warn;
+events {{ worker_connections {descriptors}; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_buffer_size 1m;
+  client_max_body_size 64m;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream provider {{
+    server 127.0.0.1:{upstream};
+    keepalive 1024;
+    keepalive_requests 1000000000;
+  }}
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  proxy_read_timeout 3600s;
+  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://provider; }} }}
+  server {{
+    listen 127.0.0.1:{stream_port} backlog=4096;
+    location / {{ proxy_pass http://provider; proxy_buffering off; }}
+  }}
+}}
+"""
+
+
+class Nginx(Target):
+    """nginx as a reverse proxy with one worker and keep-alive on both sides: the practical limit."""
+
+    name = "nginx"
+
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """Write its configuration and start it in the foreground."""
+        nginx = launch.program("nginx")
+        if nginx is None:
+            raise CannotRun("nginx is missing; on Debian: apt-get install nginx-light")
+        port, stream_port = launch.free_port(), launch.free_port()
+        config = place.folder / "nginx.conf"
+        config.write_text(
+            NGINX_CONF.format(
+                user=_nginx_user(),
+                descriptors=place.descriptors,
+                folder=place.folder,
+                upstream=place.upstream_port,
+                port=port,
+                stream_port=stream_port,
+            )
+        )
+        command = [nginx, "-p", str(place.folder), "-c", str(config), "-g", "daemon off;"]
+        with launch.started(self.name, command, core=place.core, log=place.folder / "log") as process:
+            process.wait_for("open port", lambda: launch.accepts(port))
+            yield Running(self.name, port, stream_port, process.pid)
+
+
+def _nginx_user() -> str:
+    """As root its worker would become `nobody`, who may not enter our folder; otherwise the directive is ignored."""
+    if os.geteuid() != 0:
+        return ""
+    entry = pwd.getpwuid(os.geteuid())
+    return f"user {entry.pw_name} {grp.getgrgid(entry.pw_gid).gr_name};"
+
+
+class AiohttpProxy(Target):
+    """What one writes first in Python: aiohttp's server in front of its ClientSession, on uvloop, no checks."""
+
+    name = "aiohttp"
+
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """Start bench/speed/aiohttp_proxy.py."""
+        port = launch.free_port()
+        command = [sys.executable, "-m", "bench.speed.aiohttp_proxy", str(port), str(place.upstream_port)]
+        command = ["env", "-C", str(ROOT), *command]
+        with launch.started(self.name, command, core=place.core, log=place.folder / "log") as process:
+            process.wait_for("open port", lambda: launch.accepts(port))
+            yield Running(self.name, port, port, process.pid)
+
+
+def overlaid(base: Mapping[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    """`base` with the settings of `extra` in their places; mappings merge, anything else is replaced."""
+    merged = dict(base)
+    for name, value in extra.items():
+        below = merged.get(name)
+        merged[name] = overlaid(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+@dataclass
+class Gateway(Target):
+    """The gateway with keys and metrics on, the model name rewritten for the provider, and no line per request."""
+
+    name = "gateway"
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """Write its configuration, start it as an operator would, and wait for /readyz."""
+        command = Path(sys.executable).parent / "gateway"
+        if not command.exists():
+            raise CannotRun(f"{command.name} is not installed beside this Python; run `make setup`")
+        port, secret = launch.free_port(), f"gw-{secrets.token_urlsafe(32)}"
+        config = place.folder / "gateway.yaml"
+        config.write_text(yaml.safe_dump(self.config(place, port, secret), sort_keys=False))
+        serve = [str(command), "serve", "--config", str(config)]
+        with launch.started(self.name, serve, core=place.core, log=place.folder / "log") as process:
+            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz"))
+            yield Running(self.name, port, port, process.pid, (f"authorization: Bearer {secret}",))
+
+    def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
+        """The whole gateway.yaml, with what the operator of the bench adds laid over it."""
+        base: dict[str, object] = {
+            "listen": {"host": "127.0.0.1", "port": port, "workers": 1, "max_connections": place.descriptors},
+            "admin": {"host": "127.0.0.1", "port": launch.free_port(), "token": secrets.token_urlsafe(32)},
+            "state_dir": str(place.folder / "state"),
+            "drain_s": 2,
+            "drain_delay_s": 0,
+            "providers": {
+                "bench": {
+                    "kind": "openai",
+                    "base_url": f"http://127.0.0.1:{place.upstream_port}/v1",
+                    "api_key": "sk-bench",
+                    "max_connections": place.descriptors,
+                }
+            },
+            "models": {MODEL: {"targets": [{"provider": "bench", "model": UPSTREAM_MODEL}]}},
+            "keys": [{"id": "bench", "secret": secret, "org": "bench", "models": ["*"]}],
+            "log": {"requests": "none"},
+        }
+        return overlaid(base, self.extra)
+
+
+NAMES: Final = ("direct", "nginx", "gateway", "aiohttp")
+"""In the order of the report."""
+
+
+def make(names: tuple[str, ...], gateway_settings: Mapping[str, object]) -> list[Target]:
+    """The targets of these names, in the order of NAMES."""
+    known: dict[str, Target] = {
+        "direct": Direct(),
+        "nginx": Nginx(),
+        "gateway": Gateway(extra=gateway_settings),
+        "aiohttp": AiohttpProxy(),
+    }
+    return [known[name] for name in NAMES if name in names]
+
+
+def ensure_nginx() -> None:
+    """Install nginx from Debian's packages as root, or say what to do; CannotRun if it is still missing."""
+    if launch.program("nginx"):
+        return
+    script = ROOT / "tools" / "need.sh"
+    done = subprocess.run([str(script), "nginx:nginx-light"], stdout=sys.stderr, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise CannotRun("nginx is missing; on Debian: apt-get install nginx-light")

@@ -1,0 +1,208 @@
+"""What the figures mean: medians with their range, when a run says nothing, and which goals are met.
+
+A run is void where its own yardstick moved: nginx by more than 10 % between repeats, or an upstream and load generator
+that by themselves are not at least 1.5 times as fast as nginx (then they, not the target, were measured), or a direct
+p99 that alone is above what may be added. A void run says nothing about the gateway, good or bad. A wrong answer voids
+no run: it fails the goal, since speed without right answers is nothing.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Self
+
+from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
+from bench.speed.sections import Sample
+
+MAX_NGINX_SPREAD: Final = 0.10
+MIN_DIRECT_OVER_NGINX: Final = 1.5
+MIN_RATE_HELD: Final = 0.98
+
+MIN_JSON_RATIO: Final = 0.40
+MAX_SSE_CPU_RATIO: Final = 1.3
+MAX_P99_ADDED_MS: Final = 1.0
+MAX_WORKER_MB: Final = 100.0
+MAX_STREAM_KB: Final = 30.0
+MAX_GROWTH_MB: Final = 4.0
+
+
+@dataclass(frozen=True)
+class Range:
+    """Repeats of one figure: their median, and the least and greatest of them."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self | None:
+        """None when there are no values."""
+        found = list(values)
+        return cls(statistics.median(found), min(found), max(found)) if found else None
+
+    @property
+    def spread(self) -> float:
+        """How far the repeats lie apart, as a share of their median."""
+        return (self.high - self.low) / self.median if self.median else 0.0
+
+
+class Status(Enum):
+    """How a goal stands."""
+
+    MET = "met"
+    MISSED = "missed"
+    VOID = "void"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure with a limit: at least it (`floor`) or at most it."""
+
+    name: str
+    limit: float
+    unit: str
+    value: Range | None
+    floor: bool = False
+    wrong_answers: int = 0
+    void: bool = False
+
+    @property
+    def status(self) -> Status:
+        """By the median; the range beside it says how sure that is."""
+        if self.void:
+            return Status.VOID
+        if self.value is None:
+            return Status.NOT_MEASURED
+        within = self.value.median >= self.limit if self.floor else self.value.median <= self.limit
+        return Status.MET if within and not self.wrong_answers else Status.MISSED
+
+    @property
+    def close(self) -> bool:
+        """Whether the limit lies inside the range, so that another run may well say otherwise."""
+        return self.value is not None and self.value.low <= self.limit <= self.value.high
+
+
+def of(samples: Sequence[Sample], section: str, target: str) -> list[Sample]:
+    """The samples of one section and target, by repeat."""
+    chosen = [sample for sample in samples if (sample.section, sample.target) == (section, target)]
+    return sorted(chosen, key=lambda sample: sample.repeat)
+
+
+def paired(
+    samples: Sequence[Sample],
+    section: str,
+    targets: tuple[str, str],
+    combine: Callable[[Sample, Sample], float],
+) -> Range | None:
+    """`combine` of two targets' samples of the same repeat: what is slow for both cancels out."""
+    pairs = zip(of(samples, section, targets[0]), of(samples, section, targets[1]), strict=False)
+    return Range.of(combine(one, other) for one, other in pairs)
+
+
+def wrong_answers(samples: Iterable[Sample], target: str, section: str = "") -> int:
+    """Answers that failed the load generator's checks."""
+    return sum(sum(s.load.errors.values()) for s in samples if s.target == target and s.section.startswith(section))
+
+
+def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> dict[str, list[str]]:
+    """By section, why its figures say nothing; a section without reasons is absent. Empty input has no reasons."""
+    reasons: dict[str, list[str]] = {}
+
+    def void(section: str, reason: str) -> None:
+        reasons.setdefault(section, []).append(reason)
+
+    nginx = Range.of(sample.load.rps for sample in of(samples, "json", "nginx"))
+    direct = Range.of(sample.load.rps for sample in of(samples, "json", "direct"))
+    if nginx and nginx.spread > MAX_NGINX_SPREAD:
+        void("json", f"nginx's rate varied by {nginx.spread:.0%} between repeats (at most {MAX_NGINX_SPREAD:.0%})")
+    if nginx and direct and direct.median < MIN_DIRECT_OVER_NGINX * nginx.median:
+        void("json", f"direct is only {direct.median / nginx.median:.2f} × nginx (at least {MIN_DIRECT_OVER_NGINX} ×)")
+    chunk = Range.of(sample.cpu_us_per_unit for sample in of(samples, "sse-paced", "nginx"))
+    if chunk and chunk.spread > MAX_NGINX_SPREAD:
+        void("sse", f"nginx's CPU per chunk varied by {chunk.spread:.0%} between repeats")
+    held = Range.of(sample.load.rps for sample in of(samples, "latency", "direct"))
+    if held and asked_rate and held.median < MIN_RATE_HELD * asked_rate:
+        void("latency", f"even direct, only {held.median:,.0f} of {asked_rate:,.0f} requests a second were answered")
+    late = Range.of(_p99_ms(sample) for sample in of(samples, "latency", "direct"))
+    if late and late.median > MAX_P99_ADDED_MS:
+        void(
+            "latency", f"even direct, p99 is {late.median:.1f} ms: the machine is too busy to see {MAX_P99_ADDED_MS} ms"
+        )
+    return reasons
+
+
+def _p99_ms(sample: Sample) -> float:
+    return sample.load.latency.quantile_us(0.99) / 1e3
+
+
+def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) -> list[Goal]:
+    """The three goals of speed, for the target they are set for."""
+    voided = set(voided)
+    return [
+        Goal(
+            "plain requests, rate beside nginx",
+            MIN_JSON_RATIO,
+            "× nginx",
+            paired(samples, "json", (subject, "nginx"), lambda ours, nginx: ours.load.rps / nginx.load.rps),
+            floor=True,
+            wrong_answers=wrong_answers(samples, subject, "json"),
+            void="json" in voided,
+        ),
+        Goal(
+            "paced streams, CPU per chunk beside nginx",
+            MAX_SSE_CPU_RATIO,
+            "× nginx",
+            paired(
+                samples,
+                "sse-paced",
+                (subject, "nginx"),
+                lambda ours, nginx: ours.cpu_us_per_unit / nginx.cpu_us_per_unit,
+            ),
+            wrong_answers=wrong_answers(samples, subject, "sse"),
+            void="sse" in voided,
+        ),
+        Goal(
+            "p99 added at half load",
+            MAX_P99_ADDED_MS,
+            "ms",
+            paired(samples, "latency", (subject, "direct"), lambda ours, direct: _p99_ms(ours) - _p99_ms(direct)),
+            wrong_answers=wrong_answers(samples, subject, "latency"),
+            void="latency" in voided,
+        ),
+    ]
+
+
+def _one(value: float | None) -> Range | None:
+    return None if value is None else Range(value, value, value)
+
+
+def memory_goals(result: MemoryResult | None) -> list[Goal]:
+    """The goals of memory; a result without the long run leaves its goal unmeasured."""
+    wrong = sum(result.errors.values()) if result else 0
+    busy = result.at(f"{BUSY_CONNECTIONS:,} connections") if result else None
+    growth = result.growth_kb if result else None
+    return [
+        Goal(
+            f"worker's RSS at {BUSY_CONNECTIONS:,} connections",
+            MAX_WORKER_MB,
+            "MB",
+            _one(busy.rss_kb / 1024 if busy else None),
+            wrong_answers=wrong,
+        ),
+        Goal(
+            "memory per open idle stream",
+            MAX_STREAM_KB,
+            "KB",
+            _one(result.kb_per_stream if result else None),
+            wrong_answers=wrong,
+        ),
+        Goal(
+            "RSS gained over a million requests, after the first tenth",
+            MAX_GROWTH_MB,
+            "MB",
+            _one(growth / 1024 if growth is not None else None),
+            wrong_answers=wrong,
+        ),
+    ]
