@@ -31,6 +31,7 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     models: tuple[str, ...] = ("*",)
     disabled: bool = False
     expires_ms: int = 0
+    edited: bool = False  # made while running, not by a config
 
 
 def new_secret() -> str:

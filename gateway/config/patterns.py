@@ -1,4 +1,4 @@
-"""Patterns: a name, or a prefix followed by one star. `*` alone matches everything.
+"""Patterns: a name, or a prefix followed by one star, which stands for one character or more.
 
 One star, only at the end, because then "which pattern wins" has an answer anyone can give: the exact name, else the
 longest prefix.
@@ -18,7 +18,9 @@ def fault(pattern: str) -> str:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether the name is what the pattern says."""
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+    if pattern.endswith("*"):
+        return len(name) >= len(pattern) and name.startswith(pattern[:-1])
+    return name == pattern
 
 
 def best(patterns: Iterable[str], name: str) -> str | None:

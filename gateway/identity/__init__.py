@@ -1,0 +1,1 @@
+"""A credential becomes a Principal: which header carries it, and whose it is."""
