@@ -19,8 +19,10 @@ from bench.sim.server import Server, tls_context
 if TYPE_CHECKING:
     import ssl
 
-with contextlib.suppress(ImportError):
-    import uvloop
+try:
+    from uvloop import new_event_loop
+except ImportError:  # slower, otherwise the same
+    from asyncio import new_event_loop  # type: ignore[assignment]
 
 EPILOG = """\
 One answer can be told how to behave:
@@ -107,10 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status: 0 after a signal, 2 for options or files that are wrong."""
     given = options(arguments)
     _raise_descriptor_limit()
-    if "uvloop" in sys.modules:
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     try:
-        asyncio.run(serve(build(given), given))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(serve(build(given), given))
     except (ValueError, OSError) as error:  # ssl.SSLError is an OSError; BadScript and BadBehaviour are ValueErrors
         print(f"sim: {error}", file=sys.stderr)
         return 2

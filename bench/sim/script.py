@@ -116,7 +116,7 @@ def load(path: Path) -> Script:
 def build(document: object, folder: Path | None = None) -> Script:
     """A script from its parsed form. Without a folder (a script sent over HTTP), `file` is refused."""
     known = _known(document, {"defaults", "rules"}, "script")
-    rules = known.get("rules") or []
+    rules = [] if known.get("rules") is None else known["rules"]
     if not isinstance(rules, list):
         raise BadScript("script: rules is not a list")
     built = [_rule(rule, f"rule {number}", folder) for number, rule in enumerate(rules, 1)]

@@ -95,6 +95,8 @@ def _tools(ask: Ask) -> list[Tool]:
 
 def _frame(ask: Ask) -> dict[str, object]:
     echoed = {name: ask.body.get(name, absent) for name, absent in ECHOED.items()}
+    offered = map(text.mapping, text.items(echoed["tools"]))
+    echoed["tools"] = [{"strict": True, **tool} if tool.get("type") == "function" else tool for tool in offered]
     return {
         "id": new_id("resp_"),
         "object": "response",
