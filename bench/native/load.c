@@ -14,6 +14,7 @@
  * (open loop, which then waits up to --drain seconds; what is still unanswered is an error, its age a latency).
  */
 #define _GNU_SOURCE
+#include "arrivals.h"
 #include "common.h"
 #include "histogram.h"
 #include "request.h"
@@ -25,7 +26,7 @@
 
 #define READ_SIZE (256 * 1024)
 #define MAX_CONNECTING 128 /* a burst above a listener's backlog loses SYNs, and each costs a second */
-#define MAX_CONNECT_FAILURES 1000
+#define MAX_CONNECT_FAILURES 100 /* in a row: about a second of nobody listening */
 #define CONNECT_RETRY_NS (10 * NS_PER_MS)
 #define CONNECT_PATIENCE_NS (30 * NS_PER_S)
 #define SWEEP_NS (100 * NS_PER_MS) /* how often time-outs are looked for */
@@ -62,16 +63,11 @@ static struct { /* indices of connections */
     uint32_t *of, count;
 } idle, unconnected;
 
-static struct { /* open-loop arrivals for which no connection was free: a ring of due times */
-    uint64_t *due;
-    size_t head, count, capacity;
-} backlog;
-
 static struct sockaddr_in target;
 static struct conn *conns;
 static char read_buffer[READ_SIZE];
 static int epoll_fd;
-static uint64_t rng = 1, issued, finished, busy, connecting, connect_failures, connect_after, settled;
+static uint64_t issued, finished, busy, connecting, connect_failures, connect_after, settled;
 static uint64_t window_from = NEVER, window_to = NEVER, next_due = NEVER;
 static bool measuring, over;
 static volatile sig_atomic_t interrupted;
@@ -164,26 +160,6 @@ static void issue(struct conn *c, uint64_t due, uint64_t now) {
     conn_send(c);
 }
 
-static void backlog_push(uint64_t due) {
-    if (backlog.count == backlog.capacity) {
-        size_t bigger = backlog.capacity ? backlog.capacity * 2 : 1024;
-        uint64_t *copy = must(malloc(bigger * sizeof *copy));
-        for (size_t i = 0; i < backlog.count; i++) copy[i] = backlog.due[(backlog.head + i) % backlog.capacity];
-        free(backlog.due);
-        backlog.due = copy;
-        backlog.head = 0;
-        backlog.capacity = bigger;
-    }
-    backlog.due[(backlog.head + backlog.count++) % backlog.capacity] = due;
-}
-
-static uint64_t backlog_pop(void) {
-    uint64_t due = backlog.due[backlog.head];
-    backlog.head = (backlog.head + 1) % backlog.capacity;
-    backlog.count--;
-    return due;
-}
-
 static void park(struct conn *c) {
     c->state = IDLE;
     idle.of[idle.count++] = index_of(c);
@@ -198,13 +174,6 @@ static void conn_free(struct conn *c, uint64_t now) {
     park(c);
 }
 
-static uint64_t gap_to_next(void) {
-    double mean = (double)NS_PER_S / opt.rate;
-    if (opt.fixed_arrivals) return (uint64_t)mean;
-    rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17; /* xorshift64: the same arrivals for the same seed */
-    return (uint64_t)(-log(((double)(rng >> 11) + 0.5) / 9007199254740992.0) * mean);
-}
-
 static void send_due(uint64_t now) {
     while (next_due <= now && next_due < window_to) {
         if (next_due >= window_from) histogram_add(&stats.lateness, now - next_due);
@@ -212,7 +181,7 @@ static void send_due(uint64_t now) {
             issue(&conns[idle.of[--idle.count]], next_due, now);
         else
             backlog_push(next_due);
-        next_due += gap_to_next();
+        next_due += gap_to_next(opt.rate, opt.fixed_arrivals);
         now = now_ns();
     }
     if (next_due >= window_to) next_due = NEVER;
@@ -317,11 +286,12 @@ static void on_connected(struct conn *c, uint64_t now) {
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len);
     if (error) {
         stats.errors[CONNECT] += measuring && !over;
-        if (++connect_failures > MAX_CONNECT_FAILURES) die("connect: %s, %d times", strerror(error), MAX_CONNECT_FAILURES);
+        if (++connect_failures > MAX_CONNECT_FAILURES) die("connect: %s", strerror(error));
         connect_after = now + CONNECT_RETRY_NS;
         return conn_close(c);
     }
     connecting--;
+    connect_failures = 0;
     watch_writes(c, false);
     conn_free(c, now);
 }
@@ -363,7 +333,7 @@ static void start_clock(void) {
     bool endless = opt.requests && opt.seconds == 0;
     window_from = now + (uint64_t)(opt.warmup * 1e9);
     window_to = endless || opt.mode == HOLD ? NEVER : window_from + (uint64_t)(opt.seconds * 1e9);
-    if (opt.mode == OPEN_LOOP) next_due = now + gap_to_next();
+    if (opt.mode == OPEN_LOOP) next_due = now + gap_to_next(opt.rate, opt.fixed_arrivals);
     for (uint32_t waiting = opt.mode == CLOSED_LOOP ? idle.count : 0; waiting; waiting--)
         conn_free(&conns[idle.of[--idle.count]], now);
 }
@@ -487,7 +457,7 @@ static void parse_arguments(int argc, char **argv) {
         case REQUESTS: opt.requests = parse_number(optarg, "--requests"); break;
         case RATE: opt.rate = parse_decimal(optarg, "--rate"), opt.mode = OPEN_LOOP; break;
         case ARRIVALS: opt.fixed_arrivals = strcmp(optarg, "fixed") == 0; break;
-        case SEED: rng = parse_number(optarg, "--seed") * 2654435769u + 1; break;
+        case SEED: arrivals_rng = parse_number(optarg, "--seed") * 2654435769u + 1; break;
         case DRAIN: opt.drain = parse_decimal(optarg, "--drain"); break;
         case HOLD_N: opt.connections = parse_number(optarg, "--hold"), opt.mode = HOLD; break;
         case BYTES: opt.expect_bytes = parse_number(optarg, "--expect-bytes"); break;

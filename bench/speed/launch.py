@@ -64,6 +64,9 @@ class Process:
             self.popen.wait(STOP_PATIENCE_S)
         self._signal(pids, signal.SIGKILL)
         self.popen.wait()
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        while any(procfs.alive(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.01)  # the kernel is taking its memory apart
 
     def _signal(self, pids: Sequence[int], number: signal.Signals) -> None:
         with suppress(ProcessLookupError):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Self
 
 US_PER_TICK: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
-PPID: Final = 1  # positions behind the command's closing parenthesis in /proc/PID/stat
-UTIME, STIME, RSS_PAGES = 11, 12, 21
+STATE, PPID, UTIME, STIME, RSS_PAGES = 0, 1, 11, 12, 21
+"""Positions behind the command's closing parenthesis in /proc/PID/stat."""
 PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -22,6 +22,12 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs; one that ended and only waits to be asked for its status does not."""
+    stat = _stat(pid)
+    return stat is not None and stat[STATE] not in "ZX"
 
 
 def tree(root: int) -> list[int]:
@@ -82,6 +88,16 @@ class Reading:
     def largest(self) -> Process | None:
         """The process with the most memory: in all our targets under load that is the worker."""
         return max(self.processes.values(), key=lambda process: process.rss_kb, default=None)
+
+
+def core_busy_us(core: int) -> int:
+    """Time that `core` has spent in anybody's programs, or stolen by the hypervisor; interrupts are left out."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, steal = (int(fields[i]) for i in (0, 1, 2, 7))
+            return (user + nice + system + steal) * US_PER_TICK
+    raise ValueError(f"there is no core {core}")
 
 
 def raise_descriptor_limit() -> int:

@@ -7,12 +7,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from bench.speed import verdict
 from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult
 from bench.speed.sections import Sample, Settings
 from bench.speed.verdict import Goal, Range, Status
+
+WORTH_SAYING: Final = 0.03  # of the core
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,17 @@ def _verdict(result: Result) -> str:
     if any(wrong.values()):
         listed = ", ".join(f"{target} {count:,}" for target, count in wrong.items() if count)
         lines += ["", f"Wrong or missing answers: {listed}."]
-    lines += ["", *(f"- {remark}" for remark in result.remarks)] if result.remarks else []
+    remarks = [*result.remarks, *_disturbance(result.samples)]
+    lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n".join(lines)
+
+
+def _disturbance(samples: Sequence[Sample]) -> list[str]:
+    """Who else ran on the target's core; with `direct` alone nobody but strangers is there, so all samples count."""
+    others = Range.of(sample.others for sample in samples)
+    if others is None or others.high < WORTH_SAYING:
+        return []
+    return [f"Other programs took {others.median:.0%} of the target's core ({others.low:.0%} – {others.high:.0%})."]
 
 
 def _goal_row(goal: Goal) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.speed import native, workload
+from bench.speed import native, procfs, workload
 from bench.speed.native import LoadResult
 from bench.speed.progress import Progress
 from bench.speed.targets import Running
@@ -57,6 +57,7 @@ class Sample:
     load: LoadResult
     units: int  # requests, or chunks where it is streams
     cpu_us: dict[int, int] = field(default_factory=dict)  # by process
+    others: float = 0.0  # share of the target's core that went to other programs
 
     @property
     def cpu_us_per_unit(self) -> float:
@@ -82,6 +83,7 @@ class Sample:
             "units": self.units,
             "cpu_us": list(self.cpu_us.values()),
             "cpu_us_per_unit": self.cpu_us_per_unit,
+            "others": self.others,
             "load": self.load.summary(),
         }
 
@@ -92,14 +94,21 @@ class Meter:
     def __init__(self, target: Running) -> None:
         self._target = target
         self._at: dict[str, Reading] = {}
+        self._busy_us: dict[str, int] = {}
 
     def on_moment(self, moment: str) -> None:
         """Called with "measuring" and "measured"."""
         self._at[moment] = self._target.reading()
+        self._busy_us[moment] = procfs.core_busy_us(TARGET_CORE)
 
     def cpu_us(self) -> dict[int, int]:
         """CPU time in the window, by process."""
         return self._at["measured"].cpu_us_since(self._at["measuring"])
+
+    def others(self, seconds: float) -> float:
+        """The share of the target's core that other programs took in a window of that length."""
+        busy_us = self._busy_us["measured"] - self._busy_us["measuring"]
+        return max(0.0, (busy_us - sum(self.cpu_us().values())) / (seconds * 1e6))
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Bench:
         for note in load.notes:
             self.progress.note(f"{name}: {note}")
         units = workload.chunks_seen(load.events, load.terminated) if work.stream else load.ok
-        return Sample(section, target.name, repeat, load, units, meter.cpu_us())
+        return Sample(section, target.name, repeat, load, units, meter.cpu_us(), meter.others(load.seconds))
 
 
 def plain_requests(bench: Bench) -> list[Sample]:

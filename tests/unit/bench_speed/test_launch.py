@@ -1,0 +1,60 @@
+"""What the bench starts is pinned, and gone afterwards: its children too, whatever happened meanwhile."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.speed import launch, procfs
+from bench.speed.launch import CannotRun
+
+pytestmark = pytest.mark.slow
+
+STUBBORN_PARENT = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready", sorted(os.sched_getaffinity(0)), flush=True)
+time.sleep(60)
+"""
+
+
+def test_children_in_sessions_of_their_own_end_with_the_block_even_when_it_fails(tmp_path: Path) -> None:
+    log, pids = tmp_path / "log", []
+
+    def fail_while_running() -> None:
+        with launch.started("parent", [sys.executable, "-c", STUBBORN_PARENT], core=0, log=log) as process:
+            process.wait_for("child", lambda: "ready" in log.read_text())
+            pids.extend(procfs.tree(process.pid))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_while_running()
+    assert len(pids) == 2
+    assert not any(procfs.alive(pid) for pid in pids)
+    assert "ready [0]" in log.read_text()
+
+
+def test_what_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no such port')"]
+    with (
+        pytest.raises(CannotRun, match=r"(?s)status 1.*no such port"),
+        launch.started("server", command, core=0, log=tmp_path / "log") as process,
+    ):
+        process.wait_for("open port", lambda: False)
+
+
+def test_what_is_never_ready_is_given_up(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CannotRun, match="no open port within 0 s"),
+        launch.started("server", ["sleep", "60"], core=0, log=tmp_path / "log") as process,
+    ):
+        process.wait_for("open port", lambda: False, timeout_s=0.1)
+
+
+def test_a_free_port_has_no_listener() -> None:
+    port = launch.free_port()
+    assert not launch.accepts(port)
+    assert not launch.answers(port, "/readyz")

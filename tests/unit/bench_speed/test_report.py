@@ -1,0 +1,78 @@
+"""The report says first whether the run is void, keeps earlier results, and leaves raw data that can be read again."""
+
+import json
+from pathlib import Path
+
+from bench.speed import report
+from bench.speed.histogram import Histogram
+from bench.speed.memory import MemoryResult, Moment
+from bench.speed.report import Result
+from bench.speed.sections import Sample, Settings
+from tests.unit.bench_speed.samples import repeats, sample
+
+CONDITIONS = {"date": "2026-01-02 03:04 UTC", "command": "python -m bench.speed --quick", "nginx": "1.22.1"}
+
+
+def result(samples: list[Sample], memory: list[MemoryResult] | None = None) -> Result:
+    return Result(CONDITIONS, Settings(), samples, memory or [], rate=None)
+
+
+def steady() -> list[Sample]:
+    return [
+        *repeats("json", "direct", [200, 200]),
+        *repeats("json", "nginx", [100, 102]),
+        *repeats("json", "gateway", [60, 62]),
+    ]
+
+
+def test_a_steady_run_says_its_goals_and_conditions() -> None:
+    text = report.markdown(result(steady()))
+    assert "void" not in text
+    assert "| plain requests, rate beside nginx | ≥ 0.4 × nginx | 0.60 (0.60 – 0.61) | **met** |" in text
+    assert "| gateway | 61 (60 – 62) | 0.60 (0.60 – 0.61) |" in text
+    assert "python -m bench.speed --quick" in text
+
+
+def test_a_void_run_says_so_before_any_figure() -> None:
+    text = report.markdown(result([*steady(), sample("json", "nginx", rps=150, repeat=2)]))
+    assert text.index("The run is void for json") < text.index("| goal |")
+    assert "**void**" in text
+
+
+def test_wrong_answers_are_named_with_their_target() -> None:
+    text = report.markdown(result([*steady(), sample("json", "gateway", rps=60, repeat=2, errors=3)]))
+    assert "Wrong or missing answers: gateway 3." in text
+    assert "**missed; 3 wrong answers**" in text
+
+
+def test_sections_that_did_not_run_have_no_table() -> None:
+    text = report.markdown(result(steady()))
+    assert "## Latency at half load" not in text
+    assert "## Memory" not in text
+
+
+def test_memory_shows_each_moment() -> None:
+    memory = MemoryResult("gateway", 100, 100, [Moment("before streams", 2048, 9), Moment("streams open", 4048, 209)])
+    text = report.markdown(result(steady(), [memory]))
+    assert "| before streams | 2.0 | 9 |" in text
+    assert "100 streams held open: 20.0 KB each." in text
+
+
+def test_raw_data_has_every_sample_with_its_distribution(tmp_path: Path) -> None:
+    report.write(result(steady()), tmp_path / "new")
+    raw = json.loads((tmp_path / "new" / "raw.json").read_text())
+    assert [(sample["target"], sample["repeat"]) for sample in raw["samples"]] == [
+        (target, repeat) for target in ("direct", "nginx", "gateway") for repeat in (0, 1)
+    ]
+    latency = raw["samples"][0]["load"]["latency"]
+    assert Histogram(dict(latency["buckets"]), latency["count"], 0, 200_000).quantile_us(0.5) == latency["p50_us"]
+    assert (tmp_path / "new" / "report.md").read_text().startswith("# Speed beside nginx: gateway, 2026-01-02")
+
+
+def test_an_earlier_result_is_kept(tmp_path: Path) -> None:
+    base = tmp_path / "2026-01-02-cpu"
+    folders = []
+    for _ in range(3):
+        folders.append(report.fresh_folder(base))
+        folders[-1].mkdir()
+    assert [folder.name for folder in folders] == ["2026-01-02-cpu", "2026-01-02-cpu-2", "2026-01-02-cpu-3"]

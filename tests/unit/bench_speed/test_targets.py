@@ -1,0 +1,41 @@
+"""The gateway's configuration is as an operator would write it, and the operator of the bench has the last word."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.speed import targets
+from bench.speed.targets import Gateway, Place
+
+PLACE = Place(core=0, upstream_port=9000, folder=Path("/nowhere"), descriptors=20_000)
+
+
+@pytest.mark.parametrize(
+    ("base", "extra", "merged"),
+    [
+        ({"a": 1}, {}, {"a": 1}),
+        ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}, {"a": {"b": 1, "c": 3}}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),  # a list is replaced: there is no telling which entry is meant
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+    ],
+)
+def test_settings_are_laid_over(base: dict[str, object], extra: dict[str, object], merged: dict[str, object]) -> None:
+    assert targets.overlaid(base, extra) == merged
+
+
+def test_one_worker_and_the_upstream_as_its_provider() -> None:
+    config = Gateway().config(PLACE, port=8000, secret="gw-secret")
+    assert config["listen"] == {"host": "127.0.0.1", "port": 8000, "workers": 1, "max_connections": 20_000}
+    assert "http://127.0.0.1:9000/v1" in str(config["providers"])
+
+
+def test_what_the_bench_is_told_wins() -> None:
+    gateway = Gateway(extra={"listen": {"workers": 2}, "log": {"requests": "all"}})
+    config = gateway.config(PLACE, port=8000, secret="gw-secret")
+    assert config["listen"] == {"host": "127.0.0.1", "port": 8000, "workers": 2, "max_connections": 20_000}
+    assert config["log"] == {"requests": "all"}
+
+
+def test_targets_come_in_the_order_of_the_report() -> None:
+    assert [target.name for target in targets.make(("gateway", "direct"), {})] == ["direct", "gateway"]

@@ -1,0 +1,121 @@
+"""When a run says nothing, and whether a goal is met: rules as rows."""
+
+import pytest
+
+from bench.speed.memory import MemoryResult, Moment
+from bench.speed.sections import Sample
+from bench.speed.verdict import Goal, Range, Status, memory_goals, paired, speed_goals, void_reasons
+from tests.unit.bench_speed.samples import repeats, sample
+
+
+@pytest.mark.parametrize(
+    ("nginx", "direct", "void"),
+    [
+        ([100, 100, 100], [150, 150, 150], False),  # exactly at the limit
+        ([96, 100, 105], [160, 160, 160], False),  # within 9 %
+        ([94, 100, 105], [160, 160, 160], True),  # 11 % apart
+        ([100, 100, 100], [149, 149, 149], True),  # the upstream or the generator would be measured
+        ([100, 100, 100], [], False),  # nothing to compare with
+        ([], [], False),
+    ],
+)
+def test_plain_requests_are_void_when_the_yardstick_moves(
+    nginx: list[float], direct: list[float], *, void: bool
+) -> None:
+    samples = [*repeats("json", "nginx", nginx), *repeats("json", "direct", direct)]
+    assert ("json" in void_reasons(samples)) is void
+
+
+def test_both_reasons_are_said() -> None:
+    samples = [*repeats("json", "nginx", [80, 100, 120]), *repeats("json", "direct", [100, 100, 100])]
+    assert len(void_reasons(samples)["json"]) == 2
+
+
+@pytest.mark.parametrize(("costs", "void"), [((9.6, 10, 10.4), False), ((9, 10, 11), True)])
+def test_streams_are_void_when_nginx_costs_differ(costs: tuple[float, ...], *, void: bool) -> None:
+    samples = [sample("sse-paced", "nginx", cpu_us=cost, repeat=n) for n, cost in enumerate(costs)]
+    assert ("sse" in void_reasons(samples)) is void
+
+
+@pytest.mark.parametrize(
+    ("rps", "p99_ms", "void"),
+    [
+        (1000, 0.2, False),
+        (985, 0.2, False),
+        (970, 0.2, True),  # the generator did not keep its schedule
+        (1000, 1.5, True),  # and what is added cannot be seen above this
+    ],
+)
+def test_latency_is_void_when_direct_is_already_slow(rps: float, p99_ms: float, *, void: bool) -> None:
+    samples = repeats("latency", "direct", [rps] * 3, latency_ms=p99_ms)
+    assert ("latency" in void_reasons(samples, asked_rate=1000)) is void
+
+
+def test_figures_are_compared_within_the_same_repeat() -> None:
+    # Both halve in the second repeat: the ratio does not move.
+    ours, nginx = repeats("json", "gateway", [50, 25]), repeats("json", "nginx", [100, 50])
+    ratio = paired([*nginx, *reversed(ours)], "json", ("gateway", "nginx"), lambda a, b: a.load.rps / b.load.rps)
+    assert ratio == Range(0.5, 0.5, 0.5)
+
+
+def full_run(*, rate: float, cpu_us: float, latency_ms: float) -> list[Sample]:
+    return [
+        *repeats("json", "nginx", [100] * 3),
+        *repeats("json", "direct", [200] * 3),
+        *repeats("json", "gateway", [rate] * 3),
+        *repeats("sse-paced", "nginx", [100] * 3, cpu_us=10),
+        *repeats("sse-paced", "gateway", [100] * 3, cpu_us=cpu_us),
+        *repeats("latency", "direct", [100] * 3, latency_ms=0.1),
+        *repeats("latency", "gateway", [100] * 3, latency_ms=latency_ms),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "cpu_us", "latency_ms", "met"),
+    [
+        (40, 13, 1.0, (True, True, True)),
+        (39, 13, 1.0, (False, True, True)),
+        (40, 13.2, 1.0, (True, False, True)),
+        (40, 13, 1.2, (True, True, False)),
+    ],
+)
+def test_each_goal_of_speed_stands_by_itself(
+    rate: float, cpu_us: float, latency_ms: float, met: tuple[bool, ...]
+) -> None:
+    goals = speed_goals(full_run(rate=rate, cpu_us=cpu_us, latency_ms=latency_ms), "gateway", voided=())
+    assert tuple(goal.status is Status.MET for goal in goals) == met
+
+
+def test_a_void_section_says_neither_met_nor_missed() -> None:
+    goals = speed_goals(full_run(rate=90, cpu_us=99, latency_ms=0.1), "gateway", voided={"json", "sse"})
+    assert [goal.status for goal in goals] == [Status.VOID, Status.VOID, Status.MET]
+
+
+def test_nothing_measured_is_neither() -> None:
+    assert {goal.status for goal in speed_goals([], "gateway", voided=())} == {Status.NOT_MEASURED}
+    assert {goal.status for goal in memory_goals(None)} == {Status.NOT_MEASURED}
+
+
+def test_wrong_answers_fail_a_goal_however_fast() -> None:
+    samples = [*full_run(rate=90, cpu_us=9, latency_ms=0.1), sample("json", "gateway", rps=90, repeat=3, errors=1)]
+    plain, paced, _ = speed_goals(samples, "gateway", voided=())
+    assert (plain.status, paced.status) == (Status.MISSED, Status.MET)
+
+
+@pytest.mark.parametrize(("low", "high", "close"), [(0.38, 0.45, True), (0.41, 0.45, False)])
+def test_a_limit_within_the_range_is_close(low: float, high: float, *, close: bool) -> None:
+    assert Goal("rate", 0.4, "× nginx", Range(0.42, low, high), floor=True).close is close
+
+
+def test_goals_of_memory() -> None:
+    moments = [
+        Moment("1,000 connections", 90 * 1024, 2000),
+        Moment("before streams", 80_000, 50),
+        Moment("streams open", 80_000 + 31_000, 2050),
+        Moment("after 10 % of many requests", 90_000, 50),
+        Moment("after many requests", 91_000, 50),
+    ]
+    result = MemoryResult("gateway", wanted_streams=1000, streams=1000, moments=moments)
+    assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED, Status.MET]
+    result.errors["reset"] = 1
+    assert {goal.status for goal in memory_goals(result)} == {Status.MISSED}
