@@ -17,7 +17,7 @@ from gateway.config import overrides
 from gateway.config.crosscheck import crosscheck
 from gateway.config.problems import ConfigProblems, Place, Problem
 from gateway.config.schema import Config
-from gateway.config.tree import Mapping, Node, parse
+from gateway.config.tree import Mapping, Node, Scalar, Sequence, find, parse
 from gateway.config.walk import walk
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -46,26 +46,39 @@ def load(path: str | os.PathLike[str], given: Given[str] = (), env: Names[str, s
 def read(path: str | os.PathLike[str], given: Given[str] = (), env: Names[str, str] | None = None) -> Loaded:
     """As `load`, with the document for a snapshot beside the values."""
     file = FilePath(path)
-    return read_text(_text_of(file), str(path), FilePath(os.path.abspath(file)).parent, given, env)  # noqa: PTH100
+    return read_text(_text_of(file), str(path), _directory(file), given, env)
 
 
 def read_text(
     text: str, source: str, directory: FilePath, given: Given[str] = (), env: Names[str, str] | None = None
 ) -> Loaded:
     """As `read`, for text that is already here; `source` names it in problems."""
-    tree, problems = parse(text, source)
-    whole = Place(source)
-    if problems:
-        raise ConfigProblems(problems)
-    if tree is None:
-        raise ConfigProblems([Problem(whole, (), "is empty: `gateway init` writes a config to start from")])
-    laid, problems = overrides.apply(tree, given)
-    walked = walk(laid or tree, os.environ if env is None else env, directory)
+    tree, problems = _tree(text, source, given)
+    walked = walk(tree, os.environ if env is None else env, directory)
     problems += walked.problems
-    problems += crosscheck(walked, laid or tree, whole)
+    problems += crosscheck(walked, tree, Place(source))
     if problems or walked.config is None:
         raise ConfigProblems(problems)
-    return Loaded(walked.config, Document(_without_keys(laid or tree), str(directory)))
+    return Loaded(walked.config, Document(_without_keys(tree), str(directory)))
+
+
+class Skimmed(NamedTuple):
+    """What can be known of a config that may not pass: where its state is, and the key ids it writes down."""
+
+    state_dir: str
+    key_ids: tuple[str, ...]
+
+
+def skim(path: str | os.PathLike[str], given: Given[str] = (), env: Names[str, str] | None = None) -> Skimmed:
+    """Read only as much as must be readable. Raises ConfigProblems when it is no file, no YAML or no mapping."""
+    file = FilePath(path)
+    tree, problems = _tree(_text_of(file), str(path), given)
+    walked = walk(tree, os.environ if env is None else env, _directory(file))
+    in_the_way = [*problems, *(problem for problem in walked.problems if problem.path[:1] in ((), ("state_dir",)))]
+    if in_the_way or walked.config is None:
+        raise ConfigProblems(in_the_way)
+    ids = [find(key, ("id",)) for key in _items(find(tree, (_KEYS,)))]
+    return Skimmed(walked.config.state_dir, tuple(node.text for node in ids if isinstance(node, Scalar)))
 
 
 def realise(document: Document, env: Names[str, str] | None = None) -> Config:
@@ -74,6 +87,25 @@ def realise(document: Document, env: Names[str, str] | None = None) -> Config:
     if walked.problems or walked.config is None:
         raise ConfigProblems(walked.problems)
     return walked.config
+
+
+def _tree(text: str, source: str, given: Given[str]) -> tuple[Node, list[Problem]]:
+    """The tree with `--set` over it. What is no YAML is raised at once: anything said about its values is a guess."""
+    tree, problems = parse(text, source)
+    if problems:
+        raise ConfigProblems(problems)
+    if tree is None:
+        raise ConfigProblems([Problem(Place(source), (), "is empty: `gateway init` writes a config to start from")])
+    laid, problems = overrides.apply(tree, given)
+    return laid, problems
+
+
+def _directory(file: FilePath) -> FilePath:
+    return FilePath(os.path.abspath(file)).parent  # noqa: PTH100 - as typed: `resolve` would follow a link elsewhere
+
+
+def _items(node: Node | None) -> list[Node]:
+    return node.items if isinstance(node, Sequence) else []
 
 
 def _text_of(file: FilePath) -> str:

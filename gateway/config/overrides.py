@@ -18,7 +18,7 @@ _STEP: Final = re.compile(r'(?:^|\.)"((?:[^"\\]|\\.)*)"|(?:^|\.)([^.\[\]"=\s]+)|
 _PLACE: Final = Place(COMMAND_LINE)
 
 
-def apply(root: Node | None, given: Given[str]) -> tuple[Node | None, list[Problem]]:
+def apply(root: Node, given: Given[str]) -> tuple[Node, list[Problem]]:
     """The tree with every override laid over it, in order, and the overrides that could not be."""
     problems: list[Problem] = []
     for text in given:

@@ -1,0 +1,27 @@
+"""Which changes a reload cannot make: those of things that were created before the processes were.
+
+Sockets, and the directory whose lock and snapshots the node holds, belong to the supervisor's start. Everything else
+acts with the next snapshot.
+"""
+
+from typing import Final
+
+from gateway.config.schema import Admin, Config
+
+_LISTEN: Final = ("host", "port", "backlog")
+_ADMIN: Final = ("host", "port")
+
+
+def restart_needed(old: Config, new: Config) -> list[str]:
+    """The changed settings that act only after a restart (or an upgrade in place), as operators write them."""
+    changed = [f"listen.{name}" for name in _LISTEN if getattr(old.listen, name) != getattr(new.listen, name)]
+    changed += _admin(old.admin, new.admin)
+    if old.state_dir != new.state_dir:
+        changed.append("state_dir")
+    return changed
+
+
+def _admin(old: Admin | None, new: Admin | None) -> list[str]:
+    if old is None or new is None:
+        return [] if old is new else ["admin"]
+    return [f"admin.{name}" for name in _ADMIN if getattr(old, name) != getattr(new, name)]
