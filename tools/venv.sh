@@ -6,7 +6,7 @@ set -euo pipefail
 venv=$1
 new_enough='import sys; sys.exit(sys.version_info < (3, 11))'
 
-if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c "$new_enough" && "$venv/bin/python" -m pip --version >/dev/null; then
+if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c "$new_enough" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
   exit 0
 fi
 
@@ -22,7 +22,7 @@ if [ -z "$python" ]; then
   exit 1
 fi
 
-if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+if ! "$python" -c 'import venv; from ensurepip import bootstrap' 2>/dev/null; then
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   "$(dirname "$0")/need.sh" "/usr/lib/python$version/ensurepip/__init__.py:python$version-venv"
 fi
