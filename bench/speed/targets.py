@@ -84,7 +84,7 @@ worker_processes 1;
 worker_rlimit_nofile {descriptors};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log warn;
-events {{ worker_connections {descriptors}; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   keepalive_requests 1000000000;
@@ -128,6 +128,8 @@ class Nginx(Target):
             NGINX_CONF.format(
                 user=_nginx_user(),
                 descriptors=place.descriptors,
+                # nginx sheds idle callers when a sixteenth of this is left; descriptors are the limit that is meant.
+                connections=2 * place.descriptors,
                 folder=place.folder,
                 upstream=place.upstream_port,
                 port=port,

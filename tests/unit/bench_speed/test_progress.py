@@ -1,0 +1,20 @@
+"""The line says how far the run is, and learns from how long the first steps took."""
+
+import pytest
+
+from bench.speed.progress import Progress
+
+
+def test_time_left_follows_the_pace_so_far(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 0.0, 20.0])
+    monkeypatch.setattr("bench.speed.progress.time.monotonic", lambda: next(clock))
+    line = Progress(expected_s=100)
+    line.step("json 1/5 direct", 10)
+    line.step("json 1/5 nginx", 10)  # the first took twice as long as planned
+    line.note("first status: status 500")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "[  0%, 100 s left] json 1/5 direct",
+        "[ 10%, 180 s left] json 1/5 nginx",
+        "first status: status 500",
+    ]
