@@ -16,7 +16,8 @@ PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover node-sdk test-needs lock clean
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick \
+	lock clean test-needs node-sdk
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -61,6 +62,17 @@ cover: $(STAMPS)/test ## which lines the unit, conformance and property tests re
 	@$(BIN)/coverage html --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
 
+docs: $(STAMPS)/test ## the docs against the source: do links and verbs lead somewhere
+	@$(PYTEST) tests/unit -k docs
+
+# ---- measure it
+
+bench: setup ## how fast, beside nginx: about ten minutes, a report in bench/results/
+	@$(BIN)/python -m bench.speed
+
+bench-quick: setup ## the same in two minutes: for a first look, not for a claim
+	@$(BIN)/python -m bench.speed --quick
+
 # ---- keep it
 
 lock: ## make requirements/*.txt anew from pyproject.toml; LOCK=--upgrade for newer versions
@@ -94,5 +106,5 @@ $(STAMPS)/test: $(STAMPS)/project requirements/test.txt
 test-needs: $(STAMPS)/test node-sdk
 	@tools/need.sh redis-server:redis-server haproxy:haproxy nginx:nginx-light systemd-analyze:systemd
 
-node-sdk: ## the npm packages of the SDK tests, from their own lock
+node-sdk:
 	@tools/node-sdk.sh
