@@ -84,7 +84,7 @@ def become_gateway(path: Path) -> NoReturn:
     """Replace this process by `gateway serve`, from the environment that this script runs in."""
     sys.stdout.flush()
     gateway = str(Path(sys.executable).with_name("gateway"))
-    os.execv(gateway, [gateway, "serve", "--config", str(path)])  # noqa: S606 - no shell is wanted
+    os.execv(gateway, [gateway, "serve", "--curl", "--config", str(path)])  # noqa: S606 - no shell is wanted
 
 
 def main(arguments: list[str]) -> NoReturn:

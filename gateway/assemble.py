@@ -1,0 +1,186 @@
+"""Config → wired stages: the one place that builds the objects of a worker and connects them.
+
+An `Assembly` lives as long as its worker and makes one `Gateway` per snapshot. What outlives a snapshot is handed on:
+deadlines, counters, and connection pools whose origin did not change, so that a reload costs no provider connection.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.config.schema import Config, Model, Provider
+from gateway.config.schema import Target as TargetConfig
+from gateway.config.snapshot import Snapshot, SnapshotStore
+from gateway.dialects.surfaces import SURFACES
+from gateway.identity.identify import Identity
+from gateway.nodestate import NodeState, body_mark
+from gateway.pipeline import Gateway, RandomBytes
+from gateway.providers.base import Account, HeaderPairs
+from gateway.providers.registry import vendor
+from gateway.record import Record
+from gateway.relay.origin import Origin
+from gateway.relay.outgoing import Target
+from gateway.relay.pool import Pool
+from gateway.routing.match import Router
+from gateway.routing.models import Candidate, catalogue
+from gateway.segment import Segment
+from gateway.telemetry.lines import LineSink
+from gateway.telemetry.logs import RequestLog, as_text
+from gateway.telemetry.directory import METRICS
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.recorder import Gauges, Names, Recorder
+from gateway.wheel import Wheel
+
+_NO_PROXY: Final = "none"
+
+
+class NodeGuard:
+    """`pipeline.BodyGuard` on the node's board: the mark outlives this process, so the supervisor can read it."""
+
+    def __init__(self, node: NodeState, slot: int) -> None:
+        self._node = node
+        self._words = node.slot(slot)
+
+    def enter(self, body: bytes) -> bool:
+        """Set the mark, unless the body is refused."""
+        mark = body_mark(body)
+        if self._node.is_refused(mark, time.monotonic_ns()):
+            return False
+        self._words.reading = mark
+        return True
+
+    def leave(self) -> None:
+        """Clear the mark."""
+        self._words.reading = 0
+
+
+class Assembly:
+    """Builds the Gateway of each snapshot for one worker."""
+
+    def __init__(self, segment: Segment, node: NodeState, slot: int, state_dir: Path, sink: LineSink) -> None:
+        self._store = SnapshotStore(state_dir)
+        self._guard = NodeGuard(node, slot)
+        self._wheel = Wheel()
+        self._random = RandomBytes()
+        self._sink = sink
+        self._recorder = Recorder(Metrics(segment.slot(METRICS, slot)), slot, Names())
+        self._pools: dict[Origin, Pool] = {}
+        self._providers: dict[str, Pool] = {}
+        self._log: RequestLog
+        self._now_serving: Config | None = None
+
+    def load(self, generation: int) -> Gateway:
+        """The Gateway of a snapshot. Raises what cannot be used (a certificate, a secret), before anything changes."""
+        snapshot = self._store.load(generation)
+        return self._wire(snapshot)
+
+    def _wire(self, snapshot: Snapshot) -> Gateway:
+        config = snapshot.config
+        providers = {name: self._provider(name, provider) for name, provider in config.providers.items()}
+        accounts = {name: account for name, (account, _) in providers.items()}
+        models = catalogue(config, lambda model, star: _candidates(model, star, config, providers))
+        self._providers = {name: pool for name, (_, pool) in providers.items()}
+        self._log = RequestLog(config.log.requests, self._sink, text=as_text(config.log.format))
+        self._recorder.renamed(_names(config))
+        return Gateway(
+            config=config,
+            identity=Identity(snapshot.keys),
+            router=Router(config),
+            catalogue=models,
+            passthrough={
+                name: Target(account=accounts[name], pool=pool, model="*") for name, (_, pool) in providers.items()
+            },
+            guard=self._guard,
+            wheel=self._wheel,
+            record=self._record,
+            tick=self._tick,
+            retire=self._retire,
+            close=self._close,
+            loaded_s=int(time.time()),
+            random_bytes=self._random,
+        )
+
+    def _provider(self, name: str, provider: Provider) -> tuple[Account, Pool]:
+        account = Account(
+            name,
+            vendor(provider.kind),
+            base_url=provider.base_url,
+            api_key=provider.api_key.reveal() if provider.api_key is not None else "",
+            caller_credential=provider.credential == "caller",
+            headers=_pairs(provider.headers),
+            dedicated_to=frozenset(provider.dedicated_to),
+        )
+        origin = Origin(
+            scheme=account.scheme,
+            host=account.host,
+            port=account.port,
+            ca_file=provider.ca_file,
+            client_cert=provider.client_cert,
+            client_key=provider.client_key,
+            proxy="" if provider.proxy == _NO_PROXY else provider.proxy,
+            max_connections=provider.max_connections,
+            max_idle=provider.max_idle,
+            idle_s=provider.idle_s,
+            max_age_s=provider.max_age_s,
+            resolve_s=provider.resolve_s,
+        )
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = Pool(origin)
+        return account, pool
+
+    def _record(self, record: Record, route: str, model: str) -> None:
+        self._recorder.exchange(record, route, model)
+        self._log.write(record)
+
+    def _tick(self, open_streams: int, connections: int) -> None:
+        upstream = {name: (pool.open - pool.idle, pool.idle) for name, pool in self._providers.items()}
+        self._recorder.tick(Gauges(open_streams, connections, upstream, self._sink.dropped))
+
+    def _retire(self, successor: Gateway) -> None:
+        """Close the pools that the new snapshot has no use for, as their exchanges end."""
+        del successor
+        used = set(self._providers.values())
+        for origin, pool in tuple(self._pools.items()):
+            if pool not in used:
+                pool.close()
+                del self._pools[origin]
+
+    def _close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._sink.flush()
+
+
+def _candidates(
+    model: Model, star: str, config: Config, providers: dict[str, tuple[Account, Pool]]
+) -> Sequence[Candidate[Target]]:
+    return [_candidate(target, star, config, *providers[target.provider]) for target in model.targets]
+
+
+def _candidate(target: TargetConfig, star: str, config: Config, account: Account, pool: Pool) -> Candidate[Target]:
+    made = Target(
+        account=account,
+        pool=pool,
+        model=target.model,
+        star=star,
+        ask_usage=config.providers[target.provider].usage_flag == "auto",
+        headers=_pairs(target.headers),
+        defaults=target.defaults,
+    )
+    return Candidate(made, target.weight, account.dialect)
+
+
+def _pairs(headers: dict[str, str]) -> HeaderPairs:
+    return tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+
+def _names(config: Config) -> Names:
+    targets = {f"{target.provider}/{target.model}" for model in config.models.values() for target in model.targets}
+    return Names(
+        routes=frozenset(route.name for route in Router(config).routes),
+        models=frozenset(config.models),
+        targets=frozenset(targets) | {f"{name}/*" for name in config.providers},
+        surfaces=frozenset(surface.name for surface in SURFACES),
+    )

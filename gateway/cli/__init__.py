@@ -1,0 +1,1 @@
+"""The command line: words become calls; what they do is elsewhere."""

@@ -1,0 +1,95 @@
+"""`gateway serve`: the processes of one node, put together from the parts that know nothing of each other."""
+
+import argparse
+import logging
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from gateway.assemble import Assembly
+from gateway.cli import banner
+from gateway.config.boot import boot_snapshot
+from gateway.config.load import load
+from gateway.config.problems import ConfigProblems
+from gateway.config.schema import Config
+from gateway.control.main import control_main
+from gateway.listener.worker import DataPlane
+from gateway.nodestate import NODE
+from gateway.process.node import Node
+from gateway.process.settings import ServeSettings, StartError
+from gateway.process.sockets import port_of
+from gateway.process.supervisor import serve
+from gateway.process.worker import WorkerContext
+from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.directory import METRICS
+from gateway.telemetry.transfer import import_counters
+
+_log: Final = logging.getLogger("gateway.serve")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop; the exit code."""
+    overrides = tuple(arguments.set)
+    try:
+        config = load(arguments.config, overrides)
+    except ConfigProblems as problems:
+        print(problems, file=sys.stderr)
+        return 1
+    if config.admin is None:
+        print("gateway: admin.token is missing: the admin port is never served without one", file=sys.stderr)
+        return 1
+    setup_logging(config.log.level, config.log.format, "supervisor")
+    settings = _settings(config, arguments)
+    return serve(
+        settings,
+        partial(_data_plane, config),
+        control_main,
+        publish=partial(_publish, arguments.config, overrides, str(config.state_dir)),
+        on_ready=partial(_ready, config, with_curl=arguments.curl),
+        import_counters=import_counters,
+    )
+
+
+def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
+    listen, admin = config.listen, config.admin
+    if admin is None:
+        raise StartError("admin.token is missing")
+    given = [word for override in arguments.set for word in ("--set", override)]
+    return ServeSettings(
+        config=arguments.config,
+        state_dir=Path(config.state_dir),
+        overrides=tuple(arguments.set),
+        host=listen.host,
+        port=listen.port,
+        admin_host=admin.host,
+        admin_port=admin.port,
+        workers=listen.workers,
+        backlog=listen.backlog,
+        drain_s=config.drain_s,
+        drain_delay_s=config.drain_delay_s,
+        stuck_s=config.stuck_s,
+        argv=tuple(sys.orig_argv),
+        preflight=(sys.executable, "-m", "gateway", "check", "--quiet", "--config", str(arguments.config), *given),
+        sections=(NODE, METRICS),
+    )
+
+
+def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
+    try:
+        return boot_snapshot(path, overrides, state_dir).generation
+    except ConfigProblems as problems:
+        raise StartError(str(problems)) from problems
+
+
+def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
+    sink = setup_logging(config.log.level, config.log.format, f"worker {context.slot}")
+    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink)
+    return DataPlane(assembly.load, context.state, context.generation)
+
+
+def _ready(config: Config, node: Node, *, with_curl: bool) -> None:
+    port = port_of(node.listening.data[0])
+    admin_port = port_of(node.listening.admin)
+    banner.show(config, port, admin_port, with_curl=with_curl, out=sys.stderr)
+    _log.info("ready: data on port %d, admin on port %d", port, admin_port)

@@ -1,0 +1,527 @@
+"""One caller's connection: requests in, one at a time and in order; answers out.
+
+Models an HTTP/1.1 server connection on llhttp (strict: no obsolete line folding, no conflicting lengths, no bare line
+ends). A request's head is judged as soon as it is complete (surface, credential), so nobody unknown makes us keep a
+body; its body goes to a `Body`; when that is ready the pipeline runs as one task. While an exchange runs, further
+bytes are set aside unparsed, up to 64 KiB: beyond that the connection closes, so that a caller's leaving is always
+noticed by a read.
+
+Invariants: at most one exchange is open; an answer's bytes are written only by its Responder; after an error that
+loses framing nothing more is parsed; a connection that is refused mid-body is half-closed and drained for a moment,
+because closing with unread bytes would reset the connection and destroy the answer. Left out: what a request means
+(`pipeline.py`), and what a head means (`head.py`).
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import httptools
+
+from gateway import pipeline
+from gateway.errors import GatewayError, HeadersTooLarge, InternalError, MalformedHTTP, Overloaded, RequestTimeout
+from gateway.exchange import Exchange
+from gateway.listener.address import read_proxy_header
+from gateway.listener.body import Body
+from gateway.listener.head import Framing, lower, read_framing, read_target
+from gateway.listener.respond import CONTINUE, Responder
+from gateway.units import KIB, NS_PER_S
+
+if TYPE_CHECKING:
+    from gateway.listener.app import Listener
+
+MAX_ASIDE_BYTES: Final = 64 * KIB
+_LINGER_NS: Final = 2 * NS_PER_S
+_LINGER_BYTES: Final = 1024 * KIB
+_log: Final = logging.getLogger("gateway.listener")
+
+
+class _Queued:
+    """A request that arrived behind another one in the same read."""
+
+    __slots__ = ("chunks", "complete", "error", "ex", "framing")
+
+    def __init__(self, ex: Exchange, framing: Framing | None, error: GatewayError | None) -> None:
+        self.ex = ex
+        self.framing = framing
+        self.error = error
+        self.chunks: list[bytes] = []
+        self.complete = False
+
+
+class DownstreamConnection(asyncio.Protocol):
+    """One accepted connection."""
+
+    __slots__ = (
+        "_aside",
+        "_aside_bytes",
+        "_body",
+        "_body_done",
+        "_broken",
+        "_ex",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_lingered",
+        "_lingering",
+        "_listener",
+        "_parser",
+        "_peer_ip",
+        "_preface",
+        "_queue",
+        "_reading_paused",
+        "_responder",
+        "_since_ns",
+        "_task",
+        "_transport",
+        "_url",
+        "_watched_fd",
+        "paused",
+        "wheel_tick",
+    )
+
+    def __init__(self, listener: "Listener") -> None:
+        self._listener = listener
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ex: Exchange | None = None
+        self._body: Body | None = None
+        self._body_done = True
+        self._responder: Responder | None = None
+        self._queue: deque[_Queued] = deque()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._in_head = False
+        self._aside: list[bytes] = []
+        self._aside_bytes = 0
+        self._broken = False
+        self._lingering = False
+        self._lingered = 0
+        self._reading_paused = False
+        self._watched_fd = -1
+        self._preface: bytes | None = None
+        self._peer_ip = ""
+        self._since_ns = 0
+        self.wheel_tick = 0
+        self.paused = False
+
+    # --- the transport's side ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A caller has connected."""
+        self._transport = transport  # type: ignore[assignment] # uvloop's transports are duck-typed
+        peer = transport.get_extra_info("peername")
+        self._peer_ip = peer[0] if isinstance(peer, tuple) else ""
+        self._since_ns = time.monotonic_ns()
+        listener = self._listener
+        if not listener.admit(self):
+            self._transport.write(listener.full_answer)  # type: ignore[union-attr] # set above
+            self._transport.close()  # type: ignore[union-attr]
+            return
+        if listener.proxy_protocol:
+            self._preface = b""
+        listener.wheel.arm(self, self._since_ns + listener.header_timeout_ns)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the caller."""
+        if self._lingering:
+            self._drain(len(data))
+        elif self._ex is not None and self._body_done:
+            self._set_aside(data)
+        elif self._preface is not None:
+            self._read_preface(data)
+        elif not self._broken:
+            self._parse(data)
+
+    def eof_received(self) -> bool:
+        """The caller will send no more: it has left."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """The connection is gone."""
+        listener = self._listener
+        listener.wheel.disarm(self)
+        listener.left(self)
+        self._unwatch()
+        self._broken = True
+        self._aside.clear()
+        self._queue.clear()
+        if self._responder is not None:
+            self._responder.forget()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        elif self._ex is not None:
+            self._listener.finished(self._ex)
+        self._release_body()
+
+    def pause_writing(self) -> None:
+        """The caller reads more slowly than we write."""
+        self.paused = True
+        if self._ex is not None and self._ex.transfer is not None:
+            self._ex.transfer.pause()
+
+    def resume_writing(self) -> None:
+        """The caller has caught up."""
+        self.paused = False
+        if self._ex is not None and self._ex.transfer is not None:
+            self._ex.transfer.resume()
+
+    def on_deadline(self, now_ns: int) -> int:
+        """The wheel's call: close what is idle or too slow; returns the next deadline."""
+        listener = self._listener
+        if self._lingering:
+            self._close()
+            return 0
+        if self._ex is not None and (self._body_done or self._reading_paused):
+            return now_ns + listener.keepalive_ns
+        limit_ns = self._limit_ns()
+        if now_ns < self._since_ns + limit_ns:
+            return self._since_ns + limit_ns
+        if self._ex is not None:
+            self._refuse_open(RequestTimeout("the request body did not arrive in time"))
+        elif self._in_head:
+            self._refuse_new(RequestTimeout("the request head did not arrive in time"))
+        else:
+            self._close()
+        return 0 if self._transport is None or not self._lingering else now_ns + _LINGER_NS
+
+    # --- llhttp's side ----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request's first byte."""
+        self._url = b""
+        self._headers = []
+        self._head_bytes = 0
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        self._url += url
+        self._head_bytes += len(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._head_bytes += len(name) + len(value)
+        self._headers.append((lower(name), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: judge it, now or when it is this request's turn."""
+        self._in_head = False
+        ex, framing, error = self._read_head()
+        if self._ex is not None or self._queue:
+            self._queue.append(_Queued(ex, framing, error))
+        else:
+            self._open(ex, framing, error)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body, without transfer coding."""
+        if self._queue:
+            self._queue[-1].chunks.append(data)
+        else:
+            self._feed_body(data)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        if self._queue:
+            self._queue[-1].complete = True
+        else:
+            self._finish_body()
+
+    # --- the responder's side ---------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send, unless the connection is closing: uvloop would raise, inside a callback of somebody else."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
+
+    def answered(self, *, keep: bool) -> None:
+        """The answer is out: the next request, or the end of the connection."""
+        self._ex = None
+        self._responder = None
+        self._since_ns = time.monotonic_ns()
+        whole = self._body_done
+        self._release_body()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not keep or not whole or self._broken:
+            self._shut(linger=not whole or self._broken)
+        elif self._queue or self._aside:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._broken = True  # a protocol we do not speak was asked for: this request is answered, no other follows
+        except httptools.HttpParserError as error:
+            self._broken = True
+            self._malformed(error)
+            return
+        if self._in_head and self._transport is not None:
+            if self._head_bytes > self._listener.max_header_bytes:
+                self._refuse_new(self._head_too_large())
+                return
+            self._listener.wheel.arm(self, self._since_ns + self._listener.header_timeout_ns)
+
+    def _read_head(self) -> tuple[Exchange, Framing | None, GatewayError | None]:
+        parser, listener = self._parser, self._listener
+        headers = self._headers
+        version_11 = parser.get_http_version() == "1.1"
+        ex = Exchange(listener.next_id(), parser.get_method().decode("ascii"), "", "")
+        ex.headers = headers
+        ex.version_11 = version_11
+        ex.keep_alive = parser.should_keep_alive() and not self._broken
+        ex.client_ip = self._peer_ip
+        try:
+            ex.path, ex.query = read_target(self._url)
+            if self._head_bytes > listener.max_header_bytes:
+                return ex, None, self._head_too_large()
+            return ex, read_framing(headers, version_11=version_11), None
+        except GatewayError as error:
+            return ex, None, error
+
+    def _open(self, ex: Exchange, framing: Framing | None, error: GatewayError | None) -> None:
+        """This request's turn: identify the caller, or refuse before its body is read."""
+        self._ex = ex
+        self._body_done = False
+        self._since_ns = time.monotonic_ns()
+        listener = self._listener
+        if listener.draining:
+            ex.keep_alive = False
+        try:
+            if error is not None or framing is None:
+                raise error or InternalError("a head without framing")
+            mode = listener.judge(ex, framing)
+        except GatewayError as refused:
+            self._responder = listener.responder(ex, self)
+            self._refuse_open(refused, body_follows=framing is None or framing.length != 0)
+            return
+        self._responder = listener.responder(ex, self)
+        if mode is None:
+            listener.answer_health(ex, self._responder, body_follows=framing.length != 0)
+            return
+        try:
+            self._body = listener.body(mode, framing, self)
+        except GatewayError as refused:
+            self._refuse_open(refused, body_follows=True)
+            return
+        if framing.expects_continue and framing.length:
+            self.write(CONTINUE)
+        self._body.begin()
+
+    def _feed_body(self, data: bytes) -> None:
+        self._since_ns = time.monotonic_ns()
+        if self._body is None:
+            return
+        try:
+            self._body.feed(data)
+        except GatewayError as error:
+            self._refuse_open(error)
+
+    def _finish_body(self) -> None:
+        self._body_done = True
+        if self._body is None:
+            return
+        try:
+            self._body.finish()
+        except GatewayError as error:
+            self._refuse_open(error)
+
+    def start(self) -> None:
+        """The body is ready for the pipeline: run it."""
+        ex, body = self._ex, self._body
+        if ex is None or body is None or self._responder is None:
+            return
+        ex.intake = body
+        ex.reply = self._responder
+        ex.started_ns = time.monotonic_ns()
+        self._task = asyncio.get_running_loop().create_task(self._serve(ex, self._responder))
+
+    async def _serve(self, ex: Exchange, responder: Responder) -> None:
+        try:
+            await pipeline.run(ex, self._listener.gateway)
+        except Exception:
+            _log.exception("request %s crashed", ex.exchange_id)
+            responder.fail(InternalError("the gateway failed to serve this request"), (), 0)
+        finally:
+            if self._responder is responder or self._ex is ex:
+                self._task = None
+            self._listener.finished(ex)
+
+    def _next(self) -> None:
+        """Take up what arrived while the last exchange was open."""
+        if self._ex is not None or self._broken or self._lingering:
+            return
+        if self._queue:
+            queued = self._queue.popleft()
+            self._open(queued.ex, queued.framing, queued.error)
+            for data in queued.chunks:
+                self._feed_body(data)
+            if queued.complete:
+                self._finish_body()
+        if self._ex is None and self._queue:
+            asyncio.get_running_loop().call_soon(self._next)
+        elif not self._queue and self._aside and (self._ex is None or not self._body_done):
+            data, self._aside, self._aside_bytes = b"".join(self._aside), [], 0
+            self._parse(data)
+
+    def _set_aside(self, data: bytes) -> None:
+        self._aside.append(data)
+        self._aside_bytes += len(data)
+        if self._aside_bytes > MAX_ASIDE_BYTES:
+            self.abort()
+
+    def _read_preface(self, data: bytes) -> None:
+        """The PROXY protocol header, before the first request."""
+        self._preface = (self._preface or b"") + data
+        try:
+            if not self._listener.trust.believes(self._peer_ip):
+                raise MalformedHTTP("a PROXY protocol header is accepted from trusted_proxies only")
+            header = read_proxy_header(self._preface)
+        except GatewayError as error:
+            self._refuse_new(error)
+            return
+        if header is not None:
+            rest, self._preface = self._preface[header.size :], None
+            self._peer_ip = header.client_ip or self._peer_ip
+            if rest:
+                self._parse(rest)
+
+    # --- refusing and closing ---------------------------------------------------------------------------------------
+
+    def _malformed(self, error: httptools.HttpParserError) -> None:
+        refused = MalformedHTTP("the request is not valid HTTP/1.1", detail=str(error))
+        if self._ex is None:
+            self._refuse_new(refused)
+        elif not self._queue and not self._body_done:
+            self._refuse_open(refused)
+        # else: the open exchange is whole; it is answered, and then the connection closes
+
+    def _refuse_new(self, error: GatewayError) -> None:
+        """Refuse a request whose head never became complete."""
+        self._in_head = False
+        self._broken = True
+        ex = Exchange(self._listener.next_id(), "", "", "")
+        ex.client_ip = self._peer_ip
+        self._ex = ex
+        self._body_done = False
+        self._responder = self._listener.responder(ex, self)
+        self._refuse_open(error)
+
+    def _refuse_open(self, error: GatewayError, *, body_follows: bool = True) -> None:
+        """Refuse the open exchange, whose body may be incomplete, and whose pipeline may be running (an upload)."""
+        ex, responder = self._ex, self._responder
+        if ex is None or responder is None:
+            return
+        if body_follows and not self._body_done:
+            responder.closing = True
+        else:
+            self._body_done = True
+        self._release_body()
+        task, self._task = self._task, None
+        responder.fail(error, (), 0)
+        if task is not None:
+            task.cancel()
+        else:
+            self._listener.finished(ex)
+
+    def _head_too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"the request head is larger than {self._listener.max_header_bytes} bytes")
+
+    def _shut(self, *, linger: bool) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if linger and transport.can_write_eof():
+            self._lingering = True
+            transport.write_eof()
+            self.resume_reading()
+            self._listener.wheel.arm(self, time.monotonic_ns() + _LINGER_NS)
+        else:
+            self._close()
+
+    def _drain(self, size: int) -> None:
+        self._lingered += size
+        if self._lingered > _LINGER_BYTES:
+            self._close()
+
+    def _close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """End of drain: a connection between requests is closed, a busy one is left to finish."""
+        if self._ex is None and not self._queue and not self._aside:
+            self._close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an exchange is open."""
+        return self._ex is not None or bool(self._queue)
+
+    # --- flow control of uploads ------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Stop reading; the caller's leaving is then noticed by the watch."""
+        transport = self._transport
+        if transport is None or self._reading_paused or transport.is_closing():
+            return
+        self._reading_paused = True
+        transport.pause_reading()
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._watched_fd = sock.fileno()
+            self._listener.watch.add(self._watched_fd, self.abort)
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        if not self._reading_paused:
+            return
+        self._since_ns = time.monotonic_ns()
+        self._unwatch()
+        self._reading_paused = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _unwatch(self) -> None:
+        if self._watched_fd >= 0:
+            self._listener.watch.remove(self._watched_fd)
+            self._watched_fd = -1
+
+    def _release_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.release()
+        if self._reading_paused:
+            self.resume_reading()
+
+    def _limit_ns(self) -> int:
+        listener = self._listener
+        if self._ex is not None:
+            return listener.body_timeout_ns
+        return listener.header_timeout_ns if self._in_head or self._preface is not None else listener.keepalive_ns
+
+
+def full_answer() -> bytes:
+    """What a connection above `max_connections` is told before it is closed."""
+    error = Overloaded("this gateway has no room for another connection: retry in a moment")
+    body = b'{"error":{"message":"%b","type":"server_error","param":null,"code":"%b"}}' % (
+        error.message.encode(),
+        error.code.encode(),
+    )
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+    return head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)

@@ -1,0 +1,239 @@
+"""Answers as bytes: the one place that writes to a caller, and the one that says an error in the caller's dialect.
+
+A `Responder` is the caller's side of one exchange: it implements the relay's `Reply`, and the pipeline uses it for
+answers the gateway gives by itself. It frames by what the caller can read (chunked for HTTP/1.1, close-delimited for
+HTTP/1.0), adds the gateway's own headers, and ends an incomplete answer so that the caller can tell: never with the
+last zero chunk.
+
+Invariants: nothing is written to a transport that is closing (uvloop raises there, and inside a callback of the
+upstream that would kill the wrong connection); header values from outside are checked for line breaks by the parser
+that produced them, and values of ours come from the config or are numbers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from gateway.dialects.base import Dialect
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.record import Attempt
+from gateway.relay.reply import AnswerHead
+from gateway.units import NS_PER_MS, NS_PER_S
+
+MAX_NAMED_BYTES: Final = 512  # of any x-gateway-* value that lists names
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+_STATUS_LINES: Final = {
+    status: f"HTTP/1.1 {status} {phrase}\r\n".encode()
+    for status, phrase in _REASONS.items()
+    if status >= 200  # noqa: PLR2004
+}
+_BODYLESS: Final = frozenset({204, 304})
+_TYPE_JSON: Final = (b"content-type", b"application/json")
+LAST_CHUNK: Final = b"0\r\n\r\n"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class DateLine:
+    """The Date header, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._line = b""
+
+    def get(self, now_ns: int) -> bytes:
+        """The line for a moment of the monotonic clock."""
+        second = now_ns // NS_PER_S
+        if second != self._second:
+            self._second = second
+            self._line = f"date: {formatdate(usegmt=True)}\r\n".encode()
+        return self._line
+
+
+_date: Final = DateLine()
+
+
+def status_line(status: int) -> bytes:
+    """The first line of an answer; unknown codes get a phrase of their class."""
+    known = _STATUS_LINES.get(status)
+    return known if known is not None else f"HTTP/1.1 {status} Status\r\n".encode()
+
+
+class Wire(Protocol):
+    """What a responder needs of a connection."""
+
+    paused: bool
+
+    def write(self, data: bytes) -> None:
+        """Send, unless the connection is closing."""
+
+    def answered(self, *, keep: bool) -> None:
+        """The answer is out; `keep` says whether the connection may serve another request."""
+
+
+class Responder:
+    """The answer of one exchange; implements `relay.reply.Reply`."""
+
+    __slots__ = ("_chunked", "_dialect", "_ex", "_on_stream", "_sse", "_wire", "closing", "finished", "started")
+
+    def __init__(self, ex: Exchange, wire: Wire, dialect: Dialect, on_stream: Callable[[int], None]) -> None:
+        self._ex = ex
+        self._wire = wire
+        self._dialect = dialect
+        self._on_stream = on_stream
+        self._chunked = False
+        self._sse = False
+        self.started = False
+        self.finished = False
+        self.closing = not ex.keep_alive
+
+    @property
+    def paused(self) -> bool:
+        """Whether the caller has stopped reading."""
+        return self._wire.paused
+
+    # --- relay.reply.Reply ------------------------------------------------------------------------------------------
+
+    def start(self, head: AnswerHead) -> None:
+        """Send the head; a body follows."""
+        self.started = True
+        self._sse = head.sse
+        if head.sse:
+            self._on_stream(1)
+        framing = self._framing(head.length)
+        self._wire.write(self._head(head, framing))
+
+    def data(self, data: bytes) -> None:
+        """Send body bytes."""
+        if data:
+            self._wire.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def end(self) -> None:
+        """The body is complete."""
+        if self._chunked:
+            self._wire.write(LAST_CHUNK)
+        self._finish()
+
+    def cut(self) -> None:
+        """Close without the last chunk, so that the caller can tell that the body is incomplete."""
+        self.closing = True
+        self._finish()
+
+    def whole(self, head: AnswerHead, body: bytes) -> None:
+        """Send a complete answer."""
+        self.started = True
+        self._ex.answered_status = head.status
+        framing = b"" if head.status in _BODYLESS else b"content-length: %d\r\n" % max(head.length, 0)
+        if head.length < 0 and self._ex.method == "HEAD":
+            framing = b""
+        sent = b"" if head.status in _BODYLESS or self._ex.method == "HEAD" else body
+        self._wire.write(self._head(head, framing) + sent)
+        self._finish()
+
+    def fail(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> None:
+        """Say the error: as an answer when nothing went out, as an event on a stream, else by a cut."""
+        if self.finished:
+            return
+        self._ex.error = error
+        if not self.started:
+            self.closing = self.closing or error.close
+            self.whole(self._error_head(error, attempts, upstream_ns), self._error_body(error))
+            return
+        if self._sse:
+            self.data(b"\n\n" + self._error_event(error))
+        self.cut()
+
+    def answer(self, status: int, body: bytes) -> None:
+        """Send a complete JSON answer of the gateway's own."""
+        self.whole(AnswerHead(status, [_TYPE_JSON], len(body), "", (), (), 0), body)
+
+    # --- bytes ------------------------------------------------------------------------------------------------------
+
+    def _framing(self, length: int) -> bytes:
+        if length >= 0:
+            return b"content-length: %d\r\n" % length
+        if self._ex.version_11:
+            self._chunked = True
+            return b"transfer-encoding: chunked\r\n"
+        self.closing = True  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
+        return b""
+
+    def _head(self, head: AnswerHead, framing: bytes) -> bytes:
+        ex = self._ex
+        now_ns = time.monotonic_ns()
+        ex.answered_status = head.status
+        ex.answer_head_ns = now_ns
+        own_ns = max(0, now_ns - ex.started_ns - head.upstream_ns)
+        lines = [status_line(head.status)]
+        for pair in head.headers:
+            lines.append(b"%b: %b\r\n" % pair)  # noqa: PERF401 - a comprehension here costs a call more
+        lines.append(framing)
+        lines.append(_date.get(now_ns))
+        lines.append(
+            (
+                f"x-request-id: {ex.exchange_id}\r\n"
+                f"server-timing: gw;dur={own_ns / NS_PER_MS:.3f}, upstream;dur={head.upstream_ns / NS_PER_MS:.3f}\r\n"
+            ).encode()
+        )
+        if ex.route is not None:
+            lines.append(f"x-gateway-route: {ex.route.name}\r\n".encode())
+        if head.attempts:
+            story = f"{len(head.attempts)}; {listed([_told(attempt) for attempt in head.attempts])}"
+            target = f"x-gateway-target: {head.target}\r\n" if head.target else ""
+            lines.append(f"{target}x-gateway-attempts: {story}\r\n".encode("latin-1", "replace"))
+        if head.changed:
+            lines.append(f"x-gateway-changed: {listed(head.changed)}\r\n".encode("latin-1", "replace"))
+        if self.closing:
+            lines.append(b"connection: close\r\n")
+        elif not ex.version_11:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _error_head(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> AnswerHead:
+        headers = [_TYPE_JSON]
+        if error.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % error.retry_after_s))
+        length = len(self._error_body(error))
+        return AnswerHead(error.status, headers, length, "", attempts, (), upstream_ns)
+
+    def _error_event(self, error: GatewayError) -> bytes:
+        surface = self._ex.surface
+        return self._dialect.error_event(surface, error, self._ex.exchange_id) if surface is not None else b""
+
+    def _error_body(self, error: GatewayError) -> bytes:
+        return self._dialect.error_body(error, self._ex.exchange_id)
+
+    def _finish(self) -> None:
+        if self.finished:
+            return
+        self.finished = True
+        if self._sse:
+            self._on_stream(-1)
+        self._wire.answered(keep=not self.closing)
+
+    def forget(self) -> None:
+        """The caller has gone: nothing more can be said."""
+        if not self.finished:
+            self.finished = True
+            if self._sse:
+                self._on_stream(-1)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a header value, at most 512 bytes; what does not fit is counted as `+N more`."""
+    shown: list[str] = []
+    room = MAX_NAMED_BYTES - len(", +999 more")
+    for index, name in enumerate(names):
+        room -= len(name) + 2
+        if room < 0:
+            return ", ".join([*shown, f"+{len(names) - index} more"])
+        shown.append(name)
+    return ", ".join(shown)
+
+
+def _told(attempt: Attempt) -> str:
+    cause = f"{attempt.cause}({attempt.status})" if attempt.cause != "ok" and attempt.status else attempt.cause
+    return f"{attempt.target}={cause} {attempt.took_ms}ms"

@@ -1,0 +1,278 @@
+"""THE STORY: one request, from credential to record.
+
+`identify` runs when the head is complete, before any of its body is kept; `run` when the body is ready. Stages are
+plain calls on values; only reading a large body and the relay are awaited. Every ending, good or bad, leaves an
+outcome in the exchange, and `finish` folds it into the one record that logs and metrics read.
+
+Left out: inspection, policy, reservation and settlement. A stage that is not built is not in the pipeline.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from gateway.config.schema import Config
+from gateway.dialects.base import BodyMode, Reply, RequestFacts
+from gateway.errors import (
+    BodyTooLarge,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    ModelNotAllowed,
+    ModelNotFound,
+    NotFound,
+    RefusedBody,
+    UnsupportedEncoding,
+    UnsupportedStoredObject,
+)
+from gateway.exchange import Exchange, Intake
+from gateway.identity.identify import Identity, Principal
+from gateway.providers.headers import forwarded
+from gateway.record import Ending, Outcome, Record
+from gateway.relay.decode import DecodeError, TooMuch, decode_request
+from gateway.relay.outgoing import Outgoing, Target
+from gateway.relay.stream import Transfer
+from gateway.routing.match import Router, Terms
+from gateway.routing.models import Catalogue
+from gateway.telemetry.trace import RANDOM_BYTES, continue_trace
+from gateway.units import NS_PER_MS, NS_PER_US
+from gateway.wheel import Wheel
+
+_EVERY_MODEL: Final = "*"
+_ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
+
+
+class BodyGuard(Protocol):
+    """Marks the body being read, in memory that outlives this process, and knows those that killed workers."""
+
+    def enter(self, body: bytes) -> bool:
+        """About to read this body without yielding to the loop; False when it is to be refused."""
+
+    def leave(self) -> None:
+        """It has been read."""
+
+
+class RandomBytes:
+    """Random bytes from the system, fetched a few KiB at a time: a system call per request is a third of a µs."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """`size` bytes that nobody else was given."""
+        start = self._at
+        if start + size > len(self._pool):
+            self._pool, start = os.urandom(4096), 0
+        self._at = start + size
+        return self._pool[start : start + size]
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway:
+    """The stages of one snapshot, wired by `assemble.py`; exchanges hold on to the one they began with."""
+
+    config: Config
+    identity: Identity
+    router: Router
+    catalogue: Catalogue[Target]
+    passthrough: Mapping[str, Target]
+    guard: BodyGuard
+    wheel: Wheel
+    record: Callable[[Record, str, str], None]  # record, route, model entry
+    tick: Callable[[int, int], None]  # each second: open streams, connections
+    retire: Callable[["Gateway"], None]  # another snapshot has replaced this one
+    close: Callable[[], None]
+    loaded_s: int
+    random_bytes: RandomBytes
+
+
+class Prepared(NamedTuple):
+    """What the relay needs: the request, where it may go, and under which limits."""
+
+    out: Outgoing
+    targets: Sequence[Target]
+    terms: Terms
+
+
+def identify(ex: Exchange, gateway: Gateway) -> None:
+    """Who is calling. Raises the identity errors (401, 403)."""
+    ex.principal = gateway.identity.authenticate(ex.credential, time.time_ns() // NS_PER_MS)
+
+
+async def run(ex: Exchange, gateway: Gateway) -> None:
+    """Serve one identified request; every error it can have has been said to the caller when this returns."""
+    principal, reply = ex.principal, ex.reply
+    if principal is None or reply is None:
+        raise InternalError("the pipeline was entered without identity")
+    try:
+        if ex.surface is not None and ex.surface.reply is Reply.LOCAL:
+            _answer_models(ex, gateway, principal)
+            return
+        out, targets, terms = await _prepare(ex, gateway, principal)
+        ex.transfer = Transfer(out, reply, terms, gateway.wheel)
+        ex.outcome = await ex.transfer.run(targets)
+    except GatewayError as error:
+        attempts = ex.transfer.attempts if ex.transfer is not None else ()
+        reply.fail(error, attempts, 0)
+
+
+def finish(ex: Exchange, gateway: Gateway) -> None:
+    """The exchange is over, however it ended: fold it into its record."""
+    route = ex.route.name if ex.route is not None else ""
+    gateway.record(ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns()), route, ex.model)
+
+
+async def _prepare(ex: Exchange, gateway: Gateway, principal: Principal) -> Prepared:
+    """Read the body, choose the route and the targets. Raises what the caller must be told."""
+    if ex.surface is not None and ex.surface.body is BodyMode.RAW:
+        return _passthrough(ex, gateway, principal)
+    facts, body = await _read(ex, gateway)
+    ex.facts = facts
+    if not principal.allows(facts.model):
+        raise ModelNotAllowed(f"this key may not use model {_shown(facts.model)}", param="model")
+    found = gateway.catalogue.find(facts.model)
+    if found is None:
+        raise ModelNotFound(f"no model {_shown(facts.model)} is configured at this gateway", param="model")
+    entry, star = found
+    ex.model = entry.pattern
+    ex.route = gateway.router.match(ex.path, facts.model, principal.labels)
+    targets = entry.order(ex.dialect.name if ex.dialect is not None else "", random.random)
+    if not targets:
+        speaks = ", ".join(sorted(entry.dialects))
+        raise InvalidRequest(f"model {_shown(facts.model)} is not served on {ex.path}: its API is {speaks}")
+    if facts.stored:
+        targets = _dedicated(targets, principal, facts)
+    _trace(ex, gateway)
+    return Prepared(_outgoing(ex, facts, body, star), targets, ex.route.terms(entry.pattern, entry.config))
+
+
+async def _read(ex: Exchange, gateway: Gateway) -> tuple[RequestFacts, bytes]:
+    """The facts of the body, and the body itself, decoded. Work on large bodies leaves the loop."""
+    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
+    if intake is None or surface is None or dialect is None:
+        raise InternalError("a request without a body")
+    body = intake.body
+    if intake.facts is not None:
+        return intake.facts, body
+    if not gateway.guard.enter(body):
+        raise RefusedBody("this request body cannot be processed: it has failed the gateway twice")
+    try:
+        if not intake.encoding and len(body) <= gateway.config.inline_bytes:
+            return dialect.read_request(surface, body), body
+    finally:
+        gateway.guard.leave()
+    loop = asyncio.get_running_loop()
+    if intake.encoding:
+        body = await loop.run_in_executor(None, _decoded, intake, gateway.config.max_body_bytes)
+    return await loop.run_in_executor(None, dialect.read_request, surface, body), body
+
+
+def _decoded(intake: Intake, limit: int) -> bytes:
+    try:
+        body = decode_request(intake.encoding, intake.body, limit)
+    except DecodeError as error:
+        raise UnsupportedEncoding(f"the request body cannot be decoded: {error}") from error
+    except TooMuch as error:
+        raise BodyTooLarge(f"the decoded request body is larger than this gateway's limit of {limit} bytes") from error
+    intake.length = len(body)
+    intake.encoding = b""
+    return body
+
+
+def _dedicated(targets: Sequence[Target], principal: Principal, facts: RequestFacts) -> Sequence[Target]:
+    """Targets whose account belongs to the caller's org alone; only there may a request name stored objects."""
+    kept = [target for target in targets if principal.org and principal.org in target.account.dedicated_to]
+    if not kept:
+        raise UnsupportedStoredObject(
+            f"{facts.stored[0]} names an object stored at a provider account that several tenants share; "
+            "this gateway accepts it only for a provider that is `dedicated_to` your organisation",
+            param=facts.stored[0],
+        )
+    return kept
+
+
+def _outgoing(ex: Exchange, facts: RequestFacts, body: bytes, star: str) -> Outgoing:
+    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
+    if intake is None or surface is None or dialect is None:
+        raise InternalError("a request without a body")
+    return Outgoing(
+        surface=surface,
+        dialect=dialect,
+        method=ex.method,
+        path=surface.upstream_path,
+        query=ex.query,
+        headers=forwarded(ex.headers, ex.connection),
+        body=body,
+        length=intake.length,
+        facts=facts,
+        upload=intake.upload,
+        credential=ex.provider_credential,
+        trace_lines=ex.trace_lines,
+        replayable=not facts.stores,
+        streamed=facts.stream,
+        star=star,
+    )
+
+
+def _passthrough(ex: Exchange, gateway: Gateway, principal: Principal) -> Prepared:
+    """A raw request to one provider: identity, route and record, and nothing read."""
+    target = gateway.passthrough.get(ex.params["provider"])
+    if target is None:
+        raise NotFound(f"no provider {_shown(ex.params['provider'])} is configured at this gateway")
+    if _EVERY_MODEL not in principal.models:
+        raise ModelNotAllowed("this key is limited to certain models, which a passthrough request cannot show")
+    ex.route = gateway.router.match(ex.path, "", principal.labels)
+    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
+    if intake is None or surface is None or dialect is None:
+        raise InternalError("a request without a body")
+    _trace(ex, gateway)
+    out = Outgoing(
+        surface=surface,
+        dialect=dialect,
+        method=ex.method,
+        path="/" + ex.params["rest"],
+        query=ex.query,
+        headers=forwarded(ex.headers, ex.connection),
+        body=intake.body,
+        length=intake.length,
+        upload=intake.upload,
+        credential=ex.provider_credential,
+        trace_lines=ex.trace_lines,
+        replayable=ex.method in ("GET", "HEAD"),
+        raw=True,
+    )
+    return Prepared(out, (target,), ex.route.terms("", None))
+
+
+def _trace(ex: Exchange, gateway: Gateway) -> None:
+    trace = continue_trace(ex.traceparent, gateway.random_bytes.take(RANDOM_BYTES), ex.tracestate)
+    ex.trace_id, ex.span_id, ex.trace_lines = trace.trace_id, trace.span_id, trace.header_lines
+
+
+def _answer_models(ex: Exchange, gateway: Gateway, principal: Principal) -> None:
+    """GET /v1/models: the names of the config that this key may use. Patterns are no names and are not listed."""
+    dialect, reply = ex.dialect, ex.reply
+    if dialect is None or reply is None:
+        raise InternalError("a request without a dialect")
+    ex.route = gateway.router.match(ex.path, "", principal.labels)
+    wanted = ex.params.get("model")
+    if wanted is None:
+        names = tuple(name for name in gateway.catalogue.names if principal.allows(name))
+        body = dialect.models_body(names, gateway.loaded_s)
+    elif principal.allows(wanted) and gateway.catalogue.find(wanted) is not None:
+        body = dialect.model_body(wanted, gateway.loaded_s)
+    else:
+        raise ModelNotFound(f"no model {_shown(wanted)} is available to this key", param="model")
+    reply.answer(200, body)
+    ex.outcome = _ANSWERED
+
+
+def _shown(name: str) -> str:
+    """A caller's word, quoted and short enough for a message."""
+    shown = name if len(name) <= 100 else name[:100] + "…"  # noqa: PLR2004
+    return repr(shown)

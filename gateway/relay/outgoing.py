@@ -1,0 +1,190 @@
+"""What goes to a provider: the caller's request, and the few bytes each target must change in it.
+
+`Outgoing` is the request as every attempt sees it; `Target` is one provider account and model with its connection
+pool, compiled at load; `Target.encode` joins the two into a request head and body. The caller's bytes pass as they
+came, and every change of them is named in the result, for `x-gateway-changed`.
+
+Invariant: the cost of encoding does not grow with the size of the body, but for one copy where something changes.
+"""
+
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from gateway.dialects import splice
+from gateway.dialects.base import Dialect, Edit, RequestFacts, Surface
+from gateway.providers.base import Account
+from gateway.providers.headers import Forwarded
+from gateway.relay.pool import Pool
+
+
+class Upload(Protocol):
+    """A request body that is still arriving: relayed as it comes, so it can be sent only once."""
+
+    def attach(self, sink: "UploadSink") -> None:
+        """Deliver everything behind the prefix to `sink`, from now on and as fast as it takes it."""
+
+    def pause(self) -> None:
+        """Stop taking bytes from the caller."""
+
+    def resume(self) -> None:
+        """Take bytes from the caller again."""
+
+
+class UploadSink(Protocol):
+    """Where an upload goes."""
+
+    def upload_data(self, data: bytes) -> None:
+        """More bytes of the body, as the caller sent them, without transfer coding."""
+
+    def upload_end(self) -> None:
+        """The body is complete."""
+
+
+class Outgoing(msgspec.Struct, gc=False):
+    """One request, independent of where it goes.
+
+    `length` is the body's total length, -1 when it is not known before its end (then it goes up chunked). `body` is
+    the whole body, or with `upload` the part that has arrived. `replayable` is false where a second sending might
+    create something twice.
+    """
+
+    surface: Surface
+    dialect: Dialect
+    method: str
+    path: str  # the upstream path, joined behind an account's base path
+    query: str
+    headers: Forwarded
+    body: bytes
+    length: int
+    facts: RequestFacts | None = None
+    upload: Upload | None = None
+    credential: bytes = b""
+    trace_lines: bytes = b""
+    replayable: bool = True
+    streamed: bool = False  # the caller asked for a stream
+    raw: bool = False  # passthrough: nothing is read or changed
+    star: str = ""
+
+
+class Encoded(NamedTuple):
+    """Bytes for one attempt. `withhold_usage`: usage was asked for by us, so its event is not the caller's."""
+
+    head: bytes
+    body: bytes
+    changed: tuple[str, ...]
+    withhold_usage: bool
+
+
+_NO_CHANGE: Final[tuple[str, ...]] = ()
+_MODEL_CHANGED: Final = ("model",)
+_USAGE_FIELD: Final = "stream_options.include_usage"
+
+
+class Target:
+    """One provider account and model that can serve a request. `model` "" keeps the name the caller asked for."""
+
+    def __init__(
+        self,
+        *,
+        account: Account,
+        pool: Pool,
+        model: str,
+        star: str = "",
+        ask_usage: bool = False,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        defaults: dict[str, object] | None = None,
+    ) -> None:
+        self.account = account
+        self.pool = pool
+        self._pattern = model
+        self._star = star
+        self._ask_usage = ask_usage
+        self._headers = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        self._overrides = account.overrides | {name for name, _ in headers}
+        self._header_names = tuple(f"header:{name.decode()}" for name, _ in headers)
+        self._defaults = {name: msgspec.json.encode(value) for name, value in (defaults or {}).items()}
+        self._fixed_name = "" if "*" in model and not star else self._name(star)
+        self._start_lines: dict[tuple[str, str], bytes] = {}
+
+    def name(self, star: str = "") -> str:
+        """provider/model, as headers and records show it."""
+        return f"{self.account.name}/{self.model(star)}"
+
+    def model(self, star: str = "") -> str:
+        """The provider's name of the model."""
+        return self._fixed_name or self._name(star)
+
+    def encode(self, out: Outgoing) -> Encoded:
+        """Head and body of one attempt."""
+        if out.raw or out.facts is None:
+            return Encoded(self._head(out, out.length), out.body, _NO_CHANGE, withhold_usage=False)
+        edits, changed, withhold = self._edits(out, out.facts)
+        body = splice.apply(out.body, edits) if edits else out.body
+        length = out.length + len(body) - len(out.body) if out.length >= 0 else -1
+        return Encoded(self._head(out, length), body, changed, withhold)
+
+    def _edits(self, out: Outgoing, facts: RequestFacts) -> tuple[list[Edit], tuple[str, ...], bool]:
+        edits: list[Edit] = []
+        changed = _NO_CHANGE
+        model = self.model(self._star or out.star)
+        if model != facts.model:
+            edits.append(splice.set_model(facts, model))
+            changed = _MODEL_CHANGED
+        withhold = self._ask_usage and out.surface.usage_flag and facts.stream and not facts.usage_asked
+        if withhold:
+            edits.append(splice.ask_usage(out.body, facts))
+            changed = (*changed, _USAGE_FIELD)
+        if self._defaults:
+            added = {name: value for name, value in self._defaults.items() if name not in facts.names}
+            if added:
+                edits.append(splice.insert_members(facts, added))
+                changed = (*changed, *added)
+        if self._header_names:
+            changed += self._header_names
+        return edits, changed, withhold
+
+    def _head(self, out: Outgoing, length: int) -> bytes:
+        framing = b"content-length: %d\r\n\r\n" % length if length >= 0 else b"transfer-encoding: chunked\r\n\r\n"
+        if length == 0 and out.method in ("GET", "HEAD", "DELETE"):
+            framing = b"\r\n"
+        account = self.account
+        headers = out.headers
+        return b"".join(
+            (
+                self._start(out),
+                self._headers,
+                account.caller_lines(out.credential),
+                headers.without(self._overrides) if self._overrides else headers.block,
+                account.default_lines(headers.names) if account.vendor.default_headers else b"",
+                out.trace_lines,
+                framing,
+            )
+        )
+
+    def _start(self, out: Outgoing) -> bytes:
+        """Request line and fixed headers; made once per path, but for paths and queries that callers choose."""
+        if out.query or out.raw:
+            return self._start_line(out)
+        key = (out.method, out.path)
+        known = self._start_lines.get(key)
+        if known is None:
+            known = self._start_lines[key] = self._start_line(out)
+        return known
+
+    def _start_line(self, out: Outgoing) -> bytes:
+        base = self.account.raw_path if out.raw else self.account.base_path
+        path = out.path
+        if out.raw and base.endswith("/v1") and path.startswith("/v1/"):
+            path = path[3:]  # both spellings of a passthrough path mean the same place
+        query = f"?{out.query}" if out.query else ""
+        prefix = self.pool.origin.target_prefix
+        return (
+            self.account.start_line(out.method, base + path + query, prefix=prefix) + b"accept-encoding: identity\r\n"
+        )
+
+    def _name(self, star: str) -> str:
+        return self._pattern.replace("*", star) if star else self._pattern
+
+    def __repr__(self) -> str:
+        return f"Target({self.account.name}/{self._pattern})"

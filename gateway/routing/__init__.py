@@ -1,0 +1,1 @@
+"""Which settings a request is served under, and which targets are tried in what order. Pure."""
