@@ -61,6 +61,10 @@ class Seat:
     retry_at_ns: int = 0
 
 
+def _anyone(_child: Child) -> bool:
+    return True
+
+
 Hire = Callable[[int, int], Child | None]  # seat, preferred slot (-1: any free one) -> the forked child, if it could be
 
 
@@ -144,10 +148,14 @@ class Crew:
         self.seats += [Seat(index) for index in range(len(self.seats), workers)]
         return [child for seat in removed for child in (seat.child, seat.successor) if child]
 
-    def assign(self, sockets: int) -> None:
-        """Share the listening sockets out to the processes that serve; with none, leave things as they are."""
-        shares = share_out(sockets, [(child.seat, child.slot) for child in self.ready()])
-        for child in self.ready():
+    def assign(self, sockets: int, responsive: Callable[[Child], bool] = _anyone) -> None:
+        """Share the listening sockets out to those that serve and respond; with none, leave things as they are.
+
+        One that does not respond keeps what it has, as it could not give it up; a neighbour accepts beside it.
+        """
+        able = [child for child in self.ready() if responsive(child)]
+        shares = share_out(sockets, [(child.seat, child.slot) for child in able])
+        for child in able:
             if child.words.sockets != shares[child.slot]:
                 child.words.sockets = shares[child.slot]
 

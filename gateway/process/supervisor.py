@@ -39,6 +39,7 @@ TICK_S: Final = 0.1
 _BUSY_TICK_S: Final = 0.02
 _TICK_NS: Final = int(TICK_S * NS_PER_S)
 _DUMP_NS: Final = NS_PER_S // 2  # between SIGABRT, which prints a stuck worker's stack, and SIGKILL
+_HELP_NS: Final = NS_PER_S
 _BOOT_FAILURES: Final = 3
 _PREFLIGHT_NS: Final = 30 * NS_PER_S
 _IMPORT_NS: Final = NS_PER_S
@@ -192,17 +193,21 @@ class Supervisor:
                 self._staff.dismiss(child, Order.LEAVE, now_ns)
         if not self._about_to_execute:
             self._control.staff(now_ns)
-        self._crew.assign(self._node.listening.open)
+        self._crew.assign(self._node.listening.open, self._responsive)
         self._node.state.workers_ready = len(self._crew.ready())
         if not self._was_ready and not self._shutdown:
             self._watch_boot(now_ns)
+
+    def _responsive(self, child: Child) -> bool:
+        """Silent for a second is not stuck yet, but long for callers queued on its socket: a neighbour helps out."""
+        return self._watch.silent_ns(child.pid) < _HELP_NS
 
     def _resize(self, now_ns: int) -> None:
         wanted = bounded_workers(self._node.state.workers_wanted, self._node.room)
         if wanted == len(self._crew.seats) or self._shutdown:
             return
         _log.info("workers: %d, were %d", wanted, len(self._crew.seats))
-        self._node.listening.grow(wanted)
+        self._node.listening.grow(wanted)  # beyond the reserve of sockets, workers share
         removed = self._crew.resize(wanted)
         self._crew.assign(self._node.listening.open)
         for child in removed:
