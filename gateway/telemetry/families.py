@@ -98,8 +98,10 @@ WORKER_RSS: Final = Family(
 LOG_LINES_DROPPED: Final = Family(
     "gateway_log_lines_dropped_total", Kind.COUNTER, "Log lines given up because stderr was not read fast enough."
 )
-WORKER_RESTARTS: Final = Family(
-    "gateway_worker_restarts_total", Kind.COUNTER, "Processes replaced after they died or hung.", ("reason",)
+WORKER_STARTS: Final = Family(
+    "gateway_worker_starts_total",
+    Kind.COUNTER,
+    "Worker processes started: at the start, in place of one that died or hung, for more workers, in an upgrade.",
 )
 RELOADS: Final = Family(
     "gateway_reloads_total", Kind.COUNTER, "Configurations offered by a reload: published, refused.", ("result",)
@@ -134,7 +136,7 @@ FAMILIES: Final = (
     UPSTREAM_CONNECTIONS,
     WORKERS,
     WORKER_RSS,
-    WORKER_RESTARTS,
+    WORKER_STARTS,
     RELOADS,
     ADMIN_REFUSALS,
     LOG_LINES_DROPPED,

@@ -27,7 +27,7 @@ _INFINITY: Final = -1  # stands for the bound above all bounds; sorted last by `
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A value known at scrape time that no process counts: a gauge, with values for the family's labels."""
+    """A value known at scrape time that no process counts, with values for the family's labels."""
 
     family: Family
     value: int
@@ -64,6 +64,16 @@ def scrape(
     if openmetrics:
         lines.append("# EOF")
     return "\n".join(lines) + "\n"
+
+
+def counted(segment: Segment, family: Family) -> dict[tuple[str, ...], int]:
+    """What all processes counted for one counter family, by its label values."""
+    totals: dict[tuple[str, ...], int] = {}
+    for area in areas(segment):
+        for one in area.read()[1]:
+            if one.family == family:
+                totals[one.values] = totals.get(one.values, 0) + area.cells[one.cell]
+    return totals
 
 
 def wants_openmetrics(accept: str) -> bool:

@@ -14,8 +14,8 @@ from gateway.telemetry.directory import METRICS, Area, Family, Kind
 from gateway.telemetry.metrics import Metrics
 
 
-def import_counters(old: Segment, new: Segment) -> int:
-    """Make `new`'s shared area show what `old` has counted so far; returns the number of series carried over.
+def import_counters(old: Segment, new: Segment) -> None:
+    """Make `new`'s shared area show what `old` has counted so far.
 
     Raises SegmentMismatch when `old` keeps its metrics in a version of the section this build does not read.
     """
@@ -27,7 +27,6 @@ def import_counters(old: Segment, new: Segment) -> int:
         first = carried.place(family, values)
         for offset, value in enumerate(cells):
             carried.cells[first + offset] = value
-    return len(totals)
 
 
 def areas(segment: Segment) -> list[Area]:

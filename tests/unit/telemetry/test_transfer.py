@@ -42,9 +42,3 @@ def test_a_second_upgrade_carries_what_the_first_had_carried() -> None:
     import_counters(segments[0], segments[1])
     import_counters(segments[1], segments[2])
     assert shown(segments[2], "seen_total") == ['seen_total{who="ann"} 3']
-
-
-def test_how_many_series_were_carried_is_told() -> None:
-    old, new = Segment.create([METRICS], slots=1), Segment.create([METRICS], slots=1)
-    Metrics(old.slot(METRICS, 0)).counter(SEEN, who="ann").add()
-    assert import_counters(old, new) == 2  # and the counter of dropped series

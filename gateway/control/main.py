@@ -1,0 +1,134 @@
+"""Control from its first moment to its last: open the snapshot, serve the admin port, answer reload requests, leave.
+
+Whatever fails here costs callers nothing: the supervisor starts control again. The heartbeat and the order to stop
+are the process layer's business (`context.stopping`).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from gateway.control.admin import Admin
+from gateway.control.context import Context
+from gateway.control.publisher import Publisher
+from gateway.control.readiness import Readiness
+from gateway.tasks import spawn
+from gateway.telemetry import families
+from gateway.telemetry.directory import METRICS
+from gateway.telemetry.logs import setup_logging
+from gateway.telemetry.metrics import Counter, Metrics
+from gateway.telemetry.recorder import resident_bytes
+
+if TYPE_CHECKING:
+    from gateway.telemetry.lines import LineSink
+
+WATCH_S: Final = 0.2
+_CLOSE_S: Final = 1.0  # of the two seconds the process layer gives
+_log: Final = logging.getLogger("gateway.control")
+
+
+async def control_main(context: Context) -> None:
+    """Run control until `context.stopping`; raises when the admin port cannot be served."""
+    publisher = Publisher(context)
+    publisher.open()
+    logs = Logs(publisher)
+    logs.follow()
+    publisher.watch_revocations()
+    readiness = Readiness(context.state)
+    admin = Admin(context, publisher, readiness)
+    runner = web.AppRunner(admin.application(), access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
+    await runner.setup()
+    work = [
+        spawn(publisher.answer_requests(), name="reload requests"),
+        spawn(watch(context, publisher, readiness, Counts(context, publisher, admin, logs)), name="watch"),
+    ]
+    try:
+        await web.SockSite(runner, context.admin.dup()).start()
+        context.ready()
+        await context.stopping.wait()
+    finally:
+        for task in work:
+            task.cancel()
+        await runner.cleanup()
+        logs.close()
+
+
+async def watch(context: Context, publisher: Publisher, readiness: Readiness, counts: "Counts") -> None:
+    """Look at the board and the revocations five times a second, until cancelled."""
+    while not context.stopping.is_set():
+        readiness.observe(time.monotonic_ns())
+        publisher.watch_revocations()
+        counts.tick()
+        await asyncio.sleep(WATCH_S)
+
+
+class Logs:
+    """Control's log lines, in the form the config in use asks for."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+        self._form: tuple[str, str] | None = None
+        self._sink: LineSink | None = None
+        self._dropped_before = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines given up since control began."""
+        return self._dropped_before + (self._sink.dropped if self._sink is not None else 0)
+
+    def follow(self) -> None:
+        """Set logging up again when the config says otherwise than before."""
+        config = self._publisher.config
+        if config is None or (config.log.level, config.log.format) == self._form:
+            return
+        self.close()
+        self._form = (config.log.level, config.log.format)
+        self._sink = setup_logging(config.log.level, config.log.format, "control")
+
+    def close(self) -> None:
+        """Write what is queued."""
+        if self._sink is not None:
+            self._sink.close()
+            self._dropped_before += self._sink.dropped
+            self._sink = None
+
+
+class Counts:
+    """Shows the plain integers that control's parts keep, in control's slot of the metrics."""
+
+    def __init__(self, context: Context, publisher: Publisher, admin: Admin, logs: Logs) -> None:
+        metrics = Metrics(context.segment.slot(METRICS, context.slot))
+        self._rss = metrics.gauge(families.WORKER_RSS, slot=str(context.slot))
+        self._logs = logs
+        self._followed = [
+            Tally(metrics.counter(families.RELOADS, result="published"), lambda: publisher.reloads_published),
+            Tally(metrics.counter(families.RELOADS, result="refused"), lambda: publisher.reloads_refused),
+            Tally(metrics.counter(families.ADMIN_REFUSALS), lambda: admin.gate.refused),
+            Tally(metrics.counter(families.LOG_LINES_DROPPED), lambda: logs.dropped),
+        ]
+
+    def tick(self) -> None:
+        """Count what was added since the last tick."""
+        self._logs.follow()
+        self._rss.set(resident_bytes())
+        for tally in self._followed:
+            tally.follow()
+
+
+class Tally:
+    """A counter that follows a total which starts at 0 with the process."""
+
+    def __init__(self, counter: Counter, total: Callable[[], int]) -> None:
+        self._counter = counter
+        self._total = total
+        self._seen = 0
+
+    def follow(self) -> None:
+        """Add what the total has grown by."""
+        total = self._total()
+        self._counter.add(total - self._seen)
+        self._seen = total

@@ -1,0 +1,89 @@
+"""The command line asks the running node, and the config when there is none."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from aiohttp import web
+
+from gateway.config.load import load
+from gateway.config.schema import Config
+from gateway.control import client
+from gateway.control.admin import Admin
+from gateway.control.client import AdminRefused, AdminUnreachable
+from gateway.control.publisher import Publisher
+from gateway.control.readiness import Readiness
+from tests.fakes.control_context import FakeContext, fake_context
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[FakeContext]:
+    made = fake_context(tmp_path)
+    yield made
+    made.close()
+
+
+def config_of(context: FakeContext, *overrides: str) -> Config:
+    return load(context.settings.config, [f"admin.port={context.port}", *overrides])
+
+
+def while_serving(context: FakeContext, app: web.Application, work: Callable[[], T]) -> T:
+    async def main() -> T:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.SockSite(runner, context.admin.dup()).start()
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            await runner.cleanup()
+
+    return asyncio.run(main())
+
+
+def admin_app(context: FakeContext) -> web.Application:
+    publisher = Publisher(context)
+    publisher.open()
+    return Admin(context, publisher, Readiness(context.state)).application()
+
+
+def test_a_running_node_tells(context: FakeContext) -> None:
+    config = config_of(context, "admin.host=0.0.0.0")
+    found = while_serving(context, admin_app(context), lambda: client.targets(config))
+    assert found.live
+    assert [model["model"] for model in found.content["models"]] == ["large", "open/*"]
+
+
+def test_without_one_the_config_tells(context: FakeContext) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    found = client.targets(load(context.settings.config, [f"admin.port={port}"]))
+    assert not found.live
+    assert [model["model"] for model in found.content["models"]] == ["large", "open/*"]
+
+
+def test_a_wrong_token_is_said_and_not_hidden(context: FakeContext) -> None:
+    config = config_of(context, "admin.token=another-token-than-theirs")
+    with pytest.raises(AdminRefused, match="admin token"):
+        while_serving(context, admin_app(context), lambda: client.targets(config))
+
+
+@pytest.mark.parametrize("body", ["no json", "[]"])
+def test_something_else_on_the_port_is_no_admin_api(context: FakeContext, body: str) -> None:
+    async def other(_request: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    app = web.Application()
+    app.router.add_get("/v1/targets", other)
+    config = config_of(context)
+    with pytest.raises(AdminUnreachable):
+        while_serving(context, app, lambda: client.ask(config, "GET", "/v1/targets"))
+
+
+def test_no_admin_port_is_unreachable(context: FakeContext) -> None:
+    with pytest.raises(AdminUnreachable):
+        client.ask(load(context.settings.config), "GET", "/")

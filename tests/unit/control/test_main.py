@@ -1,0 +1,148 @@
+"""Control as the process layer runs it: serves, follows reloads and revocations, counts, and leaves when told."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from gateway.control import main as module
+from gateway.control.main import Logs, Tally, control_main
+from gateway.control.publisher import Publisher
+from gateway.segment import Segment
+from gateway.telemetry import families
+from gateway.telemetry.directory import METRICS
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.scrape import counted, scrape
+from tests.fakes.control_context import CONFIG, TOKEN, FakeContext, fake_context
+
+
+@pytest.fixture(autouse=True)
+def quiet_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Control sets logging up for its process; here that process is the test's."""
+    monkeypatch.setattr(module, "WATCH_S", 0.005)
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[FakeContext]:
+    made = fake_context(tmp_path)
+    yield made
+    made.close()
+
+
+def run(context: FakeContext, talk: Callable[[ClientSession], Awaitable[None]]) -> None:
+    """Run control around `talk`, then tell it to stop as the process layer does."""
+
+    async def main() -> None:
+        control = asyncio.ensure_future(control_main(context))
+        await asyncio.wait({control, asyncio.ensure_future(context.is_ready.wait())}, return_when="FIRST_COMPLETED")
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        try:
+            async with ClientSession(f"http://127.0.0.1:{context.port}", headers=headers) as session:
+                await talk(session)
+        finally:
+            context.stopping.set()
+            await asyncio.wait_for(control, 5)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for is a word in shared memory
+            await asyncio.sleep(0.002)
+
+
+def test_it_serves_until_told_to_stop_and_leaves_the_socket_listening(context: FakeContext) -> None:
+    async def talk(session: ClientSession) -> None:
+        async with session.get("/healthz") as response:
+            assert await response.json() == {"status": "ok"}
+
+    run(context, talk)
+    assert context.admin.fileno() >= 0
+    assert context.admin.getsockopt(1, 30) == 1  # SO_ACCEPTCONN: the supervisor's port is still open
+
+
+def test_a_reload_request_is_answered_and_counted(context: FakeContext) -> None:
+    async def talk(_session: ClientSession) -> None:
+        context.requests.put_nowait(1)
+        await until(lambda: context.answers == [(1, 2)])
+        context.write(CONFIG + "nonsense: 1\n")
+        context.requests.put_nowait(2)
+        await until(lambda: context.answers == [(1, 2), (2, 0)])
+        await until(lambda: reloads(context.segment) == {("published",): 1, ("refused",): 1})
+
+    run(context, talk)
+
+
+def reloads(segment: Segment) -> dict[tuple[str, ...], int]:
+    return counted(segment, families.RELOADS)
+
+
+def test_a_refused_token_is_counted_and_its_own_memory_shown(context: FakeContext) -> None:
+    async def talk(session: ClientSession) -> None:
+        async with session.get("/", headers={"Authorization": "Bearer wrong"}) as response:
+            assert response.status == 401
+        await until(lambda: counted(context.segment, families.ADMIN_REFUSALS) == {(): 1})
+
+    run(context, talk)
+    page = scrape(context.segment, live={context.slot})
+    assert f'gateway_worker_rss_bytes{{slot="{context.slot}"}} ' in page
+
+
+def test_a_revocation_from_the_command_line_is_shown(context: FakeContext) -> None:
+    async def talk(session: ClientSession) -> None:
+        with (context.settings.state_dir / "revocations").open("w") as file:
+            file.write(json.dumps({"key": "ann", "at_ms": 1}) + "\n")
+        async with asyncio.timeout(5):
+            while True:
+                async with session.get("/v1/keys") as response:
+                    keys = (await response.json())["keys"]
+                if [key["id"] for key in keys if key["revoked"]] == ["ann"]:
+                    return
+
+    run(context, talk)
+
+
+def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None:
+    context.admin.close()
+
+    async def main() -> None:
+        await control_main(context)
+
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        asyncio.run(main())
+
+
+def test_logging_follows_the_config(context: FakeContext) -> None:
+    publisher = Publisher(context)
+    logs = Logs(publisher)
+    logs.follow()
+    assert logs.dropped == 0
+    publisher.open()
+    logs.follow()
+    assert logging.getLogger().level == logging.WARNING
+    context.write(CONFIG.replace("level: warning", "level: error"))
+    asyncio.run(publisher.reload())
+    logs.follow()
+    assert logging.getLogger().level == logging.ERROR
+    logs.close()
+
+
+def test_a_tally_adds_what_is_new(context: FakeContext) -> None:
+    total = [3]
+    counter = Metrics(context.segment.slot(METRICS, 0)).counter(families.ADMIN_REFUSALS)
+    tally = Tally(counter, lambda: total[0])
+    tally.follow()
+    tally.follow()
+    total[0] = 5
+    tally.follow()
+    assert counted(context.segment, families.ADMIN_REFUSALS) == {(): 5}
