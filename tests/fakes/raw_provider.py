@@ -145,7 +145,7 @@ class Recorder:
         self.stale = stale
         self.over.set()
 
-    def on_writable(self, writable: bool) -> None:  # noqa: FBT001 - as the protocol has it
+    def on_writable(self, writable: bool) -> None:
         self.writable.append(writable)
 
 

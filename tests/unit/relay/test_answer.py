@@ -121,7 +121,7 @@ def test_headers_keep_order_repetition_and_value_and_lose_their_case() -> None:
         (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n", True),
     ],
 )
-def test_the_provider_says_whether_it_would_go_on(data: bytes, keep_alive: bool) -> None:  # noqa: FBT001
+def test_the_provider_says_whether_it_would_go_on(data: bytes, keep_alive: bool) -> None:
     head = parse(data)[0]
     assert head is not None
     assert head.keep_alive is keep_alive

@@ -434,35 +434,39 @@ def test_a_pause_does_not_outlive_its_exchange() -> None:
     run(main())
 
 
+class Quits(Recorder):
+    """Aborts inside one of its callbacks."""
+
+    def __init__(self, connection: Connection, when: str) -> None:
+        super().__init__()
+        self.connection = connection
+        self.when = when
+
+    def on_head(self, head: ResponseHead) -> None:
+        super().on_head(head)
+        if self.when == "head":
+            self.connection.abort()
+
+    def on_body(self, data: bytes) -> None:
+        super().on_body(data)
+        if self.when == "body":
+            self.connection.abort()
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.connection.abort()
+
+    def on_writable(self, writable: bool) -> None:
+        super().on_writable(writable)
+        self.connection.abort()
+
+
 @pytest.mark.parametrize("when", ["before", "head", "body", "end", "writable"])
 def test_an_aborted_exchange_hears_nothing_more(when: str) -> None:
-    class Quits(Recorder):
-        def __init__(self, connection: Connection) -> None:
-            super().__init__()
-            self.connection = connection
-
-        def on_head(self, head: ResponseHead) -> None:
-            super().on_head(head)
-            if when == "head":
-                self.connection.abort()
-
-        def on_body(self, data: bytes) -> None:
-            super().on_body(data)
-            if when == "body":
-                self.connection.abort()
-
-        def on_end(self) -> None:
-            super().on_end()
-            self.connection.abort()
-
-        def on_writable(self, writable: bool) -> None:  # noqa: FBT001
-            super().on_writable(writable)
-            self.connection.abort()
-
     async def main() -> None:
         async with pooled(forever(CHUNKED)) as pool:
             connection = await one(pool)
-            heard = Quits(connection)
+            heard = Quits(connection, when)
             if when == "writable":
                 connection.start(GET, b"x" * 10_000_000, heard, body_follows=True)
                 assert heard.writable == [False]
