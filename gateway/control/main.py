@@ -7,7 +7,7 @@ are the process layer's business (`context.stopping`).
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -32,7 +32,7 @@ _log: Final = logging.getLogger("gateway.control")
 
 
 async def control_main(context: Context) -> None:
-    """Run control until `context.stopping`; raises when the admin port cannot be served."""
+    """Run control until `context.stopping`; raises when the admin port cannot be served, or a part of it breaks."""
     publisher = Publisher(context)
     publisher.open()
     logs = Logs(publisher)
@@ -49,12 +49,26 @@ async def control_main(context: Context) -> None:
     try:
         await web.SockSite(runner, context.admin.dup()).start()
         context.ready()
-        await context.stopping.wait()
+        await first_to_end(context.stopping, work)
     finally:
         for task in work:
             task.cancel()
         await runner.cleanup()
         logs.close()
+
+
+async def first_to_end(stopping: asyncio.Event, work: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for the order to stop; raises what a piece of work ended with before, since control is no use without it."""
+    told = spawn(_set(stopping), name="stop order")
+    await asyncio.wait({told, *work}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    for task in work:
+        if task.done():
+            task.result()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def watch(context: Context, publisher: Publisher, readiness: Readiness, counts: "Counts") -> None:

@@ -122,6 +122,15 @@ def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None
         asyncio.run(main())
 
 
+def test_control_does_not_go_on_without_one_of_its_parts(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_self: Publisher) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Publisher, "answer_requests", broken)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(control_main(context))  # the supervisor starts another
+
+
 def test_logging_follows_the_config(context: FakeContext) -> None:
     publisher = Publisher(context)
     logs = Logs(publisher)
