@@ -124,6 +124,10 @@ class SinkHandler(logging.Handler):
             return
         self._sink.emit(line[: MAX_LINE_BYTES - 1] + b"\n")
 
+    def flush(self) -> None:
+        """Write what is queued, lines of requests too; `logging.shutdown` calls it when a process ends."""
+        self._sink.flush()
+
 
 def setup_logging(level: str, form: Format, process: str, fd: int = 2) -> LineSink:
     """Send everything logged in this process to `fd`; call it again in each process after a fork.

@@ -1,5 +1,6 @@
 """A log line is one line, readable by machines or by people, and carries nothing that must not be in a log."""
 
+import asyncio
 import json
 import logging
 import os
@@ -143,6 +144,18 @@ def test_a_careless_log_call_is_counted_and_not_raised(stderr: Stderr) -> None:
     sink = stderr.setup()
     logging.getLogger("x").error("%d", "not a number")
     assert sink.dropped == 1
+
+
+def test_what_is_queued_leaves_when_logging_shuts_down(stderr: Stderr) -> None:
+    sink = stderr.setup()
+    loop = asyncio.new_event_loop()
+    sink.attach(loop)
+    RequestLog("all", sink, text=False).write(outcome())
+    with pytest.raises(BlockingIOError):
+        stderr.text()
+    logging.getLogger().handlers[0].flush()
+    assert stderr.line()["id"] == "req-1"
+    loop.close()
 
 
 def test_dropped_lines_are_told_in_the_same_form(stderr: Stderr) -> None:
