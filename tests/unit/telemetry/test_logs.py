@@ -62,7 +62,7 @@ def stderr() -> Iterator[Stderr]:
     os.close(pipe.writer)
 
 
-def outcome(**fields: Any) -> Record:  # noqa: ANN401 - any field of a record
+def outcome(**fields: Any) -> Record:
     values: dict[str, Any] = {
         "surface": "chat",
         "model": "gpt-4o",

@@ -123,5 +123,5 @@ def test_a_damaged_slot_does_not_hide_the_others() -> None:
         ("application/openmetrics-text;q=nonsense", False),
     ],
 )
-def test_the_format_follows_accept(accept: str, openmetrics: bool) -> None:  # noqa: FBT001 - a table's column
+def test_the_format_follows_accept(accept: str, openmetrics: bool) -> None:
     assert wants_openmetrics(accept) is openmetrics
