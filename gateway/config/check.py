@@ -86,8 +86,8 @@ def _answer(config: Config, asked: Question, name: str) -> str:
 def _node_rows(config: Config) -> list[tuple[str, ...]]:
     listen, admin = config.listen, config.admin
     scheme = "http" if listen.tls is None else "https"
-    rows = [
-        ("listen", f"{scheme}://{_authority(listen.host, listen.port)}", _counted(listen.worker_count, "worker")),
+    rows: list[tuple[str, ...]] = [
+        ("listen", f"{scheme}://{_authority(listen.host, listen.port)}, {_counted(listen.worker_count, 'worker')}"),
         ("admin", "not served" if admin is None else f"http://{_authority(admin.host, admin.port)}"),
         ("state", config.state_dir),
     ]

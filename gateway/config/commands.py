@@ -25,7 +25,8 @@ _STDIN: Final = "-"
 def keys_hash(secret: str | None, out: TextIO, ask: Callable[[], str] | None = None) -> int:
     """Print `sha256:<hex>` of a secret; None or `-` reads it from standard input, without echo on a terminal."""
     if secret is None or secret == _STDIN:
-        secret = (ask or _ask)().strip()
+        secret = (ask or _ask)()
+    secret = secret.strip()
     if not secret or secret.startswith(HASHED):
         out.write("there is nothing to hash: give the secret itself\n" if not secret else "this is a hash already\n")
         return REFUSED

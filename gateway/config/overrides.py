@@ -14,7 +14,7 @@ from typing import Final
 from gateway.config.problems import COMMAND_LINE, Path, Place, Problem, dotted, printable
 from gateway.config.tree import Mapping, Node, Scalar, Sequence, parse
 
-_STEP: Final = re.compile(r'(?:^|\.)"((?:[^"\\]|\\.)*)"|(?:^|\.)([^.\[\]"=\s]+)|\[(\d{1,6})\]')
+_STEP: Final = re.compile(r'(?:^|(?<=.)\.)(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"=\s]+))|\[(\d{1,6})\]')
 _PLACE: Final = Place(COMMAND_LINE)
 
 

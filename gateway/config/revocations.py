@@ -39,7 +39,7 @@ class Revocations:
         self.path: Final = Path(state_dir) / FILE_NAME
         self.ids: Final[set[str]] = set()
         self.unreadable = 0  # lines that say nothing we understand
-        self._inode = 0
+        self._seen = (0, 0, 0)
         self._read_to = 0
 
     def add(self, key_id: str, at_ms: int) -> None:
@@ -50,7 +50,7 @@ class Revocations:
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             line = msgspec.json.encode(Revocation(key_id, at_ms)) + b"\n"
-            file.write(line if _ends_whole(file.fileno()) else b"\n" + line)
+            file.write(line if _ends_whole(file.fileno(), os.fstat(file.fileno()).st_size) else b"\n" + line)
             os.fsync(file.fileno())
         if fresh:
             sync_directory(self.path.parent)
@@ -61,7 +61,7 @@ class Revocations:
             found = self.path.stat()
         except FileNotFoundError:
             return False
-        return found.st_ino != self._inode or found.st_size != self._read_to
+        return _identity(found) != self._seen
 
     def read(self) -> set[str]:
         """Read what is new and return all revoked ids. Raises OSError except for a missing file."""
@@ -70,7 +70,7 @@ class Revocations:
         except FileNotFoundError:
             return self.ids
         with file:
-            self._start_over_if_replaced(os.fstat(file.fileno()))
+            self._find_start(file.fileno())
             file.seek(self._read_to)
             whole, _, _ = file.read().rpartition(b"\n")
         if whole:
@@ -85,9 +85,14 @@ class Revocations:
             self.read()
         return len(self.ids) != before
 
-    def _start_over_if_replaced(self, found: os.stat_result) -> None:
-        if found.st_ino != self._inode or found.st_size < self._read_to:
-            self._inode, self._read_to = found.st_ino, 0
+    def _find_start(self, descriptor: int) -> None:
+        """Go on where the last read ended, unless this is visibly not the file it was, plus something."""
+        found = os.fstat(descriptor)
+        grown = found.st_ino == self._seen[0] and found.st_size > self._read_to
+        if not grown or not _ends_whole(descriptor, self._read_to):
+            self._read_to = 0
+            self.unreadable = 0
+        self._seen = _identity(found)
 
     def _take(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -97,6 +102,10 @@ class Revocations:
                 self.unreadable += 1
 
 
-def _ends_whole(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _ends_whole(descriptor: int, at: int) -> bool:
+    """Whether a line ends just before that position."""
+    return at == 0 or os.pread(descriptor, 1, at - 1) == b"\n"

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 import msgspec
 
 MAX_SECRET_BYTES: Final = 64 * 1024  # a path that points at a log or a device must not be swallowed whole
-_VARIABLE: Final = re.compile(r"\$\{([^}]*)\}")
+_VARIABLE: Final = re.compile(r"(\$\$\{)|\$\{([^}]*)\}")  # the first is an escape
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _FILE: Final = "file:"
 _CREDENTIAL: Final = "credential:"
@@ -79,7 +79,7 @@ class Surroundings(msgspec.Struct, frozen=True):
 
 def is_reference(text: str) -> bool:
     """Whether the text leads elsewhere, so that showing it shows no secret."""
-    return text.startswith((_FILE, _CREDENTIAL)) or _VARIABLE.search(text) is not None
+    return text.startswith((_FILE, _CREDENTIAL)) or any(not found[1] for found in _VARIABLE.finditer(text))
 
 
 def resolve(text: str, at: Surroundings) -> Secret:
@@ -96,8 +96,11 @@ def resolve(text: str, at: Surroundings) -> Secret:
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """The text with every `${NAME}` replaced. Raises UnresolvedSecret for a missing, empty or misspelled one."""
-    return _VARIABLE.sub(lambda found: _variable(found[1], env), text)
+    """The text with every `${NAME}` replaced and every `$${` as `${`.
+
+    Raises UnresolvedSecret for a missing, empty or misspelled name.
+    """
+    return _VARIABLE.sub(lambda found: "${" if found[1] else _variable(found[2], env), text)
 
 
 def _variable(name: str, env: Mapping[str, str]) -> str:

@@ -1,0 +1,30 @@
+"""What only a restart can change is named; everything else is not."""
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.config.restart import restart_needed
+from gateway.config.schema import Admin, Config, Listen, Log
+from gateway.config.secrets import Secret
+
+OLD = Config(admin=Admin(token=Secret("t" * 16)), state_dir="/s")
+ADMIN = Admin(token=Secret("u" * 16), host="::1", port=1)
+CASES = [
+    (replace(OLD, listen=Listen(port=1, host="::1", backlog=9)), ["listen.host", "listen.port", "listen.backlog"]),
+    (replace(OLD, admin=ADMIN), ["admin.host", "admin.port"]),
+    (replace(OLD, admin=None), ["admin"]),
+    (replace(OLD, state_dir="/t"), ["state_dir"]),
+    (replace(OLD, listen=Listen(workers=9, max_connections=5), log=Log(level="debug"), drain_s=1), []),
+    (replace(OLD, admin=Admin(token=Secret("u" * 16))), []),
+    (OLD, []),
+]
+
+
+@pytest.mark.parametrize(("new", "expected"), CASES)
+def test_changes(new: Config, expected: list[str]) -> None:
+    assert restart_needed(OLD, new) == expected
+
+
+def test_an_admin_port_that_appears_needs_a_restart() -> None:
+    assert restart_needed(Config(), replace(Config(), admin=ADMIN)) == ["admin"]
+    assert restart_needed(Config(), Config()) == []
