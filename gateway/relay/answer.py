@@ -156,7 +156,6 @@ class AnswerParser:
         head = self.head
         if waiting and head is not None:
             if sum(len(name) + len(value) + 4 for name, value in head.headers) <= MAX_OVERHEAD_BYTES:
-                self._overhead = 0
                 return ""
             self.head = None
             self.ended = False

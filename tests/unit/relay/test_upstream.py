@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.errors import UpstreamProtocolError, UpstreamReset
+from gateway.relay.answer import AnswerParser
 from gateway.relay.pool import Pool
 from gateway.relay.upstream import Connection, ResponseHead
 from tests.fakes.raw_provider import (
@@ -318,6 +319,26 @@ def test_an_answer_before_the_request_is_complete_ends_and_closes() -> None:
     run(main())
 
 
+def test_an_answer_before_the_request_is_written_out_ends_and_closes() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        async with pooled(handle) as pool:
+            size = 30_000_000
+            heard = await exchange(
+                await one(pool), b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n" % size, b"x" * size
+            )
+            assert heard.events == ["head", "body", "end"]
+            assert heard.writable == []  # the request was whole: there was nothing to hold back
+            assert pool.idle == 0
+            await until(lambda: pool.open == 0)
+
+    run(main())
+
+
 def test_a_provider_that_does_not_read_stops_the_upload() -> None:
     read_on = asyncio.Event()
 
@@ -620,7 +641,7 @@ def test_a_closed_connection_leaves_nothing_for_the_collector() -> None:
             pool.close()
             await until(lambda: pool.open == 0)
             await asyncio.sleep(0.01)
-            assert [thing for thing in gc.get_objects() if isinstance(thing, Connection)] == []
+            assert [thing for thing in gc.get_objects() if isinstance(thing, Connection | AnswerParser)] == []
 
     gc.collect()
     gc.disable()
