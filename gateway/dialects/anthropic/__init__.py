@@ -1,0 +1,1 @@
+"""Anthropic's wire format: messages, token counts and the message event stream."""

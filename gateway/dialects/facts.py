@@ -1,0 +1,34 @@
+"""What every dialect's request reader needs alike: the model's name, and proof that a member is plain."""
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.dialects import jsonguard
+from gateway.dialects.jsonguard import Values
+from gateway.errors import InvalidRequest
+
+MAX_MODEL_CHARS: Final = 256
+T = TypeVar("T")
+
+
+def required_model(values: Values) -> str:
+    """The model's name as sent. Raises InvalidRequest where there is none."""
+    return checked_model(jsonguard.text(values, "model"))
+
+
+def checked_model(model: str) -> str:
+    """The name itself. Raises InvalidRequest unless it has 1 to 256 printable characters."""
+    if 0 < len(model) <= MAX_MODEL_CHARS and model.isprintable():
+        return model
+    problem = "must be" if model else "is missing: send the model's name as"
+    raise InvalidRequest(f"`model` {problem} a string of 1 to {MAX_MODEL_CHARS} printable characters.", param="model")
+
+
+def is_plain(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> bool:
+    """Whether a member has exactly the decoder's shape, at every occurrence of every key."""
+    try:
+        decoder.decode(raw)
+    except (ValueError, RecursionError):
+        return False
+    return True

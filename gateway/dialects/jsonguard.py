@@ -1,0 +1,255 @@
+"""The top level of a JSON object, read so that the provider cannot read it differently.
+
+We decide on a few members (`model`, `stream`, token limits …) and pass the bytes on as they came. That is sound only
+where every parser would see the same members, so a decision member that stands twice, in another case, with the wrong
+type, or spelled with escapes is refused, and so is what strict parsers refuse: invalid UTF-8, a byte order mark,
+nesting above 128, anything RFC 8259 does not allow.
+
+msgspec splits the body into members; it keeps the last of two equal keys silently. That none was dropped is proved by
+length: a compact body is exactly as long as its members, in the spelling of `json.dumps` it equals its members joined
+again. Whatever is spelled otherwise is walked once more, slowly and exactly. All work is linear in the body's length.
+
+Lone surrogates (half of a pair, spelled as an escape), which msgspec refuses even where it skips, are legal JSON and pass: they
+are checked on a copy of the same length with every surrogate replaced.
+
+Left out: which members matter to whom (each dialect's rules), and what stands inside of them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Final, NoReturn
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+
+MAX_DEPTH: Final = 128
+MAX_DIGITS: Final = 15  # of a decision number: stays exact in a double
+
+_BOM: Final = b"\xef\xbb\xbf"
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_string: Final = msgspec.json.Decoder(str)
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_REPLACEMENT: Final = rb"\\ufffd"  # as long as what it replaces, so every offset stays; in no key of ours
+_WHOLE: Final = re.compile(rb"-?[0-9]{1,%d}|null" % MAX_DIGITS)
+_KEY: Final = re.compile(rb'[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_AFTER: Final = re.compile(rb"[ \t\r\n]*[,}]")
+_OPEN: Final = re.compile(rb"[ \t\r\n]*\{")
+
+# Values are stepped over, not kept: `len` stands in for the conversion of numbers, which is quadratic for long ones.
+_step: Final = json.JSONDecoder(parse_int=len, parse_float=len)
+
+_STRUCTURE: Final = b'[]{}"'
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(_STRUCTURE))
+_AS_STEPS: Final = bytes.maketrans(_STRUCTURE, b"\x01\xff\x01\xff\x00")  # +1 and -1 as signed bytes
+_PEELS: Final = 8  # as deep as bodies usually are
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What JSON type a decision member must have; null is always allowed and means absent."""
+
+    name: str  # as an error says it
+    first: bytes  # the bytes its values can begin with
+
+
+STRING: Final = Kind("a string", b'"n')
+BOOL: Final = Kind("true or false", b"tfn")
+WHOLE: Final = Kind(f"a whole number of at most {MAX_DIGITS} digits", b"-0123456789n")
+OBJECT: Final = Kind("an object", b"{n")
+TEXT_OR_OBJECT: Final = Kind("a string or an object", b'"{n')
+ANY: Final = Kind("any value", b"")  # only its spelling and uniqueness matter
+
+Rules = Mapping[str, Kind]
+Values = dict[str, bytes]
+
+
+class Document(msgspec.Struct, gc=False):
+    """A body's top level. `members` maps each name to its value's bytes (of two equal names the last one's).
+
+    `behind_brace` is the offset where a member can be inserted. `odd` holds names that stand twice or are spelled with
+    escapes. Spans are offsets into the body as sent.
+    """
+
+    members: dict[str, msgspec.Raw]
+    behind_brace: int = 1
+    odd: frozenset[str] = frozenset()
+    padding: int = 0  # bytes after ":" and after ",": 0 compact, 1 as json.dumps
+    walked: dict[str, tuple[int, int]] | None = None
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Start and end of a present member's value."""
+        if self.walked is not None:
+            return self.walked[name]
+        at = 1
+        for key, value in self.members.items():
+            at += len(key) + 3 + self.padding
+            if key == name:
+                return at, at + len(value)
+            at += len(value) + 1 + self.padding
+        raise KeyError(name)
+
+
+def read_object(body: bytes) -> Document:
+    """Split a body into its top-level members. Raises InvalidRequest; depth is `check_depth`'s."""
+    source = body
+    try:
+        members = _members.decode(body)
+        if not body.isascii():
+            body.decode()  # msgspec does not look into what it steps over
+    except RecursionError:
+        _refuse_depth()
+    except ValueError as error:
+        source = _without_surrogates(body, error)
+        members = _members.decode(source)
+    size = 1 + sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members)
+    if size == len(body) and members:
+        return Document(members)
+    if size + 2 * len(members) - 1 == len(body) and _as_dumped(members) == source:
+        return Document(members, padding=1)
+    return _walk(source, members)
+
+
+def check(document: Document, rules: Rules) -> Values:
+    """Refuse decision members that two parsers could read differently. Raises InvalidRequest naming the member.
+
+    Returns the JSON of those present, without nulls and without members of kind ANY.
+    """
+    values: Values = {}
+    for name, raw in document.members.items():
+        kind = rules.get(name)
+        if kind is None:
+            if not name.islower() and name.casefold() in rules:
+                _refuse_case(name)
+        elif kind is not ANY:
+            value = bytes(raw)
+            if value[0] not in kind.first or (kind is WHOLE and not _WHOLE.fullmatch(value)):
+                raise InvalidRequest(f"`{name}` must be {kind.name}.", param=name)
+            if value != b"null":
+                values[name] = value
+    for name in document.odd:
+        if name.casefold() in rules:
+            raise InvalidRequest(
+                f"`{name}` stands twice in the request, or is spelled with escapes: send it once, in plain letters.",
+                param=name,
+            )
+    return values
+
+
+def check_depth(document: Document, proven: str = "") -> None:
+    """Refuse nesting above 128 levels, the body itself being the first.
+
+    `proven` names a member whose shape is already known to be shallow. Raises InvalidRequest.
+    """
+    for name, raw in document.members.items():
+        if len(raw) >= 2 * MAX_DEPTH and name != proven and too_deep(bytes(raw), MAX_DEPTH - 1):
+            _refuse_depth()
+
+
+def too_deep(value: bytes, limit: int) -> bool:
+    """Whether valid JSON nests deeper than `limit`. Brackets inside strings do not count."""
+    if value.count(b"[") + value.count(b"{") <= limit:
+        return False
+    bare = value.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in value else value
+    # Removing two quotes that meet changes for no other byte whether it stands inside a string.
+    quotes = bare.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    brackets = b"".join(quotes.split(b'"')[::2]).translate(bytes.maketrans(b"[]", b"{}"))
+    for peeled in range(_PEELS + 1):
+        if len(brackets) <= 2 * (limit - peeled):
+            return False
+        brackets = brackets.replace(b"{}", b"")  # every pass takes exactly the innermost level
+    steps = memoryview(brackets.translate(_AS_STEPS)).cast("b")
+    return max(accumulate(steps)) > limit - _PEELS - 1
+
+
+def text(values: Values, name: str) -> str:
+    """A string member's text, "" where it is absent. Raises InvalidRequest for a lone surrogate."""
+    value = values.get(name)
+    if value is None:
+        return ""
+    try:
+        return _string.decode(value)
+    except ValueError:
+        raise InvalidRequest(
+            f"`{name}` is not valid Unicode text: it holds half a surrogate pair.", param=name
+        ) from None
+
+
+def replace_surrogates(data: bytes) -> bytes:
+    """The same JSON, byte for byte as long, with every surrogate escape replaced by one msgspec accepts."""
+    return _SURROGATE.sub(_REPLACEMENT, data)
+
+
+def _as_dumped(members: dict[str, msgspec.Raw]) -> bytes:
+    return b"{" + b", ".join([b'"%b": %b' % (key.encode(), raw) for key, raw in members.items()]) + b"}"
+
+
+def _without_surrogates(body: bytes, error: ValueError) -> bytes:
+    """A copy that msgspec can read, or the refusal of a body that is wrong for another reason."""
+    source = replace_surrogates(body) if b"\\u" in body else body
+    if source != body:
+        try:
+            _members.decode(source)
+            source.decode()
+        except RecursionError:
+            _refuse_depth()
+        except ValueError as again:
+            raise InvalidRequest(_why(body, again)) from None
+        return source
+    raise InvalidRequest(_why(body, error)) from None
+
+
+def _why(body: bytes, error: ValueError) -> str:
+    """What is wrong with a body that is no JSON object, and what to do about it."""
+    if not body.strip():
+        return "The request body is empty: send a JSON object."
+    if body.startswith(_BOM):
+        return "The request body begins with a byte order mark: send plain UTF-8 without it."
+    if isinstance(error, UnicodeDecodeError):
+        return "The request body is not valid UTF-8: encode it as UTF-8."
+    if isinstance(error, msgspec.ValidationError):
+        return 'The request body must be a JSON object, such as {"model": …}.'
+    reason = str(error).removeprefix("JSON is malformed: ")
+    if "truncated" in reason:
+        reason = "it ends too early"
+    return f"The request body is not valid JSON: {reason}."
+
+
+def _walk(source: bytes, members: dict[str, msgspec.Raw]) -> Document:
+    """The same members with their exact places, in whatever legal spelling; the JSON is known to be valid."""
+    text = source.decode("latin-1")  # one character per byte
+    opening = _OPEN.match(source)
+    start = opening.end() if opening else 0
+    walked: dict[str, tuple[int, int]] = {}
+    odd: set[str] = set()
+    at = start
+    while match := _KEY.match(source, at):
+        spelled = match.group(1)
+        name = _string.decode(spelled)
+        if name in walked or b"\\" in spelled:
+            odd.add(name)
+        value_at = match.end()
+        at = _end_of_value(text, value_at)
+        walked[name] = (value_at, at)
+        after = _AFTER.match(source, at)
+        at = after.end() if after else len(source)
+    return Document(members, start, frozenset(odd), 0, walked)
+
+
+def _end_of_value(text: str, start: int) -> int:
+    try:
+        return _step.raw_decode(text, start)[1]
+    except RecursionError:
+        _refuse_depth()
+
+
+def _refuse_case(name: str) -> NoReturn:
+    raise InvalidRequest(
+        f"`{name}` differs from `{name.casefold()}` only in case: spell it `{name.casefold()}`.", param=name
+    )
+
+
+def _refuse_depth() -> NoReturn:
+    raise InvalidRequest(f"The request body nests deeper than {MAX_DEPTH} levels: flatten it.") from None
