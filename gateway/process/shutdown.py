@@ -50,5 +50,6 @@ class Shutdown:
         self.accepting = False
         self._node.listening.close_data()
         for child in self._staff.workers():
-            if child.words.order < Order.LEAVE:
-                self._staff.end(child, self._give_up_ns + STOP_NS, Order.CLOSE, self._give_up_ns)
+            already = child.words.order == Order.LEAVE  # its sockets are closed, and its time may end sooner
+            deadline_ns = min(self._give_up_ns, child.words.deadline_ns) if already else self._give_up_ns
+            self._staff.end(child, deadline_ns + STOP_NS, Order.LEAVE if already else Order.CLOSE, deadline_ns)

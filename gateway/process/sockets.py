@@ -10,8 +10,8 @@ Invariant: a socket that once listened is closed only on the way down, since clo
 
 import errno
 import socket
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from gateway.process.notify import Received
 from gateway.process.settings import ServeSettings, StartError
 
 _ADMIN_NAME: Final = "admin"
+_ADMIN_BACKLOG: Final = 128
 
 
 @dataclass(slots=True)
@@ -50,28 +51,25 @@ class Listening:
 
 
 def open_sockets(settings: ServeSettings, received: Sequence[Received]) -> Listening:
-    """Bind what was not received; raises StartError with the fix when that is not possible."""
-    admin: socket.socket | None = None
-    data: list[socket.socket] = []
-    for item in received:
-        listener = _adopted(item)
-        if item.name == _ADMIN_NAME or port_of(listener) == settings.admin_port != settings.port:
-            admin = listener
-        else:
-            data.append(listener)
-    count = len(data)
-    if not data:
-        count = settings.worker_count()
-        data = _bind_group(settings.host, settings.port, settings.room(), "listen")
-    try:
+    """Bind what was not received; raises StartError with the fix when that is not possible, and then leaves nothing."""
+    with ExitStack() as undo:
+        adopted = [(item.name, undo.enter_context(_adopted(item))) for item in received]
+        admins = [listener for name, listener in adopted if _is_admin(name, listener, settings)]
+        data = [listener for _, listener in adopted if listener not in admins]
+        count = len(data) or settings.worker_count()
+        if not data:
+            data = [undo.enter_context(listener) for listener in _bind_group(settings)]
         for listener in data[:count]:
-            listener.listen(settings.backlog)
-        if admin is None:
-            admin = _bind(settings.admin_host, settings.admin_port, "admin", shared=False)
-            admin.listen(128)
-    except OSError as error:
-        raise StartError(_why("listen", settings.host, settings.port, error)) from error
-    return Listening(data, count, admin, settings.backlog)
+            _listen(listener, settings.backlog, "listen")
+        if not admins:
+            admins = [undo.enter_context(_bind(settings.admin_host, settings.admin_port, "admin", shared=False))]
+        _listen(admins[0], _ADMIN_BACKLOG, "admin")
+        undo.pop_all()
+    return Listening(data, count, admins[0], settings.backlog)
+
+
+def _is_admin(name: str, listener: socket.socket, settings: ServeSettings) -> bool:
+    return name == _ADMIN_NAME or port_of(listener) == settings.admin_port != settings.port
 
 
 def port_of(listener: socket.socket) -> int:
@@ -79,12 +77,23 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-def _bind_group(host: str, port: int, count: int, section: str) -> list[socket.socket]:
-    if port:
+def _bind_group(settings: ServeSettings) -> Iterator[socket.socket]:
+    """A socket for each worker there is room for, all on one port."""
+    if settings.port:
         # With SO_REUSEPORT a second gateway of this user would share the port in silence; without it, it is told.
-        _bind(host, port, section, shared=False).close()
-    first = _bind(host, port, section, shared=True)
-    return [first, *(_bind(host, port_of(first), section, shared=True) for _ in range(count - 1))]
+        _bind(settings.host, settings.port, "listen", shared=False).close()
+    first = _bind(settings.host, settings.port, "listen", shared=True)
+    yield first
+    for _ in range(settings.room() - 1):
+        yield _bind(settings.host, port_of(first), "listen", shared=True)
+
+
+def _listen(listener: socket.socket, backlog: int, section: str) -> None:
+    try:
+        listener.listen(backlog)
+    except OSError as error:
+        host, port = listener.getsockname()[:2]
+        raise StartError(_why(section, host, port, error)) from error
 
 
 def _bind(host: str, port: int, section: str, *, shared: bool) -> socket.socket:
@@ -131,9 +140,9 @@ def _adopted(item: Received) -> socket.socket:
     """A received descriptor as a socket, or StartError when it is not a listening TCP socket."""
     try:
         listener = socket.socket(fileno=item.fd)
-        listening = struct.unpack("i", listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN, 4))[0]
     except OSError as error:
         raise StartError(_unusable(item, error.strerror or "not a socket")) from error
+    listening = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if listener.family not in {socket.AF_INET, socket.AF_INET6} or listener.type != socket.SOCK_STREAM or not listening:
         listener.detach()
         raise StartError(_unusable(item, "not a listening TCP socket"))

@@ -76,8 +76,7 @@ def serve(
         try:
             supervisor.start(publish, handover)
         except StartError:
-            if not handover:  # after an upgrade the orphaned workers still hold the state_dir
-                node.close()
+            supervisor.give_up(keep_lock=handover is not None)
             raise
     except StartError as error:
         _log.error("%s", error)
@@ -134,6 +133,13 @@ class Supervisor:
         own.phase = SlotPhase.READY
         gc.collect()
         gc.freeze()  # what is here now is shared by all children for good: no collection should touch its pages
+
+    def give_up(self, *, keep_lock: bool) -> None:
+        """End without having forked; after an upgrade the orphaned workers still hold the state_dir."""
+        self._queue.close()
+        self._node.listening.close()
+        if not keep_lock:
+            self._node.lock.release()
 
     def run(self) -> int:
         """Turn until no process is left."""

@@ -1,0 +1,103 @@
+"""Accepting where told, and letting go without losing who waits. On loopback sockets: they are what it is about."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway.process.acceptor import Acceptor
+
+
+class Greeter(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.write(b"hello")  # type: ignore[attr-defined]  # uvloop's transport, a Transport in all but name
+        transport.close()
+
+
+@pytest.fixture
+def sockets() -> Iterator[list[socket.socket]]:
+    made = [socket.create_server(("127.0.0.1", 0), backlog=16) for _ in range(3)]
+    yield made
+    for listener in made:
+        listener.close()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+async def greeted(listener: socket.socket | int) -> bool:
+    port = listener if isinstance(listener, int) else listener.getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        return await asyncio.wait_for(reader.read(), 0.04) == b"hello"
+    except TimeoutError:
+        return False
+    finally:
+        writer.close()
+
+
+def test_it_accepts_from_the_sockets_named_and_no_others(sockets: list[socket.socket]) -> None:
+    async def scenario() -> None:
+        acceptor = Acceptor(sockets, Greeter, 16)
+        assert acceptor.accepting == 0
+        for bits in (0b101, 0b010, 0b111, 0b000, 0b100):
+            await acceptor.accept_from(bits)
+            assert acceptor.accepting == bits
+            assert [await greeted(listener) for listener in sockets] == [bool(bits >> n & 1) for n in range(3)]
+        await acceptor.accept_from(0)
+
+    run(scenario())
+
+
+def test_letting_go_for_good_serves_first_who_is_queued(sockets: list[socket.socket]) -> None:
+    async def scenario() -> None:
+        acceptor = Acceptor(sockets, Greeter, 16)
+        await acceptor.accept_from(0b001)
+        ports = [listener.getsockname()[1] for listener in sockets]
+        with contextlib.ExitStack() as waiting:
+            queued = [
+                waiting.enter_context(socket.create_connection(("127.0.0.1", port))) for port in ports for _ in "ab"
+            ]
+            await acceptor.close(take_queued=True)
+            await asyncio.sleep(0.01)
+            for connection in queued:
+                connection.settimeout(0)
+                assert connection.recv(16) == b"hello"
+        for port in ports:
+            with pytest.raises(ConnectionRefusedError):
+                await greeted(port)
+
+    run(scenario())
+
+
+def test_letting_go_of_sockets_that_live_on_leaves_the_queue_to_others(sockets: list[socket.socket]) -> None:
+    async def scenario() -> None:
+        elsewhere = [listener.dup() for listener in sockets]
+        acceptor = Acceptor(sockets, Greeter, 16)
+        await acceptor.accept_from(0b111)
+        await acceptor.close(take_queued=False)
+        other = Acceptor(elsewhere, Greeter, 16)
+        port = elsewhere[1].getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as queued:
+            await other.accept_from(0b111)
+            await asyncio.sleep(0.01)
+            assert queued.recv(16) == b"hello"
+        await other.close(take_queued=False)
+
+    run(scenario())
+
+
+def test_a_socket_in_reserve_never_listened_and_is_just_closed() -> None:
+    async def scenario() -> None:
+        reserve = socket.socket()
+        reserve.bind(("127.0.0.1", 0))
+        await Acceptor([reserve], Greeter, 16).close(take_queued=True)
+        assert reserve.fileno() == -1
+
+    run(scenario())
