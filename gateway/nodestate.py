@@ -23,13 +23,10 @@ MAX_SOCKETS: Final = SOCKET_WORDS * SOCKETS_PER_WORD
 REFUSE_AFTER: Final = 2  # deaths a body may cause before it is refused
 REFUSE_FOR_NS: Final = 600 * 1_000_000_000
 _REFUSED_ROWS: Final = 32
-_REFUSED_AT: Final = 16
-_REFUSED_ROW: Final = 3  # mark, deaths, until_ns
+_REFUSED_AT: Final = 16  # three columns of that many rows: mark, deaths, until_ns
 _SLOT_WORDS: Final = 24
 
-NODE: Final = Section(
-    "node", version=1, words_shared=_REFUSED_AT + _REFUSED_ROWS * _REFUSED_ROW, words_per_slot=_SLOT_WORDS
-)
+NODE: Final = Section("node", version=1, words_shared=_REFUSED_AT + 3 * _REFUSED_ROWS, words_per_slot=_SLOT_WORDS)
 
 
 class SlotPhase(IntEnum):
@@ -157,6 +154,8 @@ class NodeState:
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self.words = segment.view(NODE)
+        columns = [self.words[_REFUSED_AT + n * _REFUSED_ROWS :][:_REFUSED_ROWS] for n in range(3)]
+        self._marks, self._deaths, self._until_ns = columns
 
     @property
     def worker_slots(self) -> range:
@@ -190,44 +189,42 @@ class NodeState:
         """True while the body with this mark (see `body_mark`) is refused; one comparison when none is."""
         if not self.words[self._REFUSING]:
             return False
-        return any(
-            found == mark and deaths >= REFUSE_AFTER and now_ns < until_ns
-            for _, found, deaths, until_ns in self._refused_rows()
-        )
+        row = self._row_of(mark)
+        return row >= 0 and self._refuses(row, now_ns)
 
     def count_death(self, mark: int, now_ns: int) -> bool:
         """Note that a process died while reading this body; True when the body is refused from now on.
 
         Called by the supervisor alone. A full table gives up the row that ends soonest.
         """
-        rows = list(self._refused_rows())
-        known = [row for row in rows if row[1] == mark and now_ns < row[3]]
-        at, _, deaths, _ = known[0] if known else min(rows, key=lambda row: row[3])
-        deaths = deaths + 1 if known else 1
-        self.words[at] = 0  # readers skip the row while it is rewritten
-        self.words[at + 1] = deaths
-        self.words[at + 2] = now_ns + REFUSE_FOR_NS
-        self.words[at] = mark
+        row = self._row_of(mark)
+        if row < 0 or now_ns >= self._until_ns[row]:
+            row = row if row >= 0 else min(range(_REFUSED_ROWS), key=self._until_ns.__getitem__)
+            self._marks[row] = 0  # readers skip the row while it is rewritten
+            self._deaths[row] = 0
+        self._deaths[row] += 1
+        self._until_ns[row] = now_ns + REFUSE_FOR_NS
+        self._marks[row] = mark
         self.expire_refused(now_ns)
-        return deaths >= REFUSE_AFTER
+        return self._refuses(row, now_ns)
 
     def expire_refused(self, now_ns: int) -> None:
         """Recount the rows that refuse; the supervisor calls it on its tick."""
-        refusing = 0
-        for _, mark, deaths, until_ns in self._refused_rows():
-            refusing += bool(mark) and deaths >= REFUSE_AFTER and now_ns < until_ns
-        self.words[self._REFUSING] = refusing
+        self.words[self._REFUSING] = sum(self._refuses(row, now_ns) for row in range(_REFUSED_ROWS))
 
     def forget_refused(self) -> None:
         """Empty the table: after an upgrade marks are made with another hash seed and mean nothing."""
         self.words[self._REFUSING] = 0
-        for index in range(_REFUSED_ROWS * _REFUSED_ROW):
-            self.words[_REFUSED_AT + index] = 0
+        for column in (self._marks, self._deaths, self._until_ns):
+            for row in range(_REFUSED_ROWS):
+                column[row] = 0
 
-    def _refused_rows(self) -> Iterator[tuple[int, int, int, int]]:
-        for row in range(_REFUSED_ROWS):
-            at = _REFUSED_AT + row * _REFUSED_ROW
-            yield at, self.words[at], self.words[at + 1], self.words[at + 2]
+    def _refuses(self, row: int, now_ns: int) -> bool:
+        return self._deaths[row] >= REFUSE_AFTER and now_ns < self._until_ns[row]
+
+    def _row_of(self, mark: int) -> int:
+        marks = self._marks.tolist()  # a list search is ten times a loop over the words
+        return marks.index(mark) if mark in marks else -1
 
 
 def body_mark(body: bytes) -> int:
