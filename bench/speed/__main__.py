@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
 RESULTS: Final = Path(__file__).parent.parent / "results"
-MEMORY_TARGET_S: Final = 12.0  # of the memory section on one target, beside holding its streams
+MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,7 +142,7 @@ class Run:
             if target.name not in {self.settings.subject, "nginx"}:
                 continue
             start = partial(self._started_for_memory, target, port)
-            found = memory.measure(start, self.settings, self.descriptors, self.folder, self.progress)
+            found = memory.measure(target.name, start, self.settings, self.descriptors, self.folder, self.progress)
             self.memory.append(found)
 
     @contextmanager

@@ -2,8 +2,9 @@
 
 A run is void where its own yardstick moved: nginx by more than 10 % between repeats, or an upstream and load generator
 that by themselves are not at least 1.5 times as fast as nginx (then they, not the target, were measured), or a direct
-p99 that alone is above what may be added. A void run says nothing about the gateway, good or bad. A wrong answer voids
-no run: it fails the goal, since speed without right answers is nothing.
+p99 that alone is above what may be added. It is void too where other programs took more than 5 % of the target's core:
+they cost an interpreter more than nginx, so even the ratio moves. A void run says nothing about the gateway, good or
+bad. A wrong answer voids no run: it fails the goal, since speed without right answers is nothing.
 """
 
 import statistics
@@ -18,6 +19,7 @@ from bench.speed.sections import Sample
 MAX_NGINX_SPREAD: Final = 0.10
 MIN_DIRECT_OVER_NGINX: Final = 1.5
 MIN_RATE_HELD: Final = 0.98
+MAX_OTHERS: Final = 0.05
 
 MIN_JSON_RATIO: Final = 0.40
 MAX_SSE_CPU_RATIO: Final = 1.3
@@ -113,6 +115,10 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
     def void(section: str, reason: str) -> None:
         reasons.setdefault(section, []).append(reason)
 
+    for section, measured in (("json", "json"), ("sse", "sse-paced"), ("latency", "latency")):
+        others = Range.of(sample.others for sample in samples if sample.section == measured)
+        if others and others.median > MAX_OTHERS:
+            void(section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})")
     nginx = Range.of(sample.load.rps for sample in of(samples, "json", "nginx"))
     direct = Range.of(sample.load.rps for sample in of(samples, "json", "direct"))
     if nginx and nginx.spread > MAX_NGINX_SPREAD:

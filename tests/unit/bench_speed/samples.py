@@ -16,6 +16,7 @@ def sample(
     latency_ms: float = 0.2,
     repeat: int = 0,
     errors: int = 0,
+    others: float = 0.0,
 ) -> Sample:
     """One second at `rps`, all of it at one latency and one cost; `direct` has no process."""
     latency = Histogram()
@@ -34,7 +35,7 @@ def sample(
         lateness=Histogram(),
     )
     cpu = {} if target == "direct" else {7: int(cpu_us * rps), 8: 0}
-    return Sample(section, target, repeat, load, int(rps), cpu)
+    return Sample(section, target, repeat, load, int(rps), cpu, others)
 
 
 def repeats(section: str, target: str, rates: Sequence[float], **other: float) -> list[Sample]:

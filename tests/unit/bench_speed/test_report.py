@@ -39,6 +39,12 @@ def test_a_void_run_says_so_before_any_figure() -> None:
     assert "**void**" in text
 
 
+def test_other_programs_are_named_when_they_took_a_noticeable_share() -> None:
+    noticed = report.markdown(result([*steady(), sample("json", "nginx", rps=100, repeat=2, others=0.2)]))
+    assert "Other programs took 0% of the target's core (0% – 20%)." in noticed
+    assert "Other programs" not in report.markdown(result(steady()))
+
+
 def test_wrong_answers_are_named_with_their_target() -> None:
     text = report.markdown(result([*steady(), sample("json", "gateway", rps=60, repeat=2, errors=3)]))
     assert "Wrong or missing answers: gateway 3." in text

@@ -26,6 +26,13 @@ def test_plain_requests_are_void_when_the_yardstick_moves(
     assert ("json" in void_reasons(samples)) is void
 
 
+@pytest.mark.parametrize(("others", "void"), [([0.0, 0.04, 0.5], False), ([0.06, 0.06, 0.06], True)])
+@pytest.mark.parametrize(("measured", "section"), [("json", "json"), ("sse-paced", "sse"), ("latency", "latency")])
+def test_a_target_that_shares_its_core_is_void(measured: str, section: str, others: list[float], *, void: bool) -> None:
+    samples = [sample(measured, "gateway", others=share, repeat=n) for n, share in enumerate(others)]
+    assert (section in void_reasons(samples)) is void
+
+
 def test_both_reasons_are_said() -> None:
     samples = [*repeats("json", "nginx", [80, 100, 120]), *repeats("json", "direct", [100, 100, 100])]
     assert len(void_reasons(samples)["json"]) == 2
