@@ -1,8 +1,8 @@
 """A million keys in one file, found where they lie: an open-addressed table of digests before msgpack records.
 
 As Python objects a million keys cost 470 MB and 2.7 s in every worker; mapped read-only they are in memory once for
-the whole node, and opening costs nothing. The table holds (first eight digest bytes, record offset) in pairs of
-64-bit words, at most half full, probed linearly; offset 0 is an empty place.
+the whole node, and opening costs nothing. The table holds pairs of 64-bit words (first eight digest bytes; offset and
+length of the record), at most half full and probed linearly; a second word of 0 is an empty place.
 
 A record's whole digest is compared after decoding it, with `==`. That is safe without constant time: the caller
 cannot steer the digest of what it sends towards a wanted prefix without breaking SHA-256, so how long a comparison
@@ -33,6 +33,8 @@ _HEADER: Final = struct.Struct("<8sIIQQQQI")
 _CRC: Final = struct.Struct("<I")
 _HEADER_BYTES: Final = 64
 _LENGTH: Final = struct.Struct("<I")
+_LENGTH_BITS: Final = 20
+_MAX_LENGTH: Final = (1 << _LENGTH_BITS) - 1
 _PLACE_BYTES: Final = 16
 _MIN_PLACES: Final = 8
 _CHUNK: Final = 1 << 20
@@ -46,6 +48,10 @@ class CorruptKeyFile(Exception):
 
 class DuplicateKey(Exception):
     """Two keys have the same secret; the message names both ids."""
+
+
+class OversizeKey(Exception):
+    """A key's labels and patterns make a record longer than a table entry can say."""
 
 
 class Header(NamedTuple):
@@ -86,11 +92,12 @@ class KeyFile:
         table, mask = self._table, self._mask
         place = prefix & mask
         for _ in range(mask + 1):
-            offset = table[2 * place + 1]
-            if not offset:
+            where = table[2 * place + 1]
+            if not where:
                 return None
             if table[2 * place] == prefix:
-                record = self._record(offset)
+                start = where >> _LENGTH_BITS
+                record = _DECODER.decode(self._bytes[start : start + (where & _MAX_LENGTH)])
                 if record.digest == digest:
                     return record
             place = (place + 1) & mask
@@ -99,22 +106,15 @@ class KeyFile:
     def __iter__(self) -> Iterator[KeyRecord]:
         offset = _HEADER_BYTES
         for _ in range(self.header.keys):
-            yield self._record(offset)
-            offset += _LENGTH.size + self._length(offset)
+            start = offset + _LENGTH.size
+            offset = start + _LENGTH.unpack_from(self._map, offset)[0]
+            yield _DECODER.decode(self._bytes[start:offset])
 
     def close(self) -> None:
         """Unmap; the object is of no use afterwards."""
         self._table.release()
         self._bytes.release()
         self._map.close()
-
-    def _length(self, offset: int) -> int:
-        length: int = _LENGTH.unpack_from(self._map, offset)[0]
-        return length
-
-    def _record(self, offset: int) -> KeyRecord:
-        start = offset + _LENGTH.size
-        return _DECODER.decode(self._bytes[start : start + self._length(offset)])
 
 
 def build(path: Path, records: Iterable[KeyRecord]) -> Header:
@@ -124,56 +124,59 @@ def build(path: Path, records: Iterable[KeyRecord]) -> Header:
     """
     with replacing(path) as file:
         file.write(bytes(_HEADER_BYTES))
-        offsets, prefixes = _write_records(file, records)
+        spots, prefixes = _write_records(file, records)
         table_at = file.tell()
-        places = _places_for(len(offsets))
-        file.write(_table(file, offsets, prefixes, places))
+        places = _places_for(len(spots))
+        file.write(_table(file, spots, prefixes, places))
         file.flush()
         size = file.tell()
         with mmap.mmap(file.fileno(), size, mmap.MAP_SHARED, mmap.PROT_READ) as whole:
-            header = Header(len(offsets), places, table_at, size, _crc_of(whole))
+            header = Header(len(spots), places, table_at, size, _crc_of(whole))
         file.seek(0)
         file.write(_packed(header))
     return header
 
 
 def _write_records(file: BinaryIO, records: Iterable[KeyRecord]) -> tuple["array[int]", "array[int]"]:
-    offsets, prefixes = array("Q"), array("Q")
+    spots, prefixes = array("Q"), array("Q")
     at = _HEADER_BYTES
     for record in records:
         packed = _ENCODER.encode(record)
+        if len(packed) > _MAX_LENGTH:
+            raise OversizeKey(
+                f"key {record.id!r} takes {len(packed)} bytes, more than {_MAX_LENGTH}: shorten its labels"
+            )
         file.write(_LENGTH.pack(len(packed)) + packed)
-        offsets.append(at)
+        spots.append((at + _LENGTH.size) << _LENGTH_BITS | len(packed))
         prefixes.append(int.from_bytes(record.digest[:8], "little"))
         at += _LENGTH.size + len(packed)
     file.write(bytes(-at % 8))
-    return offsets, prefixes
+    return spots, prefixes
 
 
-def _table(file: BinaryIO, offsets: "array[int]", prefixes: "array[int]", places: int) -> "array[int]":
+def _table(file: BinaryIO, spots: "array[int]", prefixes: "array[int]", places: int) -> "array[int]":
     table = array("Q", bytes(places * _PLACE_BYTES))
     mask = places - 1
-    for offset, prefix in zip(offsets, prefixes, strict=True):
+    for spot, prefix in zip(spots, prefixes, strict=True):
         place = prefix & mask
         while table[2 * place + 1]:
             if table[2 * place] == prefix:
-                _refuse_equal(file, table[2 * place + 1], offset)
+                _refuse_equal(file, table[2 * place + 1], spot)
             place = (place + 1) & mask
         table[2 * place] = prefix
-        table[2 * place + 1] = offset
+        table[2 * place + 1] = spot
     return table
 
 
-def _refuse_equal(file: BinaryIO, first_at: int, second_at: int) -> None:
+def _refuse_equal(file: BinaryIO, first_spot: int, second_spot: int) -> None:
     file.flush()
-    first, second = _record_at(file, first_at), _record_at(file, second_at)
+    first, second = _record_at(file, first_spot), _record_at(file, second_spot)
     if first.digest == second.digest:
         raise DuplicateKey(f"keys {first.id!r} and {second.id!r} have the same secret")
 
 
-def _record_at(file: BinaryIO, offset: int) -> KeyRecord:
-    length = _LENGTH.unpack(os.pread(file.fileno(), _LENGTH.size, offset))[0]
-    return _DECODER.decode(os.pread(file.fileno(), length, offset + _LENGTH.size))
+def _record_at(file: BinaryIO, spot: int) -> KeyRecord:
+    return _DECODER.decode(os.pread(file.fileno(), spot & _MAX_LENGTH, spot >> _LENGTH_BITS))
 
 
 def _places_for(count: int) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.keyfile import CorruptKeyFile, DuplicateKey, KeyFile, build
+from gateway.config.keyfile import CorruptKeyFile, DuplicateKey, KeyFile, OversizeKey, build
 from gateway.config.keys import KeyRecord
 
 
@@ -53,6 +53,11 @@ def test_two_keys_with_one_secret_are_refused_and_nothing_is_written(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_record_too_long_for_the_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OversizeKey, match="'a' takes"):
+        build(tmp_path / "k", [KeyRecord(bytes(32), "a", labels={"x": "y" * (1 << 20)})])
+
+
 def test_any_single_changed_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "k"
     build(path, [record("a"), record("b")])
@@ -80,7 +85,7 @@ def test_a_full_table_ends_the_search(tmp_path: Path) -> None:
     keys = KeyFile(path)
     for place in range(keys.header.places):
         at = keys.header.table_at + 16 * place
-        raw[at : at + 16] = b"\x01" * 8 + b"\x01" * 8
+        raw[at : at + 16] = b"\x01" * 16
     keys.close()
     path.write_bytes(raw)
     assert KeyFile(path).find(record("other").digest) is None
