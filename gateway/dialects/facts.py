@@ -22,7 +22,7 @@ def checked_model(model: str) -> str:
     if 0 < len(model) <= MAX_MODEL_CHARS and model.isprintable():
         return model
     problem = "must be" if model else "is missing: send the model's name as"
-    raise InvalidRequest(f"`model` {problem} a string of 1 to {MAX_MODEL_CHARS} printable characters.", param="model")
+    raise InvalidRequest(f"`model` {problem} a string of 1 to {MAX_MODEL_CHARS} printable characters", param="model")
 
 
 def is_plain(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> bool:

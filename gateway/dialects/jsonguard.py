@@ -9,8 +9,8 @@ msgspec splits the body into members; it keeps the last of two equal keys silent
 length: a compact body is exactly as long as its members, in the spelling of `json.dumps` it equals its members joined
 again. Whatever is spelled otherwise is walked once more, slowly and exactly. All work is linear in the body's length.
 
-Lone surrogates (half of a pair, spelled as an escape), which msgspec refuses even where it skips, are legal JSON and pass: they
-are checked on a copy of the same length with every surrogate replaced.
+Lone surrogates (half of a pair, spelled as an escape), which msgspec refuses even where it only skips, are legal JSON
+and pass: they are checked on a copy of the same length with every surrogate replaced.
 
 Left out: which members matter to whom (each dialect's rules), and what stands inside of them.
 """
@@ -33,7 +33,8 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string: Final = msgspec.json.Decoder(str)
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_REPLACEMENT: Final = rb"\\ufffd"  # as long as what it replaces, so every offset stays; in no key of ours
+_PATCH: Final = rb"\ufffd"  # as long as what it replaces, so every offset stays; in no key of ours
+_TEMPLATE: Final = _PATCH.replace(b"\\", rb"\\")
 _WHOLE: Final = re.compile(rb"-?[0-9]{1,%d}|null" % MAX_DIGITS)
 _KEY: Final = re.compile(rb'[ \t\r\n]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _AFTER: Final = re.compile(rb"[ \t\r\n]*[,}]")
@@ -78,6 +79,7 @@ class Document(msgspec.Struct, gc=False):
     odd: frozenset[str] = frozenset()
     padding: int = 0  # bytes after ":" and after ",": 0 compact, 1 as json.dumps
     walked: dict[str, tuple[int, int]] | None = None
+    patched: bool = False  # surrogates in the values are replaced by U+FFFD
 
     def span(self, name: str) -> tuple[int, int]:
         """Start and end of a present member's value."""
@@ -106,10 +108,10 @@ def read_object(body: bytes) -> Document:
         members = _members.decode(source)
     size = 1 + sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members)
     if size == len(body) and members:
-        return Document(members)
+        return Document(members, patched=source is not body)
     if size + 2 * len(members) - 1 == len(body) and _as_dumped(members) == source:
-        return Document(members, padding=1)
-    return _walk(source, members)
+        return Document(members, padding=1, patched=source is not body)
+    return _walk(source, members, patched=source is not body)
 
 
 def check(document: Document, rules: Rules) -> Values:
@@ -121,18 +123,20 @@ def check(document: Document, rules: Rules) -> Values:
     for name, raw in document.members.items():
         kind = rules.get(name)
         if kind is None:
-            if not name.islower() and name.casefold() in rules:
+            if not (name.isascii() and name.islower()) and name.casefold() in rules:
                 _refuse_case(name)
         elif kind is not ANY:
             value = bytes(raw)
             if value[0] not in kind.first or (kind is WHOLE and not _WHOLE.fullmatch(value)):
-                raise InvalidRequest(f"`{name}` must be {kind.name}.", param=name)
+                raise InvalidRequest(f"`{name}` must be {kind.name}", param=name)
+            if document.patched and kind is STRING and _PATCH in value:
+                raise InvalidRequest(f"`{name}` holds half of a surrogate pair: send valid Unicode", param=name)
             if value != b"null":
                 values[name] = value
     for name in document.odd:
         if name.casefold() in rules:
             raise InvalidRequest(
-                f"`{name}` stands twice in the request, or is spelled with escapes: send it once, in plain letters.",
+                f"`{name}` stands twice in the request, or is spelled with escapes: send it once, in plain letters",
                 param=name,
             )
     return values
@@ -165,21 +169,14 @@ def too_deep(value: bytes, limit: int) -> bool:
 
 
 def text(values: Values, name: str) -> str:
-    """A string member's text, "" where it is absent. Raises InvalidRequest for a lone surrogate."""
+    """A string member's text, "" where it is absent. `values` come from `check`, which knows it to be a string."""
     value = values.get(name)
-    if value is None:
-        return ""
-    try:
-        return _string.decode(value)
-    except ValueError:
-        raise InvalidRequest(
-            f"`{name}` is not valid Unicode text: it holds half a surrogate pair.", param=name
-        ) from None
+    return _string.decode(value) if value is not None else ""
 
 
 def replace_surrogates(data: bytes) -> bytes:
     """The same JSON, byte for byte as long, with every surrogate escape replaced by one msgspec accepts."""
-    return _SURROGATE.sub(_REPLACEMENT, data)
+    return _SURROGATE.sub(_TEMPLATE, data)
 
 
 def _as_dumped(members: dict[str, msgspec.Raw]) -> bytes:
@@ -204,20 +201,20 @@ def _without_surrogates(body: bytes, error: ValueError) -> bytes:
 def _why(body: bytes, error: ValueError) -> str:
     """What is wrong with a body that is no JSON object, and what to do about it."""
     if not body.strip():
-        return "The request body is empty: send a JSON object."
+        return "the request body is empty: send a JSON object"
     if body.startswith(_BOM):
-        return "The request body begins with a byte order mark: send plain UTF-8 without it."
+        return "the request body begins with a byte order mark: send plain UTF-8 without it"
     if isinstance(error, UnicodeDecodeError):
-        return "The request body is not valid UTF-8: encode it as UTF-8."
+        return "the request body is not valid UTF-8: encode it as UTF-8"
     if isinstance(error, msgspec.ValidationError):
-        return 'The request body must be a JSON object, such as {"model": …}.'
+        return 'the request body must be a JSON object, such as {"model": …}'
     reason = str(error).removeprefix("JSON is malformed: ")
     if "truncated" in reason:
         reason = "it ends too early"
-    return f"The request body is not valid JSON: {reason}."
+    return f"the request body is not valid JSON: {reason}"
 
 
-def _walk(source: bytes, members: dict[str, msgspec.Raw]) -> Document:
+def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> Document:
     """The same members with their exact places, in whatever legal spelling; the JSON is known to be valid."""
     text = source.decode("latin-1")  # one character per byte
     opening = _OPEN.match(source)
@@ -235,7 +232,7 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw]) -> Document:
         walked[name] = (value_at, at)
         after = _AFTER.match(source, at)
         at = after.end() if after else len(source)
-    return Document(members, start, frozenset(odd), 0, walked)
+    return Document(members, start, frozenset(odd), 0, walked, patched)
 
 
 def _end_of_value(text: str, start: int) -> int:
@@ -247,9 +244,9 @@ def _end_of_value(text: str, start: int) -> int:
 
 def _refuse_case(name: str) -> NoReturn:
     raise InvalidRequest(
-        f"`{name}` differs from `{name.casefold()}` only in case: spell it `{name.casefold()}`.", param=name
+        f"`{name}` differs from `{name.casefold()}` only in case: spell it `{name.casefold()}`", param=name
     )
 
 
 def _refuse_depth() -> NoReturn:
-    raise InvalidRequest(f"The request body nests deeper than {MAX_DEPTH} levels: flatten it.") from None
+    raise InvalidRequest(f"the request body nests deeper than {MAX_DEPTH} levels: flatten it") from None

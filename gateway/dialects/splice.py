@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from gateway.dialects.base import Edit, RequestFacts
+from gateway.dialects.jsonguard import read_object
 
 _ASK: Final = b'"include_usage":true'
-_SPACE: Final = b" \t\r\n"
 _start = itemgetter(0)
 
 
@@ -54,11 +54,11 @@ def ask_usage(body: bytes, facts: RequestFacts) -> Edit:
     said = body[start:end]
     if said == b"null":
         return Edit(start, end, b"{%b}" % _ASK)
-    options = msgspec.json.decode(said, type=dict[str, msgspec.Raw])
-    if "include_usage" in options:  # false or null: the one case where a value of the caller's is replaced
-        options["include_usage"] = msgspec.Raw(b"true")
-        return Edit(start, end, msgspec.json.encode(options))
-    return Edit(start + 1, start + 1, _ASK if not options else _ASK + b",")
+    options = read_object(said)
+    if "include_usage" in options.members:  # false or null: the one case where a value of the caller's is replaced
+        value_start, value_end = options.span("include_usage")
+        return Edit(start + value_start, start + value_end, b"true")
+    return Edit(start + 1, start + 1, _ASK + b"," if options.members else _ASK)
 
 
 def insert_members(facts: RequestFacts, members: Mapping[str, bytes]) -> Edit:
