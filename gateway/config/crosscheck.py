@@ -11,9 +11,10 @@ never serve anyone and is refused.
 
 import re
 from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Names
 from typing import Final, NamedTuple
 
-from gateway.config import headers, patterns
+from gateway.config import headers, patterns, proxy
 from gateway.config.keys import digest_of
 from gateway.config.kinds import BUILT, KINDS
 from gateway.config.localcheck import check_files, check_provider, check_timeouts
@@ -40,10 +41,11 @@ class Finding(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the checks look at: the values, and the tree they came from."""
+    """What the checks look at: the values, the tree they came from, and the environment."""
 
     walked: Walked
     tree: Node
+    env: Names[str, str]
 
     def names(self, section: str) -> tuple[str, ...]:
         """The names written in a section, valid or not."""
@@ -51,9 +53,9 @@ class Facts(NamedTuple):
         return tuple(node.entries) if isinstance(node, Mapping) else ()
 
 
-def crosscheck(walked: Walked, tree: Node, whole: Place) -> list[Problem]:
+def crosscheck(walked: Walked, tree: Node, whole: Place, env: Names[str, str]) -> list[Problem]:
     """Every finding as a problem with its place; none where the same setting was already reported."""
-    facts = Facts(walked, tree)
+    facts = Facts(walked, tree, env)
     reported = {problem.path for problem in walked.problems}
     return [
         Problem(place_of(tree, finding.path, whole), finding.path, finding.message, finding.shown)
@@ -100,6 +102,15 @@ def _providers(facts: Facts) -> Iterator[Finding]:
             yield Finding((*path, "kind"), _kind_fault(provider.kind), provider.kind)
         yield from (Finding(*found) for found in check_provider(path, provider))
         yield from _headers((*path, "headers"), provider.headers)
+
+
+def _proxies(facts: Facts) -> Iterator[Finding]:
+    try:
+        proxy.from_environment(facts.env)
+    except ValueError as error:
+        for path, provider in facts.walked.of(Provider):
+            if not provider.proxy:
+                yield Finding((*path, "proxy"), f"is left to the environment, and {error}")
 
 
 def _kind_fault(kind: str) -> str:
@@ -252,6 +263,7 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _admin,
     _files,
     _providers,
+    _proxies,
     _models,
     _targets,
     _fallbacks,

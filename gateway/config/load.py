@@ -54,9 +54,10 @@ def read_text(
 ) -> Loaded:
     """As `read`, for text that is already here; `source` names it in problems."""
     tree, problems = _tree(text, source, given)
-    walked = walk(tree, os.environ if env is None else env, directory)
+    env = os.environ if env is None else env
+    walked = walk(tree, env, directory)
     problems += walked.problems
-    problems += crosscheck(walked, tree, Place(source))
+    problems += crosscheck(walked, tree, Place(source), env)
     if problems or walked.config is None:
         raise ConfigProblems(problems)
     return Loaded(walked.config, Document(_without_keys(tree), str(directory)))

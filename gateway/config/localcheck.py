@@ -12,12 +12,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from gateway.config import proxy
 from gateway.config.problems import Path
 from gateway.config.schema import Provider, Timeouts
 from gateway.config.spec import fields
 
 Found = tuple[Path, str, str]
-_NO_PROXY: Final = "none"
 _ORDER: Final = (
     ("connect_s", "total_s"),
     ("first_byte_s", "first_content_s"),
@@ -41,8 +41,8 @@ def check_provider(path: Path, provider: Provider) -> Iterator[Found]:
     if bool(provider.client_cert) != bool(provider.client_key):
         one, other = ("cert", "key") if provider.client_cert else ("key", "cert")
         yield (*path, f"client_{one}"), f"needs `client_{other}` beside it", ""
-    if provider.proxy not in ("", _NO_PROXY):
-        fault = _proxy_fault(provider.proxy)
+    if provider.proxy not in ("", proxy.NONE):
+        fault = proxy.fault(provider.proxy)
         if fault:
             yield (*path, "proxy"), fault, _without_password(provider.proxy)
 
@@ -79,17 +79,6 @@ def _url_fault(url: str, *, plain: bool) -> str:
         return "must end with its path: no user, query or fragment (a key belongs in `api_key`)"
     if parts.scheme == "http" and not plain and not _loopback(parts):
         return "sends keys and prompts readable over the network: use https://, or say `allow_plain_http: true`"
-    return ""
-
-
-def _proxy_fault(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"is not a URL: {error}"
-    if parts.scheme not in ("http", "https") or not parts.hostname or port is None or parts.path.strip("/"):
-        return f"must be http://host:port, `{_NO_PROXY}`, or empty for HTTPS_PROXY and NO_PROXY"
     return ""
 
 

@@ -70,8 +70,8 @@ class Listen(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def worker_count(self) -> int:
-        """Workers to start: as configured, or one per core."""
-        return self.workers or os.cpu_count() or 1
+        """Workers to start: as configured, or one per core this process may use (a container has fewer)."""
+        return self.workers or len(os.sched_getaffinity(0))
 
 
 class Admin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

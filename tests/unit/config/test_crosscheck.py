@@ -102,6 +102,14 @@ def test_a_key_and_its_hash_are_the_same_secret(complaints: Complaints) -> None:
     assert "is also the secret of keys[0]" in complaints(text)[0]
 
 
+def test_an_environments_proxy_is_looked_at_where_it_would_be_used(complaints: Complaints) -> None:
+    assert complaints(P, HTTPS_PROXY="http://proxy:3128") == []
+    found = complaints(P.replace("x},", "x, proxy: none},"), HTTPS_PROXY="socks5://u:hidden@proxy:1")
+    assert len(found) == 1
+    assert "providers.q.proxy: is left to the environment, and HTTPS_PROXY must be http://host:port" in found[0]
+    assert "hidden" not in found[0]
+
+
 def test_a_setting_already_reported_is_not_reported_twice(complaints: Complaints) -> None:
     found = complaints(f"providers: {{p: {{kind: openai, api_key: '${{KEY}}'}}}}\nmodels: {{a: {{{to('p')}}}}}")
     assert len(found) == 1

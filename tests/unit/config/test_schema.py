@@ -31,7 +31,7 @@ def test_timeouts_inherit_one_by_one() -> None:
 
 
 def test_workers_zero_is_one_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(6)))
     assert Listen().worker_count == 6
     assert Listen(workers=2).worker_count == 2
 
