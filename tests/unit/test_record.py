@@ -44,6 +44,7 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "downstream_bytes": "int",
         "first_content_us": "int",
         "upstream_us": "int",
+        "changed": "tuple[str, ...]",
     },
     Personal: {"user": "str", "end_user": "str", "client_ip": "str", "user_agent": "str"},
     Record: {
