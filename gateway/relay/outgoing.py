@@ -118,11 +118,11 @@ class Target:
     def encode(self, out: Outgoing) -> Encoded:
         """Head and body of one attempt."""
         if out.raw or out.facts is None:
-            return Encoded(self._head(out, out.length), out.body, _NO_CHANGE, withhold_usage=False)
+            return Encoded(self._head(out, out.length), _framed(out, out.body), _NO_CHANGE, withhold_usage=False)
         edits, changed, withhold = self._edits(out, out.facts)
         body = splice.apply(out.body, edits) if edits else out.body
         length = out.length + len(body) - len(out.body) if out.length >= 0 else -1
-        return Encoded(self._head(out, length), body, changed, withhold)
+        return Encoded(self._head(out, length), _framed(out, body), changed, withhold)
 
     def _edits(self, out: Outgoing, facts: RequestFacts) -> tuple[list[Edit], tuple[str, ...], bool]:
         edits: list[Edit] = []
@@ -188,3 +188,8 @@ class Target:
 
     def __repr__(self) -> str:
         return f"Target({self.account.name}/{self._pattern})"
+
+
+def _framed(out: Outgoing, body: bytes) -> bytes:
+    """The body as the head announces it: what is here of an upload of unknown length is its first chunk."""
+    return b"%x\r\n%b\r\n" % (len(body), body) if out.length < 0 and body else body
