@@ -4,11 +4,12 @@ An `Assembly` lives as long as its worker and makes one `Gateway` per snapshot. 
 deadlines, counters, and connection pools whose origin did not change, so that a reload costs no provider connection.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
+from gateway.config.proxy import proxy_for
 from gateway.config.schema import Config, Model, Provider
 from gateway.config.schema import Target as TargetConfig
 from gateway.config.snapshot import Snapshot, SnapshotStore
@@ -25,14 +26,12 @@ from gateway.relay.pool import Pool
 from gateway.routing.match import Router
 from gateway.routing.models import Candidate, catalogue
 from gateway.segment import Segment
+from gateway.telemetry.directory import METRICS
 from gateway.telemetry.lines import LineSink
 from gateway.telemetry.logs import RequestLog, as_text
-from gateway.telemetry.directory import METRICS
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Gauges, Names, Recorder
 from gateway.wheel import Wheel
-
-_NO_PROXY: Final = "none"
 
 
 class NodeGuard:
@@ -67,8 +66,7 @@ class Assembly:
         self._recorder = Recorder(Metrics(segment.slot(METRICS, slot)), slot, Names())
         self._pools: dict[Origin, Pool] = {}
         self._providers: dict[str, Pool] = {}
-        self._log: RequestLog
-        self._now_serving: Config | None = None
+        self._log: RequestLog  # follows the snapshot
 
     def load(self, generation: int) -> Gateway:
         """The Gateway of a snapshot. Raises what cannot be used (a certificate, a secret), before anything changes."""
@@ -95,6 +93,7 @@ class Assembly:
             wheel=self._wheel,
             record=self._record,
             tick=self._tick,
+            poll=self._poll,
             retire=self._retire,
             close=self._close,
             loaded_s=int(time.time()),
@@ -118,7 +117,7 @@ class Assembly:
             ca_file=provider.ca_file,
             client_cert=provider.client_cert,
             client_key=provider.client_key,
-            proxy="" if provider.proxy == _NO_PROXY else provider.proxy,
+            proxy=proxy_for(provider.proxy, account.scheme, account.host, account.port, os.environ),
             max_connections=provider.max_connections,
             max_idle=provider.max_idle,
             idle_s=provider.idle_s,
@@ -137,6 +136,9 @@ class Assembly:
     def _tick(self, open_streams: int, connections: int) -> None:
         upstream = {name: (pool.open - pool.idle, pool.idle) for name, pool in self._providers.items()}
         self._recorder.tick(Gauges(open_streams, connections, upstream, self._sink.dropped))
+
+    def _poll(self) -> None:
+        self._store.revocations.poll()
 
     def _retire(self, successor: Gateway) -> None:
         """Close the pools that the new snapshot has no use for, as their exchanges end."""

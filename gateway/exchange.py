@@ -1,7 +1,8 @@
 """What is known about one request so far; each field has one writer, named beside it.
 
 An exchange is born in the listener when a head is complete, walks through `pipeline.py`, and folds into one flat
-Record at the end. Stages are handed the values they need, never the exchange.
+Record at the end. Stages are handed the values they need, never the exchange. Fields start as class attributes: a
+request that never comes so far pays nothing for them.
 """
 
 import time
@@ -10,15 +11,33 @@ from typing import Final, Protocol
 from gateway.dialects.base import Dialect, RequestFacts, Surface
 from gateway.errors import GatewayError
 from gateway.identity.identify import Principal
-from gateway.record import Attempt, Ending, Kind, Outcome, Personal, Record
+from gateway.providers.headers import Forwarded
+from gateway.record import Ending, Kind, Outcome, Personal, Record
 from gateway.relay.outgoing import Upload
 from gateway.relay.reply import Reply
 from gateway.relay.stream import Transfer
 from gateway.routing.match import Route
 from gateway.units import NS_PER_US
 
-_NO_PARAMS: Final[dict[str, str]] = {}
 _REFUSED: Final = Outcome(ending=Ending.REFUSED, status=0)
+_NOBODY: Final = Principal("")
+
+
+class Head(Protocol):
+    """A request head as the listener has judged it; it does not change, and may serve several exchanges."""
+
+    method: str
+    path: str
+    query: str
+    version_11: bool
+    surface: Surface | None
+    dialect: Dialect
+    params: dict[str, str]
+    forwarded: Forwarded
+    credential: bytes
+    provider_credential: bytes
+    tracestate: bytes
+    user_agent: str
 
 
 class Intake(Protocol):
@@ -26,124 +45,80 @@ class Intake(Protocol):
 
     body: bytes  # all of it, or what has arrived when it goes on as an upload
     length: int  # in total, -1 unknown until its end
-    encoding: bytes  # content-encoding still to be undone, b"" for none
+    encoding: bytes  # content-encoding the pipeline undoes, b"" for none
     facts: RequestFacts | None  # read on the way in (multipart), None when the body has yet to be read
-    upload: Upload | None
+
+    @property
+    def upload(self) -> Upload | None:
+        """The rest of the body, when it goes on as it arrives."""
 
 
 class Exchange:
     """One request and what became of it."""
 
-    __slots__ = (
-        "answer_head_ns",
-        "answered_status",
-        "client_ip",
-        "connection",
-        "credential",
-        "dialect",
-        "error",
-        "exchange_id",
-        "facts",
-        "headers",
-        "intake",
-        "keep_alive",
-        "method",
-        "model",
-        "outcome",
-        "params",
-        "path",
-        "principal",
-        "provider_credential",
-        "query",
-        "reply",
-        "route",
-        "span_id",
-        "started_ns",
-        "surface",
-        "trace_id",
-        "trace_lines",
-        "traceparent",
-        "tracestate",
-        "transfer",
-        "user_agent",
-        "version_11",
-    )
+    # the listener, when the head is complete
+    head: Head
+    exchange_id: str
+    client_ip: str
+    keep_alive: bool
+    traceparent: bytes = b""
+    started_ns: int  # anew when the request is complete or its upload begins
+    # the listener, when the body is ready
+    intake: Intake
+    reply: Reply
+    # the listener's responder
+    answered_status = 0
+    error: GatewayError | None = None
+    # pipeline
+    principal: Principal = _NOBODY
+    trace_id = ""
+    span_id = ""
+    trace_lines = b""
+    facts: RequestFacts | None = None
+    model = "unknown"  # the pattern in the config that matched, never the caller's word
+    route: Route | None = None
+    transfer: Transfer | None = None
+    outcome: Outcome = _REFUSED
 
-    def __init__(self, exchange_id: str, method: str, path: str, query: str) -> None:
-        # the listener, when the head is complete
+    def __init__(self, exchange_id: str, head: Head, client_ip: str, *, keep_alive: bool) -> None:
         self.exchange_id = exchange_id
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.client_ip = ""
-        self.user_agent = ""
-        self.credential: bytes = b""  # proves who the caller is to us
-        self.provider_credential: bytes = b""  # forwarded where an account says `credential: caller`
-        self.connection: bytes = b""
-        self.traceparent: bytes = b""
-        self.tracestate: bytes = b""
-        self.keep_alive = False
-        self.version_11 = True
-        self.surface: Surface | None = None
-        self.params: dict[str, str] = _NO_PARAMS
-        self.dialect: Dialect | None = None
-        self.reply: Reply | None = None
-        # the listener, when the request is complete or its upload begins
-        self.intake: Intake | None = None
+        self.head = head
+        self.client_ip = client_ip
+        self.keep_alive = keep_alive
         self.started_ns = time.monotonic_ns()
-        # the listener's responder
-        self.answered_status = 0
-        self.answer_head_ns = 0
-        # pipeline
-        self.principal: Principal | None = None
-        self.trace_id = ""
-        self.span_id = ""
-        self.trace_lines: bytes = b""
-        self.facts: RequestFacts | None = None
-        self.model = "unknown"  # the pattern in the config that matched, never the caller's word
-        self.route: Route | None = None
-        self.transfer: Transfer | None = None
-        self.error: GatewayError | None = None
-        self.outcome: Outcome = _REFUSED
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """The attempts of the finished exchange."""
-        return self.outcome.attempts
 
     def fold(self, now_us: int, ended_ns: int) -> Record:
         """The outcome record. `now_us` is wall-clock time, `ended_ns` the monotonic end."""
-        outcome, principal = self.outcome, self.principal
+        head, outcome, principal, facts, error = self.head, self.outcome, self.principal, self.facts, self.error
         duration_us = (ended_ns - self.started_ns) // NS_PER_US
-        error = outcome.error or (self.error.code if self.error is not None else "")
+        overhead_us = duration_us - outcome.upstream_us
+        attempts = outcome.attempts
+        surface, route = head.surface, self.route
         return Record(
             Kind.OUTCOME,
             self.exchange_id,
             now_us,
             trace_id=self.trace_id,
             span_id=self.span_id,
-            org=principal.org if principal is not None else "",
-            team=principal.team if principal is not None else "",
-            key_id=principal.key_id if principal is not None else "",
+            org=principal.org,
+            team=principal.team,
+            key_id=principal.key_id,
             personal=Personal(
-                user=principal.user if principal is not None else "",
-                end_user=self.facts.end_user if self.facts is not None else "",
-                client_ip=self.client_ip,
-                user_agent=self.user_agent,
+                principal.user, facts.end_user if facts is not None else "", self.client_ip, head.user_agent
             ),
-            surface=self.surface.name if self.surface is not None else "",
-            route=self.route.name if self.route is not None else "",
-            model=self.facts.model if self.facts is not None else "",
-            target=outcome.attempts[-1].target if outcome.attempts else "",
+            surface=surface.name if surface is not None else "",
+            route=route.name if route is not None else "",
+            model=facts.model if facts is not None else "",
+            target=attempts[-1].target if attempts else "",
             streamed=outcome.streamed,
             status=self.answered_status,
             ending=outcome.ending.value,
-            error=error,
-            attempts=outcome.attempts,
+            error=outcome.error or (error.code if error is not None else ""),
+            attempts=attempts,
             usage=outcome.usage,
+            changed=outcome.changed,
             duration_us=duration_us,
-            overhead_us=max(0, duration_us - outcome.upstream_us),
+            overhead_us=max(0, overhead_us),
             first_content_us=outcome.first_content_us,
             request_bytes=outcome.upstream_bytes,
             answer_bytes=outcome.downstream_bytes,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from gateway.config.schema import Config
-from gateway.dialects.base import BodyMode, Reply, RequestFacts
+from gateway.dialects.base import BodyMode, Reply, RequestFacts, Surface
 from gateway.errors import (
     BodyTooLarge,
     GatewayError,
@@ -31,7 +31,6 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, Intake
 from gateway.identity.identify import Identity, Principal
-from gateway.providers.headers import forwarded
 from gateway.record import Ending, Outcome, Record
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
@@ -43,6 +42,7 @@ from gateway.units import NS_PER_MS, NS_PER_US
 from gateway.wheel import Wheel
 
 _EVERY_MODEL: Final = "*"
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
 
 
@@ -85,6 +85,7 @@ class Gateway:
     wheel: Wheel
     record: Callable[[Record, str, str], None]  # record, route, model entry
     tick: Callable[[int, int], None]  # each second: open streams, connections
+    poll: Callable[[], None]  # five times a second: take in revoked keys
     retire: Callable[["Gateway"], None]  # another snapshot has replaced this one
     close: Callable[[], None]
     loaded_s: int
@@ -101,24 +102,28 @@ class Prepared(NamedTuple):
 
 def identify(ex: Exchange, gateway: Gateway) -> None:
     """Who is calling. Raises the identity errors (401, 403)."""
-    ex.principal = gateway.identity.authenticate(ex.credential, time.time_ns() // NS_PER_MS)
+    ex.principal = gateway.identity.authenticate(ex.head.credential, time.time_ns() // NS_PER_MS)
 
 
 async def run(ex: Exchange, gateway: Gateway) -> None:
     """Serve one identified request; every error it can have has been said to the caller when this returns."""
-    principal, reply = ex.principal, ex.reply
-    if principal is None or reply is None:
-        raise InternalError("the pipeline was entered without identity")
     try:
-        if ex.surface is not None and ex.surface.reply is Reply.LOCAL:
-            _answer_models(ex, gateway, principal)
+        surface = ex.head.surface
+        if surface is None:
+            raise InternalError("a request without a surface")
+        if surface.reply is Reply.LOCAL:
+            _answer_models(ex, gateway)
             return
-        out, targets, terms = await _prepare(ex, gateway, principal)
-        ex.transfer = Transfer(out, reply, terms, gateway.wheel)
-        ex.outcome = await ex.transfer.run(targets)
+        if surface.body is BodyMode.RAW:
+            prepared = _passthrough(ex, gateway, surface)
+        else:
+            small = not ex.intake.encoding and len(ex.intake.body) <= gateway.config.inline_bytes
+            facts = _read(ex, gateway, surface) if small else await _read_aside(ex, gateway, surface)
+            prepared = _prepare(ex, gateway, surface, facts)
+        ex.transfer = Transfer(prepared.out, ex.reply, prepared.terms, gateway.wheel)
+        ex.outcome = await ex.transfer.run(prepared.targets)
     except GatewayError as error:
-        attempts = ex.transfer.attempts if ex.transfer is not None else ()
-        reply.fail(error, attempts, 0)
+        ex.reply.fail(error, ex.transfer.attempts if ex.transfer is not None else (), 0)
 
 
 def finish(ex: Exchange, gateway: Gateway) -> None:
@@ -127,61 +132,64 @@ def finish(ex: Exchange, gateway: Gateway) -> None:
     gateway.record(ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns()), route, ex.model)
 
 
-async def _prepare(ex: Exchange, gateway: Gateway, principal: Principal) -> Prepared:
-    """Read the body, choose the route and the targets. Raises what the caller must be told."""
-    if ex.surface is not None and ex.surface.body is BodyMode.RAW:
-        return _passthrough(ex, gateway, principal)
-    facts, body = await _read(ex, gateway)
-    ex.facts = facts
-    if not principal.allows(facts.model):
-        raise ModelNotAllowed(f"this key may not use model {_shown(facts.model)}", param="model")
-    found = gateway.catalogue.find(facts.model)
-    if found is None:
-        raise ModelNotFound(f"no model {_shown(facts.model)} is configured at this gateway", param="model")
-    entry, star = found
-    ex.model = entry.pattern
-    ex.route = gateway.router.match(ex.path, facts.model, principal.labels)
-    targets = entry.order(ex.dialect.name if ex.dialect is not None else "", random.random)
-    if not targets:
-        speaks = ", ".join(sorted(entry.dialects))
-        raise InvalidRequest(f"model {_shown(facts.model)} is not served on {ex.path}: its API is {speaks}")
-    if facts.stored:
-        targets = _dedicated(targets, principal, facts)
-    _trace(ex, gateway)
-    return Prepared(_outgoing(ex, facts, body, star), targets, ex.route.terms(entry.pattern, entry.config))
-
-
-async def _read(ex: Exchange, gateway: Gateway) -> tuple[RequestFacts, bytes]:
-    """The facts of the body, and the body itself, decoded. Work on large bodies leaves the loop."""
-    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
-    if intake is None or surface is None or dialect is None:
-        raise InternalError("a request without a body")
-    body = intake.body
-    if intake.facts is not None:
-        return intake.facts, body
-    if not gateway.guard.enter(body):
+def _read(ex: Exchange, gateway: Gateway, surface: Surface) -> RequestFacts:
+    """The facts of the body. Raises InvalidRequest, or RefusedBody for one that two workers died over."""
+    intake = ex.intake
+    if intake.facts is not None:  # a form was read on its way in
+        return intake.facts
+    if not gateway.guard.enter(intake.body):
         raise RefusedBody("this request body cannot be processed: it has failed the gateway twice")
     try:
-        if not intake.encoding and len(body) <= gateway.config.inline_bytes:
-            return dialect.read_request(surface, body), body
+        return ex.head.dialect.read_request(surface, intake.body)
     finally:
         gateway.guard.leave()
-    loop = asyncio.get_running_loop()
+
+
+async def _read_aside(ex: Exchange, gateway: Gateway, surface: Surface) -> RequestFacts:
+    """As `_read`, for bodies that are large or encoded: their work leaves the loop."""
+    intake, loop = ex.intake, asyncio.get_running_loop()
+    if intake.facts is not None:
+        return intake.facts
     if intake.encoding:
-        body = await loop.run_in_executor(None, _decoded, intake, gateway.config.max_body_bytes)
-    return await loop.run_in_executor(None, dialect.read_request, surface, body), body
+        await loop.run_in_executor(None, _decode, intake, gateway.config.max_body_bytes)
+    return await loop.run_in_executor(None, ex.head.dialect.read_request, surface, intake.body)
 
 
-def _decoded(intake: Intake, limit: int) -> bytes:
+def _decode(intake: Intake, limit: int) -> None:
     try:
-        body = decode_request(intake.encoding, intake.body, limit)
+        intake.body = decode_request(intake.encoding, intake.body, limit)
     except DecodeError as error:
         raise UnsupportedEncoding(f"the request body cannot be decoded: {error}") from error
     except TooMuch as error:
         raise BodyTooLarge(f"the decoded request body is larger than this gateway's limit of {limit} bytes") from error
-    intake.length = len(body)
+    intake.length = len(intake.body)
     intake.encoding = b""
-    return body
+
+
+def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFacts) -> Prepared:
+    """Choose the route and the targets. Raises what the caller must be told."""
+    head, principal, model = ex.head, ex.principal, facts.model
+    ex.facts = facts
+    if not principal.allows(model):
+        raise ModelNotAllowed(f"this key may not use model {_shown(model)}", param="model")
+    found = gateway.catalogue.find(model)
+    if found is None:
+        raise ModelNotFound(f"no model {_shown(model)} is configured at this gateway", param="model")
+    entry, star = found
+    ex.model = entry.pattern
+    ex.route = route = gateway.router.match(head.path, model, principal.labels)
+    targets: Sequence[Target] = entry.order(head.dialect.name, random.random)
+    if not targets:
+        speaks = ", ".join(sorted(entry.dialects))
+        raise InvalidRequest(f"model {_shown(model)} is not served on {head.path}: its API is {speaks}")
+    if facts.stored:
+        targets = _dedicated(targets, principal, facts)
+    out = _outgoing(ex, gateway, surface, surface.upstream_path)
+    out.facts = facts
+    out.replayable = not facts.stores
+    out.streamed = facts.stream
+    out.star = star
+    return Prepared(out, targets, route.terms(entry.pattern, entry.config))
 
 
 def _dedicated(targets: Sequence[Target], principal: Principal, facts: RequestFacts) -> Sequence[Target]:
@@ -196,79 +204,53 @@ def _dedicated(targets: Sequence[Target], principal: Principal, facts: RequestFa
     return kept
 
 
-def _outgoing(ex: Exchange, facts: RequestFacts, body: bytes, star: str) -> Outgoing:
-    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
-    if intake is None or surface is None or dialect is None:
-        raise InternalError("a request without a body")
-    return Outgoing(
-        surface=surface,
-        dialect=dialect,
-        method=ex.method,
-        path=surface.upstream_path,
-        query=ex.query,
-        headers=forwarded(ex.headers, ex.connection),
-        body=body,
-        length=intake.length,
-        facts=facts,
-        upload=intake.upload,
-        credential=ex.provider_credential,
-        trace_lines=ex.trace_lines,
-        replayable=not facts.stores,
-        streamed=facts.stream,
-        star=star,
-    )
-
-
-def _passthrough(ex: Exchange, gateway: Gateway, principal: Principal) -> Prepared:
+def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     """A raw request to one provider: identity, route and record, and nothing read."""
-    target = gateway.passthrough.get(ex.params["provider"])
+    head, principal = ex.head, ex.principal
+    target = gateway.passthrough.get(head.params["provider"])
     if target is None:
-        raise NotFound(f"no provider {_shown(ex.params['provider'])} is configured at this gateway")
+        raise NotFound(f"no provider {_shown(head.params['provider'])} is configured at this gateway")
     if _EVERY_MODEL not in principal.models:
         raise ModelNotAllowed("this key is limited to certain models, which a passthrough request cannot show")
-    ex.route = gateway.router.match(ex.path, "", principal.labels)
-    intake, surface, dialect = ex.intake, ex.surface, ex.dialect
-    if intake is None or surface is None or dialect is None:
-        raise InternalError("a request without a body")
-    _trace(ex, gateway)
-    out = Outgoing(
-        surface=surface,
-        dialect=dialect,
-        method=ex.method,
-        path="/" + ex.params["rest"],
-        query=ex.query,
-        headers=forwarded(ex.headers, ex.connection),
-        body=intake.body,
-        length=intake.length,
-        upload=intake.upload,
-        credential=ex.provider_credential,
-        trace_lines=ex.trace_lines,
-        replayable=ex.method in ("GET", "HEAD"),
-        raw=True,
-    )
+    ex.route = gateway.router.match(head.path, "", principal.labels)
+    out = _outgoing(ex, gateway, surface, "/" + head.params["rest"])
+    out.replayable = head.method in _SAFE_METHODS
+    out.raw = True
     return Prepared(out, (target,), ex.route.terms("", None))
 
 
-def _trace(ex: Exchange, gateway: Gateway) -> None:
-    trace = continue_trace(ex.traceparent, gateway.random_bytes.take(RANDOM_BYTES), ex.tracestate)
-    ex.trace_id, ex.span_id, ex.trace_lines = trace.trace_id, trace.span_id, trace.header_lines
+def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Outgoing:
+    head, intake = ex.head, ex.intake
+    trace = continue_trace(ex.traceparent, gateway.random_bytes.take(RANDOM_BYTES), head.tracestate)
+    ex.trace_id, ex.span_id = trace.trace_id, trace.span_id
+    return Outgoing(
+        surface,
+        head.dialect,
+        head.method,
+        path,
+        head.query,
+        head.forwarded,
+        intake.body,
+        intake.length,
+        upload=intake.upload,
+        credential=head.provider_credential,
+        trace_lines=trace.header_lines,
+    )
 
 
-def _answer_models(ex: Exchange, gateway: Gateway, principal: Principal) -> None:
+def _answer_models(ex: Exchange, gateway: Gateway) -> None:
     """GET /v1/models: the names of the config that this key may use. Patterns are no names and are not listed."""
-    dialect, reply = ex.dialect, ex.reply
-    if dialect is None or reply is None:
-        raise InternalError("a request without a dialect")
-    ex.route = gateway.router.match(ex.path, "", principal.labels)
-    wanted = ex.params.get("model")
+    head, principal = ex.head, ex.principal
+    ex.route = gateway.router.match(head.path, "", principal.labels)
+    wanted = head.params.get("model")
     if wanted is None:
         names = tuple(name for name in gateway.catalogue.names if principal.allows(name))
-        body = dialect.models_body(names, gateway.loaded_s)
+        body = head.dialect.models_body(names, gateway.loaded_s)
     elif principal.allows(wanted) and gateway.catalogue.find(wanted) is not None:
-        body = dialect.model_body(wanted, gateway.loaded_s)
+        body = head.dialect.model_body(wanted, gateway.loaded_s)
     else:
         raise ModelNotFound(f"no model {_shown(wanted)} is available to this key", param="model")
-    reply.answer(200, body)
+    ex.reply.answer(200, body)
     ex.outcome = _ANSWERED
 
 

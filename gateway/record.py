@@ -84,6 +84,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     downstream_bytes: int = 0  # body bytes handed to the caller's socket
     first_content_us: int = -1  # from the request's last byte to the first content event; -1: none came
     upstream_us: int = 0  # time spent waiting for the provider
+    changed: tuple[str, ...] = ()  # what of the caller's request was changed for the last target
 
 
 class Personal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -1,8 +1,8 @@
-"""The commands, their words and their help. Modules are imported by the command that needs them, so `--help` is quick."""
+"""The commands, their words and their help; each imports what it needs, so that `--help` is quick."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway import __version__
@@ -57,33 +57,34 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="WORD",
         help="say which route wins: PATH MODEL [LABEL=VALUE …]",
     )
-    parser.set_defaults(run=_check)
+    parser.set_defaults(run=_command("run_check"))
 
 
 def _add_init(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("init", help="write a config to start from", description="Write a first config.")
     parser.add_argument("path", nargs="?", default=_DEFAULT_CONFIG, help=f"the file to write ({_DEFAULT_CONFIG})")
-    parser.set_defaults(run=_init)
+    parser.set_defaults(run=_command("run_init"))
 
 
 def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     keys = commands.add_parser("keys", help="make, hash and revoke callers' keys")
     actions = keys.add_subparsers(title="actions", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="print a new secret and its hash")
-    new.set_defaults(run=_keys_new)
+    new.set_defaults(run=_command("run_keys_new"))
     hashed = actions.add_parser("hash", help="print the hash of a secret, for `secret:` in the config")
     hashed.add_argument("secret", nargs="?", default="-", help="the secret; - or nothing reads it unseen")
-    hashed.set_defaults(run=_keys_hash)
+    hashed.set_defaults(run=_command("run_keys_hash"))
     revoke = actions.add_parser("revoke", help="refuse a key from now on, in every worker, in under a second")
     revoke.add_argument("id", help="the key's id")
+    revoke.add_argument("--force", action="store_true", help="even if no key with this id is known here")
     _config_options(revoke)
-    revoke.set_defaults(run=_keys_revoke)
+    revoke.set_defaults(run=_command("run_keys_revoke"))
 
 
 def _add_targets(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("targets", help="list providers and targets, and how they are")
     _config_options(parser)
-    parser.set_defaults(run=_targets)
+    parser.set_defaults(run=_command("run_targets"))
 
 
 def _add_dialects(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -104,40 +105,14 @@ def _serve(given: argparse.Namespace) -> int:
     return serve.run(given)
 
 
-def _check(given: argparse.Namespace) -> int:
-    from gateway.cli import check
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    def run(given: argparse.Namespace) -> int:
+        from gateway.cli import commands
 
-    return check.run(given)
+        code: int = getattr(commands, name)(given)
+        return code
 
-
-def _init(given: argparse.Namespace) -> int:
-    from gateway.cli import keys
-
-    return keys.init(given.path)
-
-
-def _keys_new(_given: argparse.Namespace) -> int:
-    from gateway.cli import keys
-
-    return keys.new()
-
-
-def _keys_hash(given: argparse.Namespace) -> int:
-    from gateway.cli import keys
-
-    return keys.hash_of(given.secret)
-
-
-def _keys_revoke(given: argparse.Namespace) -> int:
-    from gateway.cli import keys
-
-    return keys.revoke(given.id, given.config, given.set)
-
-
-def _targets(given: argparse.Namespace) -> int:
-    from gateway.cli import check
-
-    return check.targets(given)
+    return run
 
 
 def _dialects(_given: argparse.Namespace) -> int:

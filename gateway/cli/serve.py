@@ -1,6 +1,7 @@
 """`gateway serve`: the processes of one node, put together from the parts that know nothing of each other."""
 
 import argparse
+import asyncio
 import logging
 import sys
 from functools import partial
@@ -21,8 +22,8 @@ from gateway.process.settings import ServeSettings, StartError
 from gateway.process.sockets import port_of
 from gateway.process.supervisor import serve
 from gateway.process.worker import WorkerContext
-from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.directory import METRICS
+from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.transfer import import_counters
 
 _log: Final = logging.getLogger("gateway.serve")
@@ -84,6 +85,7 @@ def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
 
 def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
     sink = setup_logging(config.log.level, config.log.format, f"worker {context.slot}")
+    sink.attach(asyncio.get_running_loop())
     assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink)
     return DataPlane(assembly.load, context.state, context.generation)
 

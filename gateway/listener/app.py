@@ -8,28 +8,17 @@ Invariants: one exchange is counted and recorded once (`finished`); nothing here
 """
 
 from collections.abc import Callable
-from typing import Final
 
 from gateway import pipeline
-from gateway.dialects.base import BodyMode, Dialect
-from gateway.dialects.registry import find as dialect_named
-from gateway.dialects.surfaces import known_path, match
-from gateway.errors import InvalidRequest, MethodNotAllowed, MissingCredential, NotFound
 from gateway.exchange import Exchange
-from gateway.identity import credential
 from gateway.listener.address import Trust
-from gateway.listener.body import Body, Limits, Spool
+from gateway.listener.body import Limits, Spool
 from gateway.listener.connection import DownstreamConnection, full_answer
-from gateway.listener.head import Framing, body_mode, value_of
+from gateway.listener.head import Head
 from gateway.listener.respond import Responder
 from gateway.listener.settings import ListenerSettings
 from gateway.listener.watch import Watch
 from gateway.pipeline import Gateway
-
-_GATEWAY_KEY: Final = b"x-gateway-key"
-_HEALTH: Final = frozenset({"/healthz", "/readyz"})
-_ANTHROPIC_PATHS: Final = "/v1/messages"
-
 
 Unready = Callable[[], str]
 """Why this node should not be sent traffic; "" when it should."""
@@ -62,7 +51,7 @@ class Listener:
         self.proxy_protocol = settings.proxy_protocol
         self.trust = Trust(settings.trusted_proxies)
         self._spool.total = settings.spool_total_bytes
-        self._limits = Limits(settings.max_body_bytes, settings.spool_bytes, self._spool)
+        self.limits = Limits(settings.max_body_bytes, settings.spool_bytes, self._spool)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -88,50 +77,15 @@ class Listener:
         self._count += 1
         return f"{self._prefix}{self._count:010x}"
 
-    def judge(self, ex: Exchange, framing: Framing) -> BodyMode | None:
-        """Find the surface and the caller of a complete head; None for a health check.
-
-        Raises what the caller must be told before its body is read.
-        """
-        headers = ex.headers
-        found = match(ex.method, ex.path)
-        ex.dialect = self._dialect_of(ex, found.surface.dialect if found is not None else "")
-        if found is None:
-            if ex.path in _HEALTH and ex.method in ("GET", "HEAD"):
-                return None
-            if known_path(ex.path):
-                raise MethodNotAllowed(f"{ex.path} does not take {ex.method}")
-            raise NotFound(f"there is no API at {ex.path[:200]}")
-        ex.surface, ex.params = found
-        ex.connection = framing.connection
-        self._note_headers(ex, headers)
+    def identify(self, ex: Exchange, head: Head) -> None:
+        """Who is calling, before the body is read. Raises the identity errors."""
+        if head.forwarded_for:
+            ex.client_ip = self.trust.client_ip(ex.client_ip, head.forwarded_for)
         pipeline.identify(ex, self.gateway)
-        mode = body_mode(ex.surface, framing)
-        if mode is BodyMode.NONE and framing.length:
-            raise InvalidRequest(f"{ex.path} takes no body")
-        return mode
-
-    def body(self, mode: BodyMode, framing: Framing, connection: DownstreamConnection) -> Body:
-        """The intake of a request's body. Raises BodyTooLarge when its announced length is."""
-        return Body(
-            mode=mode,
-            length=framing.length,
-            encoding=b"" if mode is BodyMode.RAW else framing.encoding,
-            content_type=framing.content_type,
-            limits=self._limits,
-            ready=connection.start,
-            pause=connection.pause_reading,
-            resume=connection.resume_reading,
-        )
-
-    def responder(self, ex: Exchange, connection: DownstreamConnection) -> Responder:
-        """The answering side of an exchange, in the caller's dialect."""
-        dialect = ex.dialect if ex.dialect is not None else self._dialect_of(ex, "")
-        return Responder(ex, connection, dialect, self._on_stream)
 
     def answer_health(self, ex: Exchange, responder: Responder, *, body_follows: bool) -> None:
         """/healthz: this worker serves. /readyz: and the node may be sent traffic."""
-        reason = self._unready() if ex.path == "/readyz" else ""
+        reason = self._unready() if ex.head.path == "/readyz" else ""
         if body_follows:
             responder.closing = True
         body = b'{"status":"ok"}' if not reason else b'{"status":"unavailable","reason":"%b"}' % reason.encode()
@@ -141,34 +95,6 @@ class Listener:
         """The exchange is over: record it."""
         pipeline.finish(ex, self.gateway)
 
-    def _note_headers(self, ex: Exchange, headers: list[tuple[bytes, bytes]]) -> None:
-        own_key = forwarded_for = b""
-        for name, value in headers:
-            if name == b"user-agent":
-                ex.user_agent = value[:256].decode("latin-1")
-            elif name == b"traceparent":
-                ex.traceparent = ex.traceparent + b"," + value if ex.traceparent else value
-            elif name == b"tracestate":
-                ex.tracestate = ex.tracestate + b"," + value if ex.tracestate else value
-            elif name == b"x-forwarded-for":
-                forwarded_for = forwarded_for + b"," + value if forwarded_for else value
-            elif name == _GATEWAY_KEY:
-                own_key = value
-        if forwarded_for:
-            ex.client_ip = self.trust.client_ip(ex.client_ip, forwarded_for)
-        found = credential.find(headers)
-        ex.credential = own_key or found or b""
-        ex.provider_credential = found or b""
-        if not ex.credential:
-            raise MissingCredential("no API key: send it as `Authorization: Bearer …` or `x-api-key`")
-
-    def _dialect_of(self, ex: Exchange, surface_dialect: str) -> Dialect:
-        """The dialect to speak: the surface's, or what the request looks like where it names no surface."""
-        if surface_dialect not in ("", "openai") or ex.path.startswith(_ANTHROPIC_PATHS):
-            return dialect_named(surface_dialect or "anthropic")
-        if ex.method == "GET" and value_of(ex.headers, b"anthropic-version"):
-            return dialect_named("anthropic")
-        return dialect_named("openai")
-
-    def _on_stream(self, change: int) -> None:
+    def on_stream(self, change: int) -> None:
+        """Count event streams in and out."""
         self.open_streams += change

@@ -8,12 +8,12 @@ Invariants: the limit acts while bytes arrive, not at the end; a body that has b
 be sent once only; what was taken from the worker's spool is given back exactly once.
 """
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.dialects.base import BodyMode, RequestFacts
 from gateway.dialects.multipart import FormReader
 from gateway.errors import BodyTooLarge, InvalidRequest, Overloaded
+from gateway.listener.head import Head
 from gateway.relay.outgoing import UploadSink
 from gateway.units import KIB
 
@@ -48,58 +48,45 @@ class Limits:
         self.spool = spool
 
 
+class Owner(Protocol):
+    """The connection a body arrives on."""
+
+    def start(self) -> None:
+        """The body is ready for the pipeline."""
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the caller."""
+
+    def resume_reading(self) -> None:
+        """Take bytes from the caller again."""
+
+
 class Body:
-    """One request's body. `ready` is called once: when the pipeline can start."""
+    """One request's body. `owner.start` is called once: when the pipeline can begin.
 
-    __slots__ = (
-        "_chunks",
-        "_form",
-        "_limits",
-        "_mode",
-        "_pause",
-        "_ready",
-        "_resume",
-        "_sink",
-        "_spooled",
-        "_started",
-        "body",
-        "complete",
-        "encoding",
-        "facts",
-        "length",
-        "received",
-        "upload",
-    )
+    `length` is -1 for a chunked body until it is complete.
+    """
 
-    def __init__(
-        self,
-        *,
-        mode: BodyMode,
-        length: int,
-        encoding: bytes,
-        content_type: bytes,
-        limits: Limits,
-        ready: Callable[[], None],
-        pause: Callable[[], None],
-        resume: Callable[[], None],
-    ) -> None:
-        self.body: bytes = b""
+    body = b""
+    facts: RequestFacts | None = None
+    upload: "Body | None" = None
+    received = 0
+    complete = False
+    _started = False
+    _spooled = 0
+    _sink: UploadSink | None = None
+    _form: FormReader | None = None
+
+    def __init__(self, head: Head, length: int, limits: Limits, owner: Owner) -> None:
+        mode = head.mode
         self.length = length
-        self.encoding = encoding
-        self.facts: RequestFacts | None = None
-        self.upload: Body | None = None
-        self.received = 0
-        self.complete = False
+        self.encoding = head.encoding if mode is not BodyMode.RAW else b""
         self._mode = mode
         self._limits = limits
-        self._ready = ready
-        self._pause = pause
-        self._resume = resume
+        self._owner = owner
         self._chunks: list[bytes] = []
-        self._started = False
-        self._spooled = 0
-        self._sink: UploadSink | None = None
-        self._form = FormReader(content_type) if mode is BodyMode.MULTIPART and not encoding else None
+        if mode is BodyMode.MULTIPART:
+            self._form = FormReader(head.content_type)
         if mode is not BodyMode.RAW and length > limits.max_body_bytes:
             raise _too_large(limits)
 
@@ -113,30 +100,32 @@ class Body:
     def feed(self, data: bytes) -> None:
         """More bytes. Raises BodyTooLarge, InvalidRequest or Overloaded when they cannot be taken."""
         self.received += len(data)
-        if self._mode is not BodyMode.RAW and self.received > self._limits.max_body_bytes:
+        if self.received > self._limits.max_body_bytes and self._mode is not BodyMode.RAW:
             raise _too_large(self._limits)
+        if self._form is not None:
+            self._form.feed(data)
         if self._sink is not None:
             self._sink.upload_data(data)
             return
         self._chunks.append(data)
-        if self._mode is BodyMode.MULTIPART and not self._started:
-            self._spool(data)
+        if self._form is not None and not self._started:
+            self._spool(len(data), self._form)
 
     def finish(self) -> None:
-        """The body is complete."""
+        """The body is complete. Raises InvalidRequest for a form that is not."""
         self.complete = True
+        if self._form is not None:
+            self.facts = self._form.finish()
         if self._started:
             if self._sink is not None:
                 self._sink.upload_end()
             return
-        if self._form is not None:
-            self._form.finish()
-            self.facts = self._form.facts
-        self.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        chunks = self._chunks
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self.length = len(self.body)
         self._started = True
-        self._ready()
+        self._owner.start()
 
     def release(self) -> None:
         """The exchange is over: give back what was spooled."""
@@ -156,28 +145,25 @@ class Body:
         if self.complete:
             sink.upload_end()
         else:
-            self._resume()
+            self._owner.resume_reading()
 
     def pause(self) -> None:
         """The provider is slower than the caller."""
         if not self.complete:
-            self._pause()
+            self._owner.pause_reading()
 
     def resume(self) -> None:
         """The provider takes bytes again."""
         if not self.complete:
-            self._resume()
+            self._owner.resume_reading()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _spool(self, data: bytes) -> None:
-        form = self._form
-        if form is not None:
-            form.feed(data)
-        room = self.received <= self._limits.spool_bytes and self._limits.spool.take(len(data))
-        if room:
-            self._spooled += len(data)
-        elif form is not None and form.facts is not None:
+    def _spool(self, size: int, form: FormReader) -> None:
+        if self.received <= self._limits.spool_bytes and self._limits.spool.take(size):
+            self._spooled += size
+        elif form.facts is not None:
+            form.release()
             self.facts = form.facts
             self._start_upload()
         elif self.received > self._limits.spool_bytes:
@@ -195,8 +181,8 @@ class Body:
         self.body = b"".join(self._chunks)
         self._chunks = []
         self.upload = self
-        self._pause()  # until the provider's connection is there to take more
-        self._ready()
+        self._owner.pause_reading()  # until the provider's connection is there to take more
+        self._owner.start()
 
 
 def _too_large(limits: Limits) -> BodyTooLarge:

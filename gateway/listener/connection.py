@@ -21,11 +21,20 @@ from typing import TYPE_CHECKING, Final
 import httptools
 
 from gateway import pipeline
-from gateway.errors import GatewayError, HeadersTooLarge, InternalError, MalformedHTTP, Overloaded, RequestTimeout
+from gateway.dialects.base import BodyMode
+from gateway.errors import (
+    GatewayError,
+    HeadersTooLarge,
+    InternalError,
+    InvalidRequest,
+    MalformedHTTP,
+    Overloaded,
+    RequestTimeout,
+)
 from gateway.exchange import Exchange
 from gateway.listener.address import read_proxy_header
 from gateway.listener.body import Body
-from gateway.listener.head import Framing, lower, read_framing, read_target
+from gateway.listener.head import Head, Headers, read_head
 from gateway.listener.respond import CONTINUE, Responder
 from gateway.units import KIB, NS_PER_S
 
@@ -35,17 +44,20 @@ if TYPE_CHECKING:
 MAX_ASIDE_BYTES: Final = 64 * KIB
 _LINGER_NS: Final = 2 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
+_LENGTH_SIZE: Final = len(b"content-length")
+_TRACE_SIZE: Final = len(b"traceparent")
 _log: Final = logging.getLogger("gateway.listener")
 
 
 class _Queued:
     """A request that arrived behind another one in the same read."""
 
-    __slots__ = ("chunks", "complete", "error", "ex", "framing")
+    __slots__ = ("chunks", "complete", "error", "ex", "head", "length")
 
-    def __init__(self, ex: Exchange, framing: Framing | None, error: GatewayError | None) -> None:
+    def __init__(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
         self.ex = ex
-        self.framing = framing
+        self.head = head
+        self.length = length
         self.error = error
         self.chunks: list[bytes] = []
         self.complete = False
@@ -61,9 +73,12 @@ class DownstreamConnection(asyncio.Protocol):
         "_body_done",
         "_broken",
         "_ex",
+        "_head",
         "_head_bytes",
+        "_head_key",
         "_headers",
         "_in_head",
+        "_length",
         "_lingered",
         "_lingering",
         "_listener",
@@ -75,6 +90,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_responder",
         "_since_ns",
         "_task",
+        "_traceparent",
         "_transport",
         "_url",
         "_watched_fd",
@@ -93,9 +109,13 @@ class DownstreamConnection(asyncio.Protocol):
         self._responder: Responder | None = None
         self._queue: deque[_Queued] = deque()
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: Headers = []
+        self._length = 0
+        self._traceparent = b""
         self._head_bytes = 0
         self._in_head = False
+        self._head: Head | None = None  # the last good one, and what it was read from
+        self._head_key: tuple[bytes, bytes, str, Headers] | None = None
         self._aside: list[bytes] = []
         self._aside_bytes = 0
         self._broken = False
@@ -188,16 +208,17 @@ class DownstreamConnection(asyncio.Protocol):
             self._refuse_new(RequestTimeout("the request head did not arrive in time"))
         else:
             self._close()
-        return 0 if self._transport is None or not self._lingering else now_ns + _LINGER_NS
+        return 0  # lingering, if it has begun, has armed a deadline of its own
 
     # --- llhttp's side ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        self._url = b""
+        self._url = self._traceparent = b""
         self._headers = []
-        self._head_bytes = 0
+        self._length = self._head_bytes = 0
         self._in_head = True
+        self._since_ns = time.monotonic_ns()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target."""
@@ -205,18 +226,32 @@ class DownstreamConnection(asyncio.Protocol):
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._head_bytes += len(name) + len(value)
-        self._headers.append((lower(name), value))
+        """One header. Length and trace differ from request to request: they stay apart from the rest."""
+        size = len(name)
+        self._head_bytes += size + len(value)
+        if size == _LENGTH_SIZE and name.lower() == b"content-length":
+            self._length = int(value)  # llhttp has read it as one number already, and refuses a second one
+        elif size == _TRACE_SIZE and name.lower() == b"traceparent":
+            self._traceparent = self._traceparent + b"," + value if self._traceparent else value
+        else:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: judge it, now or when it is this request's turn."""
         self._in_head = False
-        ex, framing, error = self._read_head()
+        head, error = self._judge_head()
+        ex = Exchange(
+            self._listener.next_id(),
+            head,
+            self._peer_ip,
+            keep_alive=self._parser.should_keep_alive() and not self._broken,
+        )
+        ex.traceparent = self._traceparent
+        length = -1 if head.chunked else self._length
         if self._ex is not None or self._queue:
-            self._queue.append(_Queued(ex, framing, error))
+            self._queue.append(_Queued(ex, head, length, error))
         else:
-            self._open(ex, framing, error)
+            self._open(ex, head, length, error)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without transfer coding."""
@@ -244,6 +279,7 @@ class DownstreamConnection(asyncio.Protocol):
         """The answer is out: the next request, or the end of the connection."""
         self._ex = None
         self._responder = None
+        self._task = None
         self._since_ns = time.monotonic_ns()
         whole = self._body_done
         self._release_body()
@@ -272,51 +308,46 @@ class DownstreamConnection(asyncio.Protocol):
                 return
             self._listener.wheel.arm(self, self._since_ns + self._listener.header_timeout_ns)
 
-    def _read_head(self) -> tuple[Exchange, Framing | None, GatewayError | None]:
-        parser, listener = self._parser, self._listener
-        headers = self._headers
-        version_11 = parser.get_http_version() == "1.1"
-        ex = Exchange(listener.next_id(), parser.get_method().decode("ascii"), "", "")
-        ex.headers = headers
-        ex.version_11 = version_11
-        ex.keep_alive = parser.should_keep_alive() and not self._broken
-        ex.client_ip = self._peer_ip
+    def _judge_head(self) -> tuple[Head, GatewayError | None]:
+        """The head that has just been parsed: the connection's last one when nothing has changed."""
+        parser = self._parser
+        key = (parser.get_method(), self._url, parser.get_http_version(), self._headers)
+        if key == self._head_key and self._head is not None:
+            return self._head, None
+        head = Head(key[0].decode("ascii"), version_11=key[2] == "1.1")
         try:
-            ex.path, ex.query = read_target(self._url)
-            if self._head_bytes > listener.max_header_bytes:
-                return ex, None, self._head_too_large()
-            return ex, read_framing(headers, version_11=version_11), None
+            if self._head_bytes > self._listener.max_header_bytes:
+                raise self._head_too_large()
+            read_head(head, self._url, self._headers)
         except GatewayError as error:
-            return ex, None, error
+            return head, error
+        self._head, self._head_key = head, key
+        return head, None
 
-    def _open(self, ex: Exchange, framing: Framing | None, error: GatewayError | None) -> None:
+    def _open(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
         """This request's turn: identify the caller, or refuse before its body is read."""
         self._ex = ex
         self._body_done = False
-        self._since_ns = time.monotonic_ns()
         listener = self._listener
         if listener.draining:
             ex.keep_alive = False
+        self._responder = responder = Responder(ex, self, head.dialect, listener.on_stream)
         try:
-            if error is not None or framing is None:
-                raise error or InternalError("a head without framing")
-            mode = listener.judge(ex, framing)
+            if error is not None:
+                raise error
+            if head.surface is None:
+                listener.answer_health(ex, responder, body_follows=length != 0)
+                return
+            listener.identify(ex, head)
+            if head.mode is BodyMode.NONE and length:
+                raise InvalidRequest(f"{head.path} takes no body")
+            self._body = body = Body(head, length, listener.limits, self)
         except GatewayError as refused:
-            self._responder = listener.responder(ex, self)
-            self._refuse_open(refused, body_follows=framing is None or framing.length != 0)
+            self._refuse_open(refused, body_follows=length != 0)
             return
-        self._responder = listener.responder(ex, self)
-        if mode is None:
-            listener.answer_health(ex, self._responder, body_follows=framing.length != 0)
-            return
-        try:
-            self._body = listener.body(mode, framing, self)
-        except GatewayError as refused:
-            self._refuse_open(refused, body_follows=True)
-            return
-        if framing.expects_continue and framing.length:
+        if head.expects_continue and length:
             self.write(CONTINUE)
-        self._body.begin()
+        body.begin()
 
     def _feed_body(self, data: bytes) -> None:
         self._since_ns = time.monotonic_ns()
@@ -349,30 +380,32 @@ class DownstreamConnection(asyncio.Protocol):
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
         try:
             await pipeline.run(ex, self._listener.gateway)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect ends its own exchange, said and logged, never the worker
             _log.exception("request %s crashed", ex.exchange_id)
             responder.fail(InternalError("the gateway failed to serve this request"), (), 0)
         finally:
-            if self._responder is responder or self._ex is ex:
-                self._task = None
             self._listener.finished(ex)
 
     def _next(self) -> None:
         """Take up what arrived while the last exchange was open."""
-        if self._ex is not None or self._broken or self._lingering:
+        if self._open_now() or self._broken or self._lingering:
             return
         if self._queue:
             queued = self._queue.popleft()
-            self._open(queued.ex, queued.framing, queued.error)
+            self._open(queued.ex, queued.head, queued.length, queued.error)
             for data in queued.chunks:
                 self._feed_body(data)
             if queued.complete:
                 self._finish_body()
-        if self._ex is None and self._queue:
+        waiting = self._open_now() and self._body_done
+        if self._queue and not self._open_now():
             asyncio.get_running_loop().call_soon(self._next)
-        elif not self._queue and self._aside and (self._ex is None or not self._body_done):
+        elif self._aside and not self._queue and not waiting:
             data, self._aside, self._aside_bytes = b"".join(self._aside), [], 0
             self._parse(data)
+
+    def _open_now(self) -> bool:
+        return self._ex is not None
 
     def _set_aside(self, data: bytes) -> None:
         self._aside.append(data)
@@ -410,11 +443,11 @@ class DownstreamConnection(asyncio.Protocol):
         """Refuse a request whose head never became complete."""
         self._in_head = False
         self._broken = True
-        ex = Exchange(self._listener.next_id(), "", "", "")
-        ex.client_ip = self._peer_ip
+        head = Head("", version_11=True)
+        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=False)
         self._ex = ex
         self._body_done = False
-        self._responder = self._listener.responder(ex, self)
+        self._responder = Responder(ex, self, head.dialect, self._listener.on_stream)
         self._refuse_open(error)
 
     def _refuse_open(self, error: GatewayError, *, body_follows: bool = True) -> None:

@@ -126,9 +126,9 @@ class Responder:
         self.started = True
         self._ex.answered_status = head.status
         framing = b"" if head.status in _BODYLESS else b"content-length: %d\r\n" % max(head.length, 0)
-        if head.length < 0 and self._ex.method == "HEAD":
+        if head.length < 0 and self._ex.head.method == "HEAD":
             framing = b""
-        sent = b"" if head.status in _BODYLESS or self._ex.method == "HEAD" else body
+        sent = b"" if head.status in _BODYLESS or self._ex.head.method == "HEAD" else body
         self._wire.write(self._head(head, framing) + sent)
         self._finish()
 
@@ -154,7 +154,7 @@ class Responder:
     def _framing(self, length: int) -> bytes:
         if length >= 0:
             return b"content-length: %d\r\n" % length
-        if self._ex.version_11:
+        if self._ex.head.version_11:
             self._chunked = True
             return b"transfer-encoding: chunked\r\n"
         self.closing = True  # HTTP/1.0 knows no chunks: the end of the connection is the end of the body
@@ -164,33 +164,23 @@ class Responder:
         ex = self._ex
         now_ns = time.monotonic_ns()
         ex.answered_status = head.status
-        ex.answer_head_ns = now_ns
-        own_ns = max(0, now_ns - ex.started_ns - head.upstream_ns)
-        lines = [status_line(head.status)]
-        for pair in head.headers:
-            lines.append(b"%b: %b\r\n" % pair)  # noqa: PERF401 - a comprehension here costs a call more
-        lines.append(framing)
-        lines.append(_date.get(now_ns))
-        lines.append(
-            (
-                f"x-request-id: {ex.exchange_id}\r\n"
-                f"server-timing: gw;dur={own_ns / NS_PER_MS:.3f}, upstream;dur={head.upstream_ns / NS_PER_MS:.3f}\r\n"
-            ).encode()
+        own_ms = (now_ns - ex.started_ns - head.upstream_ns) / NS_PER_MS
+        return b"%b%b%b%bx-request-id: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f\r\n%b%b\r\n" % (
+            status_line(head.status),
+            b"".join([b"%b: %b\r\n" % pair for pair in head.headers]),
+            framing,
+            _date.get(now_ns),
+            ex.exchange_id.encode(),
+            own_ms if own_ms > 0 else 0.0,
+            head.upstream_ns / NS_PER_MS,
+            _story(ex.route.name if ex.route is not None else "", head),
+            self._connection_line(),
         )
-        if ex.route is not None:
-            lines.append(f"x-gateway-route: {ex.route.name}\r\n".encode())
-        if head.attempts:
-            story = f"{len(head.attempts)}; {listed([_told(attempt) for attempt in head.attempts])}"
-            target = f"x-gateway-target: {head.target}\r\n" if head.target else ""
-            lines.append(f"{target}x-gateway-attempts: {story}\r\n".encode("latin-1", "replace"))
-        if head.changed:
-            lines.append(f"x-gateway-changed: {listed(head.changed)}\r\n".encode("latin-1", "replace"))
+
+    def _connection_line(self) -> bytes:
         if self.closing:
-            lines.append(b"connection: close\r\n")
-        elif not ex.version_11:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            return b"connection: close\r\n"
+        return b"" if self._ex.head.version_11 else b"connection: keep-alive\r\n"
 
     def _error_head(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> AnswerHead:
         headers = [_TYPE_JSON]
@@ -200,7 +190,7 @@ class Responder:
         return AnswerHead(error.status, headers, length, "", attempts, (), upstream_ns)
 
     def _error_event(self, error: GatewayError) -> bytes:
-        surface = self._ex.surface
+        surface = self._ex.head.surface
         return self._dialect.error_event(surface, error, self._ex.exchange_id) if surface is not None else b""
 
     def _error_body(self, error: GatewayError) -> bytes:
@@ -232,6 +222,20 @@ def listed(names: Sequence[str]) -> str:
             return ", ".join([*shown, f"+{len(names) - index} more"])
         shown.append(name)
     return ", ".join(shown)
+
+
+def _story(route: str, head: AnswerHead) -> bytes:
+    """The header lines that tell how the answer came about."""
+    lines = f"x-gateway-route: {route}\r\n" if route else ""
+    if head.target:
+        lines += f"x-gateway-target: {head.target}\r\n"
+    attempts = head.attempts
+    if attempts:
+        told = _told(attempts[0]) if len(attempts) == 1 else listed([_told(attempt) for attempt in attempts])
+        lines += f"x-gateway-attempts: {len(attempts)}; {told}\r\n"
+    if head.changed:
+        lines += f"x-gateway-changed: {listed(head.changed)}\r\n"
+    return lines.encode("latin-1", "replace")
 
 
 def _told(attempt: Attempt) -> str:

@@ -17,6 +17,7 @@ from gateway.nodestate import NodeState
 from gateway.pipeline import Gateway
 
 _TICK_S: Final = 1.0
+_POLL_S: Final = 0.2
 _DRAIN_POLL_S: Final = 0.02
 
 Load = Callable[[int], Gateway]
@@ -31,7 +32,7 @@ class DataPlane:
         self._generation = generation
         self._tls: ServerTls | None = None
         self._listener: Listener
-        self._ticker: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     @property
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -47,6 +48,7 @@ class DataPlane:
         self._listener = Listener(ListenerSettings.of(config), gateway, self._unready, secrets.token_hex(6))
         gateway.wheel.start()
         self._tick()
+        self._poll()
 
     def connection(self) -> asyncio.BaseProtocol:
         """The protocol of a newly accepted connection."""
@@ -78,8 +80,8 @@ class DataPlane:
 
     async def stop(self) -> None:
         """Close what is left."""
-        if self._ticker is not None:
-            self._ticker.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
         for connection in tuple(self._listener.connections):
             connection.abort()
         await asyncio.sleep(0)  # one turn, in which aborted exchanges are recorded
@@ -92,5 +94,9 @@ class DataPlane:
         return "draining" if self._listener.draining or self._node.draining else ""
 
     def _tick(self) -> None:
-        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        self._timers["tick"] = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
         self._listener.gateway.tick(self._listener.open_streams, len(self._listener.connections))
+
+    def _poll(self) -> None:
+        self._timers["poll"] = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
+        self._listener.gateway.poll()

@@ -31,7 +31,9 @@ class AnswerHead(NamedTuple):
 class Reply(Protocol):
     """The caller's side of one exchange."""
 
-    paused: bool  # the caller does not read; the relay's `pause` has been called
+    @property
+    def paused(self) -> bool:
+        """The caller does not read; the relay's `pause` has been called."""
 
     def start(self, head: AnswerHead) -> None:
         """Send the head; a body follows."""

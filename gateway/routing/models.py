@@ -90,7 +90,9 @@ class Catalogue(Generic[T]):
 
 
 def catalogue(config: Config, candidates: Callable[[Model, str], Sequence[Candidate[T]]]) -> Catalogue[T]:
-    """Compile a config's models. `candidates(model, star)` makes the targets of one entry; a `star` other than ""
+    """Compile a config's models.
+
+    `candidates(model, star)` makes the targets of one entry; a `star` other than ""
     is already known (a fallback that names a model a pattern matches).
 
     Fallbacks are followed one level deep, as written: a fallback's own fallbacks are its own callers' business.
