@@ -26,6 +26,7 @@ import msgspec
 from gateway.errors import InvalidRequest
 
 MAX_DEPTH: Final = 128
+MAX_MEMBERS: Final = 1000  # of the top level; the longest published request has about 40
 MAX_DIGITS: Final = 15  # of a decision number: stays exact in a double
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -106,6 +107,8 @@ def read_object(body: bytes) -> Document:
     except ValueError as error:
         source = _without_surrogates(body, error)
         members = _members.decode(source)
+    if len(members) > MAX_MEMBERS:
+        _refuse_members()
     size = 1 + sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members)
     if size == len(body) and members:
         return Document(members, patched=source is not body)
@@ -163,9 +166,11 @@ def too_deep(value: bytes, limit: int) -> bool:
     for peeled in range(_PEELS + 1):
         if len(brackets) <= 2 * (limit - peeled):
             return False
+        if not brackets:
+            return True
         brackets = brackets.replace(b"{}", b"")  # every pass takes exactly the innermost level
     steps = memoryview(brackets.translate(_AS_STEPS)).cast("b")
-    return max(accumulate(steps)) > limit - _PEELS - 1
+    return max(accumulate(steps), default=0) > limit - _PEELS - 1
 
 
 def text(values: Values, name: str) -> str:
@@ -221,7 +226,7 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> D
     start = opening.end() if opening else 0
     walked: dict[str, tuple[int, int]] = {}
     odd: set[str] = set()
-    at = start
+    at, count = start, 0
     while match := _KEY.match(source, at):
         spelled = match.group(1)
         name = _string.decode(spelled)
@@ -230,6 +235,9 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> D
         value_at = match.end()
         at = _end_of_value(text, value_at)
         walked[name] = (value_at, at)
+        count += 1
+        if count > MAX_MEMBERS:
+            _refuse_members()
         after = _AFTER.match(source, at)
         at = after.end() if after else len(source)
     return Document(members, start, frozenset(odd), 0, walked, patched)
@@ -246,6 +254,10 @@ def _refuse_case(name: str) -> NoReturn:
     raise InvalidRequest(
         f"`{name}` differs from `{name.casefold()}` only in case: spell it `{name.casefold()}`", param=name
     )
+
+
+def _refuse_members() -> NoReturn:
+    raise InvalidRequest(f"the request body has more than {MAX_MEMBERS} members") from None
 
 
 def _refuse_depth() -> NoReturn:

@@ -139,6 +139,8 @@ class FormReader:
         return True
 
     def _headers(self) -> bool:
+        if self._data.startswith(b"\r\n"):
+            _refuse("a part has no header")
         end = self._data.find(b"\r\n\r\n", max(self._searched - 3, 0))
         if end < 0:
             self._searched = len(self._data)

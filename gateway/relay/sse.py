@@ -44,7 +44,9 @@ class EventSplitter:
 
     def _split(self, chunk: bytes) -> list[bytes]:
         events: list[bytes] = []
-        if self._half and chunk:
+        if not chunk:
+            return events
+        if self._half:
             self._half = False
             if chunk.startswith(b"\n"):
                 events.append(b"\n")

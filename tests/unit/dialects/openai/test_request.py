@@ -1,0 +1,46 @@
+"""Which surface decides on what; single bodies are in corpus/json."""
+
+import pytest
+
+from gateway.dialects.base import BodyMode, Surface
+from gateway.dialects.openai.request import read
+from gateway.dialects.surfaces import SURFACES
+from gateway.errors import InvalidRequest
+
+SURFACE = {surface.name: surface for surface in SURFACES}
+JSON = [s for s in SURFACES if s.dialect == "openai" and (s.body is BodyMode.BUFFERED or s.json_or_multipart)]
+CHAT = SURFACE["chat.completions"]
+
+
+@pytest.mark.parametrize("surface", JSON, ids=lambda surface: surface.name)
+def test_every_json_surface_reads_the_model_and_refuses_a_second(surface: Surface) -> None:
+    facts = read(surface, b'{"model":"m","user":"u"}')
+    assert (facts.model, facts.end_user, facts.names) == ("m", "u", frozenset({"model", "user"}))
+    with pytest.raises(InvalidRequest, match="stands twice"):
+        read(surface, b'{"model":"m","model":"m"}')
+
+
+@pytest.mark.parametrize("surface", JSON, ids=lambda surface: surface.name)
+def test_references_are_found_where_they_can_stand_and_depth_everywhere(surface: Surface) -> None:
+    with pytest.raises(InvalidRequest, match="deeper"):
+        read(surface, b'{"model":"m","x":' + b"[" * 400 + b"]" * 400 + b"}")
+    with pytest.raises(InvalidRequest, match="deeper"):
+        read(surface, b'{"model":"m","input":' + b"[" * 400 + b"]" * 400 + b"}")
+
+
+def test_a_plain_body_of_many_messages_is_not_taken_for_deep() -> None:
+    message = b'{"role":"user","content":[{"type":"text","text":"[[[{{{"}]}'
+    assert read(CHAT, b'{"model":"m","messages":[' + b",".join([message] * 500) + b"]}").stored == ()
+
+
+def test_members_go_behind_the_brace() -> None:
+    assert read(CHAT, b'{"model":"m"}').members_at == 1
+    assert read(CHAT, b'\n { "model":"m"}').members_at == 3
+
+
+def test_stream_options_are_spanned_also_when_null() -> None:
+    body = b'{"model":"m","stream_options":null}'
+    span = read(CHAT, body).stream_options
+    assert span is not None
+    assert body[slice(*span)] == b"null"
+    assert read(CHAT, b'{"model":"m"}').stream_options is None

@@ -1,0 +1,156 @@
+"""The corpus (conformance/test_json.py) says what is read and refused; here are places, depth and cost."""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from gateway.dialects import jsonguard
+from gateway.dialects.jsonguard import ANY, BOOL, STRING, check, check_depth, read_object, replace_surrogates, too_deep
+from gateway.errors import InvalidRequest
+
+MIB = 1 << 20
+GENEROUS = 12  # times a plain json.loads of the same bytes
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","x":[1,2],"z":{"model":"b"}}',
+        b'{"model": "a", "x": [1, 2], "z": {"model": "b"}}',
+        b' {\n "model" : "a" ,"x":[1,2]\t, "z":{"model":"b"}}\n',
+        '{"größe":1,"model":"a","x":"ü","z":"é"}'.encode(),
+        '{"größe": 1, "model": "a", "x": "ü", "z": "é"}'.encode(),
+        b'{"x":"\\ud800","model":"a","z":"\\udfff\\ud83d\\ude00"}',
+        b'{"a\\"b": 1, "model": "a", "x\\\\": 2, "x": 3, "z": 4}',
+    ],
+)
+def test_spans_are_the_values_as_sent(body: bytes) -> None:
+    document = read_object(body)
+    start, end = document.span("model")
+    assert body[start:end] == b'"a"'
+    wanted = json.loads(body)
+    for name in ("x", "z"):
+        start, end = document.span(name)
+        assert json.loads(body[start:end]) == wanted[name]
+    assert body[: document.behind_brace].strip() == b"{"
+
+
+@pytest.mark.parametrize("body", [b'{"a":1}', b'{"a": 1}', b'{"a" :1}'])
+def test_a_missing_member_has_no_span(body: bytes) -> None:
+    with pytest.raises(KeyError):
+        read_object(body).span("b")
+
+
+@pytest.mark.parametrize("body", [b"{}", b" { } "])
+def test_an_empty_object_has_no_members(body: bytes) -> None:
+    assert read_object(body).members == {}
+
+
+def test_check_returns_decision_values_without_nulls() -> None:
+    rules = {"a": STRING, "b": BOOL, "c": ANY, "d": STRING}
+    values = check(read_object(b'{"a":"x","b":null,"c":[1],"e":2}'), rules)
+    assert values == {"a": b'"x"'}
+
+
+def test_a_half_surrogate_matters_in_a_decision_string_only() -> None:
+    assert check(read_object(b'{"a":"x","b":"\\ud800"}'), {"a": STRING}) == {"a": b'"x"'}
+    with pytest.raises(InvalidRequest, match="surrogate"):
+        check(read_object(b'{"a":"x\\udc00"}'), {"a": STRING})
+
+
+def test_replacing_surrogates_keeps_every_offset() -> None:
+    data = b'{"a":"\\ud800\\uDFFF\\u0041\\\\ud800"}'
+    assert len(replace_surrogates(data)) == len(data)
+    assert replace_surrogates(b'"\\u0041"') == b'"\\u0041"'
+
+
+@pytest.mark.parametrize("depth", [1, 2, 9, 10, 64, 127, 128, 129, 300])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda depth: b"[" * depth + b"]" * depth,
+        lambda depth: b'{"a":' * depth + b"1" + b"}" * depth,
+        lambda depth: b"[" + b"{}," * 400 + b"[" * (depth - 1) + b"]" * (depth - 1) + b"]" if depth > 1 else b"[]",
+        lambda depth: (
+            b"[" + b'"[[[{{{]",' * 90 + b"[" * (depth - 1) + b"]" * (depth - 1) + b"]" if depth > 1 else b"[]"
+        ),
+        lambda depth: b'["\\"[[\\\\","]]]]]",' * depth + b"1" + b"]" * depth,
+        lambda depth: b'[[],{},"}{",' * depth + b"1" + b"]" * depth,
+    ],
+)
+def test_depth_is_exact(shape: Callable[[int], bytes], depth: int) -> None:
+    value = shape(depth)
+    for limit in (1, 5, 20, 127, 128, 200):
+        assert too_deep(value, limit) == (_depth(json.loads(value)) > limit)
+
+
+def _depth(value: object) -> int:
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, list | dict)]:
+        depth += 1
+        level = [below for item in level for below in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def test_a_member_proven_shallow_is_not_counted() -> None:
+    body = b'{"a":' + b"[" * 128 + b"]" * 128 + b"}"
+    check_depth(read_object(body), "a")
+    with pytest.raises(InvalidRequest, match="deeper than 128"):
+        check_depth(read_object(body))
+
+
+ADVERSARIES = {
+    "many members": b"{" + b",".join(b'"k%d":%d' % (i, i) for i in range(70_000)) + b"}",
+    "many members, spaced": b"{" + b", ".join(b'"k%d": %d' % (i, i) for i in range(70_000)) + b"}",
+    "many members, odd space": b"{" + b" ,".join(b'"k%d":%d' % (i, i) for i in range(70_000)) + b"}",
+    "one member many times": b"{" + b",".join([b'"model":1'] * 100_000) + b"}",
+    "escaped names": b"{" + b",".join(b'"\\u006b%d":1' % i for i in range(60_000)) + b"}",
+    "surrogates": b'{"x":"' + b"\\ud800" * (MIB // 6) + b'"}',
+    "backslashes": b'{"x":"' + b"\\\\" * (MIB // 2) + b'"}',
+    "quotes": b'{"x":["' + b'\\"' * (MIB // 2) + b'"]}',
+    "empty strings": b'{"x":[' + b'"",' * (MIB // 3) + b"1]}",
+    "shallow arrays": b'{"x":[' + b"[]," * (MIB // 3) + b"1]}",
+    "staircases": b'{"x":[' + (b"[" * 100 + b"]" * 100 + b",") * (MIB // 201) + b"1]}",
+    "white space": b'{"x"' + b" " * MIB + b":1}",
+    "white space behind": b'{"x":1' + b"\n" * MIB + b"}",
+    "one long key": b'{"' + b"k" * MIB + b'": 1 }',
+    "one long number": b'{"a":1 ,"x":' + b"9" * MIB + b"}",
+    "open strings": b'{"x":' + b'"\\",' * (MIB // 4),
+    "open brackets": b'{"x":' + b"[" * MIB,
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIES)
+def test_no_body_costs_more_than_a_few_plain_parses(name: str) -> None:
+    body = ADVERSARIES[name]
+
+    def ours() -> None:
+        document = read_object(body)
+        check(document, {"model": ANY})
+        check_depth(document)
+
+    # long numbers are quadratic for json.loads itself: its parse of as many digits as text is the measure
+    plain = _cost(lambda: json.loads(body.replace(b"9" * MIB, b'"' + b"9" * MIB + b'"')))
+    assert _cost(ours) < GENEROUS * max(plain, 0.004)
+
+
+def _cost(work: Callable[[], object]) -> float:
+    best = 1e9
+    for _ in range(2):
+        started = time.process_time()
+        with suppress(InvalidRequest, ValueError, RecursionError):
+            work()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+@pytest.mark.parametrize("join", [b",", b", ", b" ,"])
+def test_the_number_of_members_is_bounded(join: bytes) -> None:
+    members = [b'"k%d":1' % i for i in range(jsonguard.MAX_MEMBERS)]
+    assert len(read_object(b"{" + join.join(members) + b"}").members) == jsonguard.MAX_MEMBERS
+    for more in (b'"x":1', b'"k0":1'):
+        with pytest.raises(InvalidRequest, match="more than 1000 members"):
+            read_object(b"{" + join.join([*members, more]) + b"}")
