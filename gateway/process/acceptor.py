@@ -2,16 +2,26 @@
 
 A worker inherits every socket and accepts from those its board names. Taking one up or leaving one alone touches only
 a duplicate of the descriptor: the socket, and what is queued on it, lives on in the other processes.
+
+With an `ssl_context` every connection is wrapped in TLS, and its protocol is made once the handshake is done: a caller
+who connects and says nothing, or something else than TLS, costs a bounded wait and is never seen by the App.
 """
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any, Final
+
+_HANDSHAKE_S: Final = 10.0
+_GOODBYE_S: Final = 2.0  # for the caller's close_notify; asyncio's default keeps a vanished caller for 30 s
 
 
 class Acceptor:
     """The data port as one worker sees it; `connection` makes the protocol of each accepted connection."""
+
+    ssl_context: ssl.SSLContext | None = None  # to be set before the first `accept_from`; None: plain
 
     def __init__(
         self, sockets: Sequence[socket.socket], connection: Callable[[], asyncio.BaseProtocol], backlog: int
@@ -43,12 +53,24 @@ class Acceptor:
         await asyncio.sleep(0)  # one turn for the loop to close the duplicates
         taken = [connection for listener in self._sockets for connection in _let_go(listener, take_queued=take_queued)]
         loop = asyncio.get_running_loop()
-        adoptions = (loop.connect_accepted_socket(self._connection, connection) for connection in taken)
+        options = self._tls_options()
+        adoptions = (loop.connect_accepted_socket(self._connection, connection, **options) for connection in taken)
         await asyncio.gather(*adoptions, return_exceptions=True)  # a caller who left meanwhile is no trouble of ours
 
     async def _server(self, listener: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(self._connection, sock=listener.dup(), backlog=self._backlog)
+        return await loop.create_server(
+            self._connection, sock=listener.dup(), backlog=self._backlog, **self._tls_options()
+        )
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self.ssl_context is None:
+            return {}  # the loop refuses a time limit for a handshake that there is not
+        return {
+            "ssl": self.ssl_context,
+            "ssl_handshake_timeout": _HANDSHAKE_S,
+            "ssl_shutdown_timeout": _GOODBYE_S,
+        }
 
 
 def _let_go(listener: socket.socket, *, take_queued: bool) -> list[socket.socket]:

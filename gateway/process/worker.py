@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,10 @@ class WorkerContext:
 
 class App(Protocol):
     """The data plane of one worker, made after the fork and used on the worker's loop only."""
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What connections are wrapped in, None for plain ones; known once started, and the same until the end."""
 
     async def start(self) -> None:
         """Load the snapshot `generation` and assemble; raising ends the process."""
@@ -106,6 +111,7 @@ class Worker:
         loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         self._tick(loop)
         await self._app.start()
+        self._acceptor.ssl_context = self._app.ssl_context
         self._words.generation = self._generation
         gc.collect()
         gc.freeze()  # a full collection over the resident heap was a 185 ms stop

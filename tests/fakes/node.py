@@ -77,6 +77,8 @@ class Connection(asyncio.Protocol):
 class ToyApp:
     """The App of the fake node."""
 
+    ssl_context = None
+
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.state = context.state

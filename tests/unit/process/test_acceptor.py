@@ -3,13 +3,16 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
 from gateway.process.acceptor import Acceptor
+from tests.fakes.authority import Authority
 
 
 class Greeter(asyncio.Protocol):
@@ -99,5 +102,35 @@ def test_a_socket_in_reserve_never_listened_and_is_just_closed() -> None:
         reserve.bind(("127.0.0.1", 0))
         await Acceptor([reserve], Greeter, 16).close(take_queued=True)
         assert reserve.fileno() == -1
+
+    run(scenario())
+
+
+def test_with_a_context_accepted_and_queued_connections_alike_speak_tls(
+    sockets: list[socket.socket], tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    client = ssl.create_default_context(cafile=authority.ca_file)
+
+    async def scenario() -> None:
+        acceptor = Acceptor(sockets, Greeter, 16)
+        acceptor.ssl_context = authority.server("gateway.test")
+        await acceptor.accept_from(0b001)
+        assert not await greeted(sockets[0])  # nothing is said before the handshake
+        with (
+            socket.create_connection(sockets[0].getsockname()) as accepted,
+            socket.create_connection(sockets[1].getsockname()) as queued,
+        ):
+            assert await encrypted(accepted) == b"hello"
+            waiting = asyncio.create_task(encrypted(queued))
+            await asyncio.sleep(0.005)
+            await acceptor.close(take_queued=True)
+            assert await waiting == b"hello"
+
+    async def encrypted(to: socket.socket) -> bytes:
+        reader, writer = await asyncio.open_connection(sock=to, ssl=client, server_hostname="gateway.test")
+        said = await asyncio.wait_for(reader.read(), 1)
+        writer.close()
+        return said
 
     run(scenario())

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import ssl
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -23,6 +24,8 @@ SLOT = 1
 
 class NotedApp:
     """Notes what is asked of it; `open` exchanges keep it from being drained."""
+
+    ssl_context: ssl.SSLContext | None = None
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -91,11 +94,13 @@ def play(stage: Stage, scene: Coroutine[Any, Any, None]) -> None:
 
 def test_a_life_in_order() -> None:
     stage = Stage()
+    stage.app.ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
     async def scene() -> None:
         await stage.until("start")
         await asyncio.sleep(0.004)
         assert stage.words.phase == SlotPhase.READY
+        assert stage.worker._acceptor.ssl_context is stage.app.ssl_context
         assert stage.words.generation == 3
         assert stage.words.beat_ns > time.monotonic_ns() - NS_PER_S
         stage.words.order = Order.ANNOUNCE
