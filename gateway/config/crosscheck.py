@@ -75,6 +75,9 @@ def _ports(facts: Facts) -> Iterator[Finding]:
     if listen.proxy_protocol and not config.trusted_proxies:
         message = "needs `trusted_proxies`: without them every connection would be refused"
         yield Finding(("listen", "proxy_protocol"), message)
+    if listen.proxy_protocol and listen.tls is not None:
+        message = "cannot stand beside `listen.tls`: end TLS at the proxy, or pass addresses on by x-forwarded-for"
+        yield Finding(("listen", "proxy_protocol"), message)
     if config.spool_total_bytes < config.spool_bytes:
         yield Finding(("spool_total_bytes",), "must be at least `spool_bytes`, or no body of that size ever fits")
 

@@ -1,24 +1,32 @@
 """Which changes a reload cannot make: those of things that were created before the processes were.
 
-Sockets, and the directory whose lock and snapshots the node holds, belong to the supervisor's start. Everything else
-acts with the next snapshot.
+Sockets, and the directory whose lock and snapshots the node holds, belong to the supervisor's start; so does what
+OpenSSL copies into each connection before a certificate is chosen for it. Everything else acts with the next snapshot.
 """
 
 from typing import Final
 
-from gateway.config.schema import Admin, Config
+from gateway.config.schema import Admin, Config, Tls
 
 _LISTEN: Final = ("host", "port", "backlog")
+_TLS: Final = ("client_ca", "min_version")
 _ADMIN: Final = ("host", "port")
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:
     """The changed settings that act only after a restart (or an upgrade in place), as operators write them."""
     changed = [f"listen.{name}" for name in _LISTEN if getattr(old.listen, name) != getattr(new.listen, name)]
+    changed += _tls(old.listen.tls, new.listen.tls)
     changed += _admin(old.admin, new.admin)
     if old.state_dir != new.state_dir:
         changed.append("state_dir")
     return changed
+
+
+def _tls(old: Tls | None, new: Tls | None) -> list[str]:
+    if old is None or new is None:
+        return [] if old is new else ["listen.tls"]
+    return [f"listen.tls.{name}" for name in _TLS if getattr(old, name) != getattr(new, name)]
 
 
 def _admin(old: Admin | None, new: Admin | None) -> list[str]:

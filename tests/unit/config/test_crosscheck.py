@@ -65,6 +65,10 @@ BAD = [
     ("admin: {token: 0123456789abcdef, port: 8080}", "is also the port of `listen`"),
     ("admin: {token: 0123456789abcdef}\nkeys: [{id: a, secret: 0123456789abcdef}]", "is the admin token"),
     ("listen: {proxy_protocol: true}", "needs `trusted_proxies`"),
+    (
+        "listen: {proxy_protocol: true, tls: {cert: /dev/null, key: /dev/null}}\ntrusted_proxies: [10.0.0.0/8]",
+        "listen.proxy_protocol: cannot stand beside `listen.tls`: end TLS at the proxy",
+    ),
     ("listen: {host: 'http://x'}", "must be an address or a host name"),
     ("listen: {host: '[::1]'}", "must be an address or a host name"),
     ("spool_bytes: 1GiB", "spool_total_bytes: must be at least `spool_bytes`"),

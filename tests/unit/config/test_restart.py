@@ -4,11 +4,12 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.restart import restart_needed
-from gateway.config.schema import Admin, Config, Listen, Log
+from gateway.config.schema import Admin, Config, Listen, Log, Tls
 from gateway.config.secrets import Secret
 
 OLD = Config(admin=Admin(token=Secret("t" * 16)), state_dir="/s")
 ADMIN = Admin(token=Secret("u" * 16), host="::1", port=1)
+TLS = Tls(cert="c", key="k", client_ca="ca")
 CASES = [
     (replace(OLD, listen=Listen(port=1, host="::1", backlog=9)), ["listen.host", "listen.port", "listen.backlog"]),
     (replace(OLD, admin=ADMIN), ["admin.host", "admin.port"]),
@@ -28,3 +29,15 @@ def test_changes(new: Config, expected: list[str]) -> None:
 def test_an_admin_port_that_appears_needs_a_restart() -> None:
     assert restart_needed(Config(), replace(Config(), admin=ADMIN)) == ["admin"]
     assert restart_needed(Config(), Config()) == []
+
+
+def test_tls_may_change_its_certificates_and_nothing_else() -> None:
+    old = Config(listen=Listen(tls=TLS))
+    rows = [
+        (Tls(cert="d", key="l", client_ca="ca"), []),
+        (Tls(cert="c", key="k", min_version="1.3"), ["listen.tls.client_ca", "listen.tls.min_version"]),
+        (None, ["listen.tls"]),
+    ]
+    for tls, expected in rows:
+        assert restart_needed(old, Config(listen=Listen(tls=tls))) == expected
+    assert restart_needed(Config(), old) == ["listen.tls"]
