@@ -75,6 +75,8 @@ class RequestFacts(msgspec.Struct, gc=False):
     stream_options: tuple[int, int] | None = None
     stored: tuple[str, ...] = ()
     end_user: str = ""
+    stores: bool = False  # the provider keeps the answer as an object of its own (`store` not false)
+    form: bool = False  # multipart: the model's span is the bare value, not a JSON string
 
 
 class Seen(IntFlag):
@@ -94,6 +96,7 @@ class StreamReader(Protocol):
 
     usage: Usage | None
     error: bytes
+    text_bytes: int  # delta text seen so far, as JSON spells it: what an abandoned stream is metered by
 
     def read(self, event: bytes) -> int:
         """Seen flags of one whole SSE event, given with its line ends; comments are NOTHING."""
@@ -122,8 +125,8 @@ class Dialect(Protocol):
     def error_body(self, error: GatewayError, request_id: str) -> bytes:
         """The error as this dialect's JSON answer."""
 
-    def error_event(self, error: GatewayError, request_id: str) -> bytes:
-        """The error as this dialect's SSE event, with its final blank line."""
+    def error_event(self, surface: Surface, error: GatewayError, request_id: str) -> bytes:
+        """The error as this surface's SSE event, with its final blank line."""
 
     def models_body(self, names: tuple[str, ...], created_s: int) -> bytes:
         """The list of models as this dialect's JSON answer."""
