@@ -30,6 +30,8 @@ class Tap:
         self.events = 0
         self._reader = reader
         self._splitter = EventSplitter()
+        self._split = self._splitter.feed
+        self._read_event = reader.read
         self._withhold = withhold_usage
         self._withheld_half = False  # a withheld event ended with CR: an LF behind it belongs to it
         self._flushed = False
@@ -54,7 +56,7 @@ class Tap:
         if self._withhold:
             return self._feed_withholding(chunk)
         if not self.done:
-            for event in self._splitter.feed(chunk):
+            for event in self._split(chunk):
                 if self._read(event) & _DONE:
                     break
         return chunk
@@ -75,7 +77,7 @@ class Tap:
         return self.done or (clean_eof and self._reader.complete_at_eof())
 
     def _feed_withholding(self, chunk: bytes) -> bytes:
-        events = self._splitter.feed(chunk)
+        events = self._split(chunk)
         passed = [event for event in events if not self._to_withhold(event)]
         if len(passed) == 1:
             return passed[0]
@@ -93,9 +95,10 @@ class Tap:
 
     def _read(self, event: bytes) -> int:
         self.events += 1
-        flags = self._reader.read(event)
-        if flags & _CONTENT:
-            self.content = True
-        if flags & _DONE:
-            self.done = True
+        flags = self._read_event(event)
+        if flags:
+            if flags & _CONTENT:
+                self.content = True
+            if flags & _DONE:
+                self.done = True
         return flags

@@ -36,45 +36,53 @@ class EventSplitter:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Whole events, in order. Raises UpstreamProtocolError when one grows above `max_event_bytes`."""
-        if not self._pending and not self._cr and b"\r" not in chunk:
-            at = chunk.find(b"\n\n") + 2
-            if at == len(chunk) and at > 1:
-                return [chunk]
-        return self._split(chunk)
+        if self._pending or self._cr or b"\r" in chunk:
+            return self._join(chunk)
+        # One event a chunk is the rule. Its first LF is its last but one byte, or else only its blank line is double.
+        if chunk.endswith(b"\n\n") and (chunk.find(b"\n") == len(chunk) - 2 or chunk.find(b"\n\n") == len(chunk) - 2):
+            return [chunk]
+        return self._lines(chunk)
 
-    def _split(self, chunk: bytes) -> list[bytes]:
-        events: list[bytes] = []
+    def _join(self, chunk: bytes) -> list[bytes]:
+        """The general case: something is pending, or carriage returns are in use."""
         if not chunk:
-            return events
+            return []
+        self._cr = self._cr or b"\r" in chunk
+        events: list[bytes] = []
         if self._half:
             self._half = False
             if chunk.startswith(b"\n"):
                 events.append(b"\n")
                 chunk = chunk[1:]
         searched = max(len(self._pending) - _LOOK_BACK, 0)
-        self._cr = self._cr or b"\r" in chunk
-        if self._pending:
-            self._pending += chunk
-            if self._end(self._pending, searched) < 0:
-                return self._bounded(events)
+        self._pending += chunk
+        if self._ends_behind(searched):
             data = bytes(self._pending)
-        else:
-            data = chunk
-        start = 0
-        while (end := self._end(data, max(searched, start))) >= 0:
-            events.append(data[start:end])
-            start = end
-        self._half = start == len(data) and data.endswith(b"\r")
-        self._pending = bytearray(data[start:])
+            self._pending = bytearray()
+            events += self._blanks(data) if self._cr else self._lines(data)
         return self._bounded(events)
 
-    def _end(self, data: bytes | bytearray, at: int) -> int:
-        """Where the first event that ends behind `at` ends, -1 when none does."""
+    def _ends_behind(self, at: int) -> bool:
         if self._cr:
-            blank = _BLANK.search(data, at)
-            return blank.end() if blank is not None else -1
-        found = data.find(b"\n\n", at)
-        return found + 2 if found >= 0 else -1
+            return _BLANK.search(self._pending, at) is not None
+        return self._pending.find(b"\n\n", at) >= 0
+
+    def _lines(self, data: bytes) -> list[bytes]:
+        """Cut at blank lines where LF is the only line end."""
+        pieces = data.split(b"\n\n")
+        self._pending += pieces.pop()
+        return self._bounded([piece + b"\n\n" for piece in pieces])
+
+    def _blanks(self, data: bytes) -> list[bytes]:
+        """Cut at blank lines of any kind."""
+        events: list[bytes] = []
+        start = 0
+        for blank in _BLANK.finditer(data):
+            events.append(data[start : blank.end()])
+            start = blank.end()
+        self._half = start == len(data) and data.endswith(b"\r")
+        self._pending += data[start:]
+        return events
 
     def _bounded(self, events: list[bytes]) -> list[bytes]:
         if len(self._pending) > self._max:

@@ -22,6 +22,8 @@ _EMPTY: Final = frozenset({b"", b"null", b'""', b"[]", b"{}"})
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b"error"
 _QUOTES: Final = 2
+_UNSURE: Final = len("null") - _QUOTES  # a value as short as this may be one of _EMPTY
+_ONE_LINE: Final = b"data: {"  # decoding fails when another line follows, so this may be tried first
 
 _NOTHING: Final = int(Seen.NOTHING)
 _CONTENT: Final = int(Seen.CONTENT)
@@ -53,10 +55,14 @@ class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: msgspec.Raw = ABSENT
     error: msgspec.Raw = ABSENT
-    object: str | None = None
+
+
+class _Other(msgspec.Struct, gc=False):
+    object: str = ""
 
 
 _chunk: Final = msgspec.json.Decoder(_Chunk)
+_other: Final = msgspec.json.Decoder(_Other)
 
 
 class ChatStreamReader:
@@ -71,34 +77,51 @@ class ChatStreamReader:
 
     def read(self, event: bytes) -> int:
         """Seen flags of one event."""
+        try:
+            chunk = _chunk.decode(event[6:] if event.startswith(_ONE_LINE) else events.data_of(event))
+        except (ValueError, RecursionError):
+            return self._read_slowly(event)
+        return self._take_chunk(event, chunk)
+
+    def _read_slowly(self, event: bytes) -> int:
+        """An event of several lines, with lone surrogates, or no JSON."""
         data = events.data_of(event)
         try:
-            chunk = events.decode(_chunk, data)
+            return self._take_chunk(event, events.decode(_chunk, data))
         except (ValueError, RecursionError):
             return self._unread(event, data)
-        if events.said(chunk.error) or chunk.object == "error" or (chunk.choices is None and _named_error(event)):
-            self.error = bytes(data).strip()
+
+    def _take_chunk(self, event: bytes, chunk: _Chunk) -> int:
+        choices = chunk.choices
+        if (choices is None or chunk.error is not ABSENT) and self._is_error(event, chunk):
+            self.error = events.data_of(event).strip()
             return _ERROR_SEEN
         flags = _NOTHING
-        if chunk.choices:
-            for choice in chunk.choices:
+        if choices:
+            for choice in choices:
                 if self._take(choice):
                     flags = _CONTENT
-        if events.said(chunk.usage):
-            flags |= self._take_usage(chunk.usage, alone=chunk.choices == [])
+        if chunk.usage is not ABSENT:
+            flags |= self._take_usage(chunk.usage, alone=choices == [])
         return flags
+
+    def _is_error(self, event: bytes, chunk: _Chunk) -> bool:
+        if events.said(chunk.error) or _named_error(event):
+            return True
+        try:
+            return events.decode(_other, events.data_of(event)).object == "error"
+        except ValueError:
+            return False
 
     def complete_at_eof(self) -> bool:
         """Every choice that was seen has finished."""
         return self._finished and not self._open
 
     def _take(self, choice: _Choice) -> bool:
-        size = _size(choice.text) if choice.text else 0
         delta = choice.delta
-        if delta is not None:
-            size += _size(delta.content)
-            size += _size(delta.reasoning_content) + _size(delta.reasoning) + _size(delta.refusal)
-            size += _size(delta.tool_calls) + _size(delta.function_call) + _size(delta.audio)
+        size = len(delta.content) - _QUOTES if delta is not None else 0
+        if size <= _UNSURE:
+            size = _size(choice.text) + (_sizes(delta) if delta is not None else 0)
         self.text_bytes += size
         if choice.finish_reason:
             self._finished = True
@@ -127,9 +150,15 @@ def _named_error(event: bytes) -> bool:
     return event.startswith(b"event") and events.name_of(event) == _ERROR
 
 
+def _sizes(delta: _Delta) -> int:
+    thought = _size(delta.reasoning_content) + _size(delta.reasoning)
+    called = _size(delta.tool_calls) + _size(delta.function_call)
+    return _size(delta.content) + thought + called + _size(delta.refusal) + _size(delta.audio)
+
+
 def _size(raw: msgspec.Raw) -> int:
     """Bytes of JSON between its delimiters, 0 for nothing said."""
     size = len(raw)
-    if size <= 4 and bytes(raw) in _EMPTY:  # noqa: PLR2004 - `null` is the longest way to say nothing
+    if size <= _UNSURE + _QUOTES and bytes(raw) in _EMPTY:
         return 0
     return size - _QUOTES

@@ -19,6 +19,8 @@ from gateway.dialects.events import ABSENT
 from gateway.dialects.openai import usage as usages
 from gateway.record import Usage
 
+_NAMED: Final = b"event: response."
+_CONTENT: Final = int(Seen.CONTENT)
 _DONE_MARK: Final = b"[DONE]"
 _ERROR_TYPE: Final = "error"
 _FAILED: Final = "response.failed"
@@ -53,6 +55,11 @@ class _Response(msgspec.Struct, gc=False):
     error: msgspec.Raw = ABSENT
 
 
+class _Delta(msgspec.Struct, gc=False):
+    delta: msgspec.Raw = ABSENT
+
+
+_delta: Final = msgspec.json.Decoder(_Delta)
 _event: Final = msgspec.json.Decoder(_Event)
 _response: Final = msgspec.json.Decoder(_Response)
 
@@ -111,6 +118,19 @@ class ResponsesReader(_TypedReader):
     def __init__(self) -> None:
         super().__init__()
         self._content = False
+
+    def read(self, event: bytes) -> int:
+        """Seen flags of one event; deltas, which nearly all are, are told by their name."""
+        end = event.find(b"\n")
+        if event.startswith(_NAMED) and event.startswith(b".delta", end - 6) and event.startswith(b"data: {", end + 1):
+            try:
+                delta = _delta.decode(event[end + 7 :]).delta
+            except (ValueError, RecursionError):
+                return super().read(event)
+            self._content = True
+            self.text_bytes += max(len(delta) - 2, 0)
+            return _CONTENT
+        return super().read(event)
 
     def _meaning(self, kind: str, read: _Event) -> Seen:
         if kind in _LIFECYCLE:
