@@ -189,8 +189,10 @@ class Transfer:
         self.wheel.arm(self, self._done_ns + _DONE_GRACE_NS)
 
     def whole(self, attempt: AttemptRun, body: bytes, usage: Usage | None, cause: str) -> None:
-        """A complete answer, or a refusal that is the caller's to read."""
-        self._content_ns = self.heard()
+        """A complete answer, or a refusal that is the caller's to read, which is no content."""
+        now_ns = self.heard()
+        if cause == _OK:
+            self._content_ns = now_ns
         self.usage = usage
         self._request_bytes += attempt.request_bytes
         self._log(attempt.row(cause, self._took_ns()))
