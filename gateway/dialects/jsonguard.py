@@ -109,7 +109,7 @@ def read_object(body: bytes) -> Document:
         members = _members.decode(source)
     if len(members) > MAX_MEMBERS:
         _refuse_members()
-    size = 1 + sum(map(len, members)) + sum(map(len, members.values())) + 4 * len(members)
+    size = 1 + len("".join(members)) + sum(map(len, members.values())) + 4 * len(members)
     if size == len(body) and members:
         return Document(members, patched=source is not body)
     if size + 2 * len(members) - 1 == len(body) and _as_dumped(members) == source:
@@ -123,14 +123,15 @@ def check(document: Document, rules: Rules) -> Values:
     Returns the JSON of those present, without nulls and without members of kind ANY.
     """
     values: Values = {}
+    rule_of = rules.get
     for name, raw in document.members.items():
-        kind = rules.get(name)
+        kind = rule_of(name)
         if kind is None:
-            if not (name.isascii() and name.islower()) and name.casefold() in rules:
+            if not (name.islower() and name.isascii()) and name.casefold() in rules:
                 _refuse_case(name)
         elif kind is not ANY:
             value = bytes(raw)
-            if value[0] not in kind.first or (kind is WHOLE and not _WHOLE.fullmatch(value)):
+            if value[0] not in kind.first or (kind is WHOLE and not _is_whole(value)):
                 raise InvalidRequest(f"`{name}` must be {kind.name}", param=name)
             if document.patched and kind is STRING and _PATCH in value:
                 raise InvalidRequest(f"`{name}` holds half of a surrogate pair: send valid Unicode", param=name)
@@ -184,6 +185,10 @@ def replace_surrogates(data: bytes) -> bytes:
     return _SURROGATE.sub(_TEMPLATE, data)
 
 
+def _is_whole(value: bytes) -> bool:
+    return (len(value) <= MAX_DIGITS and value.isdigit()) or _WHOLE.fullmatch(value) is not None
+
+
 def _as_dumped(members: dict[str, msgspec.Raw]) -> bytes:
     return b"{" + b", ".join([b'"%b": %b' % (key.encode(), raw) for key, raw in members.items()]) + b"}"
 
@@ -234,6 +239,8 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> D
             odd.add(name)
         value_at = match.end()
         at = _end_of_value(text, value_at)
+        if name in walked and too_deep(source[slice(*walked[name])], MAX_DEPTH - 1):
+            _refuse_depth()  # `check_depth` sees the last of two equal names only
         walked[name] = (value_at, at)
         count += 1
         if count > MAX_MEMBERS:

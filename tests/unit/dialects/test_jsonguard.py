@@ -95,6 +95,13 @@ def _depth(value: object) -> int:
     return depth
 
 
+def test_a_deep_member_cannot_hide_behind_an_equal_name() -> None:
+    body = b'{"a":' + b"[" * 128 + b"]" * 128 + b',"a":1}'
+    with pytest.raises(InvalidRequest, match="deeper than 128"):
+        check_depth(read_object(body))
+    assert read_object(body.replace(b"[[", b"[", 1).replace(b"]]", b"]", 1)).odd == {"a"}
+
+
 def test_a_member_proven_shallow_is_not_counted() -> None:
     body = b'{"a":' + b"[" * 128 + b"]" * 128 + b"}"
     check_depth(read_object(body), "a")
