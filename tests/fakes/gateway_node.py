@@ -15,6 +15,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -113,9 +114,18 @@ class Sim:
 class GatewayNode:
     """One running gateway. `answers` holds every answer given through `call`, to be searched for secrets at the end."""
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], sim: Sim, preface: bytes = b"") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        sim: Sim,
+        *,
+        preface: bytes = b"",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.directory = directory
         self.preface = preface  # what a connection to the data port must begin with
+        self.tls = tls  # how to speak to the data port
         self.config = config
         self.sim = sim
         self.key = KEY
@@ -213,7 +223,7 @@ class GatewayNode:
 
     def open(self, raw: bytes = b"", **options: Any) -> Call:
         """A connection, with these bytes sent."""
-        return Call(self.port, raw, **options)
+        return Call(self.port, raw, **{"tls": self.tls, **options})
 
     def call(self, raw: bytes, method: str = "POST") -> Answer:
         """Send bytes on a connection of their own and wait for the answer to end."""
@@ -331,13 +341,14 @@ def running(
     sim_args: Sequence[str] = ("--api-key", PROVIDER_KEY),
     workers: int = 1,
     preface: bytes = b"",
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[GatewayNode]:
     """A gateway in front of a simulated provider, both ready."""
     merged = _laid_over(copy.deepcopy(CONFIG), config or {})
     merged["listen"]["workers"] = workers
     with tempfile.TemporaryDirectory(prefix="gateway-") as name, simulated(*sim_args) as sim:
         merged["state_dir"] = str(Path(name) / "state")
-        node = GatewayNode(Path(name), merged, sim, preface)
+        node = GatewayNode(Path(name), merged, sim, preface=preface, tls=tls)
         try:
             node.start()
             yield node

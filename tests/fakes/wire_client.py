@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,12 +51,23 @@ class Answer:
 class Call:
     """One connection with one answer read from it at a time."""
 
-    def __init__(self, port: int, raw: bytes = b"", method: str = "POST", *, receive_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        port: int,
+        raw: bytes = b"",
+        method: str = "POST",
+        *,
+        receive_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+        server_name: str = "localhost",
+    ) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
         self.socket.connect(("127.0.0.1", port))
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
         self._method = method
         self._response: http.client.HTTPResponse | None = None
         if raw:

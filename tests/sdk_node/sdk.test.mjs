@@ -6,6 +6,8 @@ import assert from "node:assert/strict";
 import { before, test } from "node:test";
 import OpenAI, { toFile } from "openai";
 
+globalThis.File ??= (await import("node:buffer")).File; // Debian 12's node has none, and the package asks for this
+
 const { GATEWAY_URL, GATEWAY_KEY, SIM_URL } = process.env;
 const HELLO = [{ role: "user", content: "hello there" }];
 const TOOL = {
