@@ -19,6 +19,7 @@ from typing import Final
 from gateway.errors import (
     GatewayError,
     NoTarget,
+    Overloaded,
     Retry,
     StreamTruncated,
     UpstreamError,
@@ -86,7 +87,7 @@ class Transfer:
         Being cancelled means that the caller has gone: the upstream is aborted at once.
         """
         try:
-            last: UpstreamError | None = None
+            last: UpstreamError | Overloaded | None = None
             for target in targets[: self.terms.max_attempts]:
                 if last is not None:
                     self.phase = step(self.phase, Happening.NEXT_TARGET)
@@ -103,7 +104,7 @@ class Transfer:
             self.wheel.disarm(self)
         return self._outcome()
 
-    async def _try(self, target: Target) -> UpstreamError | None:
+    async def _try(self, target: Target) -> UpstreamError | Overloaded | None:
         """One target. Returns None when the exchange is over (however it ended), else why to try another."""
         self._attempt_ns = time.monotonic_ns()
         conn = target.pool.take()
@@ -111,7 +112,7 @@ class Transfer:
             if conn is None:
                 try:
                     conn = await self._connect(target)
-                except UpstreamError as error:
+                except (UpstreamError, Overloaded) as error:
                     self._log(Attempt(target.name(self.out.star), error.code, 0, self._took_ns() // NS_PER_MS))
                     self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
                     return error
@@ -146,12 +147,13 @@ class Transfer:
     def _may_resend(self) -> bool:
         return self.out.replayable and self.out.upload is None
 
-    def _may_go_on(self, error: UpstreamError) -> bool:
-        if error.retry is not Retry.ELSEWHERE or (self._request_bytes and not self._may_resend()):
+    def _may_go_on(self, error: UpstreamError | Overloaded) -> bool:
+        elsewhere = error.retry is Retry.ELSEWHERE or isinstance(error, Overloaded)  # its pool is full, not the others'
+        if not elsewhere or (self._request_bytes and not self._may_resend()):
             return False
         return time.monotonic_ns() < self._started_ns + self.terms.total_ns
 
-    def _give_up(self, error: UpstreamError) -> None:
+    def _give_up(self, error: UpstreamError | Overloaded) -> None:
         """Nothing more to try: the last provider's own refusal where it gave one, else our error."""
         self.phase = step(self.phase, Happening.NO_MORE_TARGETS)
         self.error = error
@@ -159,6 +161,7 @@ class Transfer:
         if type(error) is UpstreamStatus and not self._held and attempt is not None and attempt.body:
             self._send_whole(attempt, attempt.body)
         else:
+            self._status = self._status or error.status
             self.reply.fail(error, self.attempts, self._upstream_ns)
 
     # --- what an attempt tells --------------------------------------------------------------------------------------
@@ -175,6 +178,8 @@ class Transfer:
         self._content_ns = self.heard()
         if not self._held:
             self.reply.start(self._head(attempt, attempt.length, attempt.row(_OK, self._took_ns())))
+        if self.reply.paused:  # by the answer before this one, so nobody will tell us
+            self.pause()
         self.wheel.arm(self, self._next_deadline())
 
     def forward(self, data: bytes) -> None:
@@ -219,7 +224,6 @@ class Transfer:
         """Another attempt if nothing has gone out, else the honest end."""
         if not self.streaming:
             self._request_bytes += attempt.request_bytes
-            self._status = attempt.head.status if attempt.head is not None else 0
             if not (attempt.stale and self._may_resend()):
                 self._log(attempt.row(error.code, self._took_ns()))
             self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
@@ -313,6 +317,7 @@ class Transfer:
     def _send_comment(self, now_ns: int) -> None:
         if not self._held:
             self._held = True
+            self._status = 200
             waited_ns = self._upstream_ns + now_ns - self._attempt_ns
             self.reply.start(AnswerHead(200, list(_SSE_HEADERS), -1, "", self.attempts, (), waited_ns, sse=True))
         self.reply.data(_COMMENT)
