@@ -312,6 +312,26 @@ def test_a_form_that_hides_its_model_behind_the_spool_is_told_so(node: GatewayNo
     assert node.sim.requests() == []
 
 
+def test_a_second_model_behind_an_upload_that_has_begun_is_refused(node: GatewayNode) -> None:
+    fields = [("model", b"mirror/one"), ("file", bytes(4 * MB)), ("model", b"mirror/other")]
+    answer = node.post("/v1/audio/transcriptions", form(fields), FORM)
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == "model"
+    assert node.sim.requests() == []  # what had gone up was broken off
+
+
+def test_uploads_together_are_bounded_and_the_rest_is_asked_to_wait() -> None:
+    body = form([("file", bytes(150_000)), ("model", b"mirror/m")])
+    with running({"spool_total_bytes": "200KB", "spool_bytes": "200KB"}) as small:
+        raw = small.request("/v1/audio/transcriptions", body, FORM)
+        with small.open(raw[:-10]):  # the last bytes do not come: this one stays spooled
+            refused = small.until(lambda: answer if (answer := small.call(raw)).status != 200 else None, "a refusal")
+            assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
+            assert refused.header("retry-after") == "1"
+        for _ in range(5):  # it has left: nothing of it stays taken
+            small.until(lambda: small.call(raw).status == 200, "room for the upload")
+
+
 def test_a_body_above_the_limit_is_refused_by_its_announced_length(node: GatewayNode) -> None:
     with node.open(node.request("/v1/chat/completions", b"", {"Content-Length": str(41 * MB)})) as call:
         answer = call.answer()
