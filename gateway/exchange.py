@@ -1,23 +1,24 @@
 """What is known about one request so far; each field has one writer, named beside it.
 
 An exchange is born in the listener when a head is complete, walks through `pipeline.py`, and folds into one flat
-Record at the end. Stages are handed the values they need, never the exchange. Fields start as class attributes: a
-request that never comes so far pays nothing for them.
+Record at the end. Stages are handed the values they need, never the exchange.
 """
 
 import time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.dialects.base import Dialect, RequestFacts, Surface
-from gateway.errors import GatewayError
 from gateway.identity.identify import Principal
 from gateway.providers.headers import Forwarded
 from gateway.record import Ending, Kind, Outcome, Personal, Record
 from gateway.relay.outgoing import Upload
 from gateway.relay.reply import Reply
-from gateway.relay.stream import Transfer
-from gateway.routing.match import Route
 from gateway.units import NS_PER_US
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+    from gateway.relay.stream import Transfer
+    from gateway.routing.match import Route
 
 _REFUSED: Final = Outcome(ending=Ending.REFUSED, status=0)
 _NOBODY: Final = Principal("")
@@ -56,36 +57,29 @@ class Intake(Protocol):
 class Exchange:
     """One request and what became of it."""
 
-    # the listener, when the head is complete
-    head: Head
-    exchange_id: str
-    client_ip: str
-    keep_alive: bool
-    traceparent: bytes = b""
-    started_ns: int  # anew when the request is complete or its upload begins
-    # the listener, when the body is ready
-    intake: Intake
-    reply: Reply
-    # the listener's responder
-    answered_status = 0
-    error: GatewayError | None = None
-    # pipeline
-    principal: Principal = _NOBODY
-    trace_id = ""
-    span_id = ""
-    trace_lines = b""
-    facts: RequestFacts | None = None
-    model = "unknown"  # the pattern in the config that matched, never the caller's word
-    route: Route | None = None
-    transfer: Transfer | None = None
-    outcome: Outcome = _REFUSED
+    intake: Intake  # the listener, when the body is ready
+    reply: Reply  # likewise
 
     def __init__(self, exchange_id: str, head: Head, client_ip: str, *, keep_alive: bool) -> None:
+        # the listener, when the head is complete
         self.exchange_id = exchange_id
         self.head = head
         self.client_ip = client_ip
         self.keep_alive = keep_alive
-        self.started_ns = time.monotonic_ns()
+        self.traceparent = b""
+        self.started_ns = time.monotonic_ns()  # and anew when the body is complete or its upload begins
+        # the listener's responder
+        self.answered_status = 0
+        self.error: GatewayError | None = None
+        # pipeline
+        self.principal = _NOBODY
+        self.trace_id = ""
+        self.span_id = ""
+        self.facts: RequestFacts | None = None
+        self.model = "unknown"  # the pattern in the config that matched, never the caller's word
+        self.route: Route | None = None
+        self.transfer: Transfer | None = None
+        self.outcome = _REFUSED
 
     def fold(self, now_us: int, ended_ns: int) -> Record:
         """The outcome record. `now_us` is wall-clock time, `ended_ns` the monotonic end."""

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from gateway.config.schema import Config
@@ -35,13 +35,14 @@ from gateway.record import Ending, Outcome, Record
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
 from gateway.relay.stream import Transfer
-from gateway.routing.match import Router, Terms
-from gateway.routing.models import Catalogue
-from gateway.telemetry.trace import RANDOM_BYTES, continue_trace
+from gateway.routing.match import Route, Router, Terms
+from gateway.routing.models import Catalogue, Entry
+from gateway.telemetry.trace import RANDOM_BYTES, continue_trace, fresh_trace
 from gateway.units import NS_PER_MS, NS_PER_US
 from gateway.wheel import Wheel
 
 _EVERY_MODEL: Final = "*"
+_MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
 
@@ -72,6 +73,15 @@ class RandomBytes:
         return self._pool[start : start + size]
 
 
+class Plan(NamedTuple):
+    """Entry, the pattern's star, route and limits for one (model, surface, key)."""
+
+    entry: Entry[Target]
+    star: str
+    route: Route
+    terms: Terms
+
+
 @dataclass(slots=True, kw_only=True)
 class Gateway:
     """The stages of one snapshot, wired by `assemble.py`; exchanges hold on to the one they began with."""
@@ -90,6 +100,7 @@ class Gateway:
     close: Callable[[], None]
     loaded_s: int
     random_bytes: RandomBytes
+    plans: dict[tuple[str, str, str], Plan] = field(default_factory=dict)
 
 
 class Prepared(NamedTuple):
@@ -170,14 +181,14 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     """Choose the route and the targets. Raises what the caller must be told."""
     head, principal, model = ex.head, ex.principal, facts.model
     ex.facts = facts
-    if not principal.allows(model):
-        raise ModelNotAllowed(f"this key may not use model {_shown(model)}", param="model")
-    found = gateway.catalogue.find(model)
-    if found is None:
-        raise ModelNotFound(f"no model {_shown(model)} is configured at this gateway", param="model")
-    entry, star = found
-    ex.model = entry.pattern
-    ex.route = route = gateway.router.match(head.path, model, principal.labels)
+    key = (model, surface.name, principal.key_id)
+    plan = gateway.plans.get(key)
+    if plan is None:
+        if len(gateway.plans) >= _MAX_PLANS:
+            gateway.plans.clear()
+        plan = gateway.plans[key] = _plan(gateway, head.path, model, principal)
+    entry, star, route, terms = plan
+    ex.model, ex.route = entry.pattern, route
     targets: Sequence[Target] = entry.order(head.dialect.name, random.random)
     if not targets:
         speaks = ", ".join(sorted(entry.dialects))
@@ -189,7 +200,19 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     out.replayable = not facts.stores
     out.streamed = facts.stream
     out.star = star
-    return Prepared(out, targets, route.terms(entry.pattern, entry.config))
+    return Prepared(out, targets, terms)
+
+
+def _plan(gateway: Gateway, path: str, model: str, principal: Principal) -> Plan:
+    """What a key's requests for a model come to; the same until the next snapshot, so it is worked out once."""
+    if not principal.allows(model):
+        raise ModelNotAllowed(f"this key may not use model {_shown(model)}", param="model")
+    found = gateway.catalogue.find(model)
+    if found is None:
+        raise ModelNotFound(f"no model {_shown(model)} is configured at this gateway", param="model")
+    entry, star = found
+    route = gateway.router.match(path, model, principal.labels)
+    return Plan(entry, star, route, route.terms(entry.pattern, entry.config))
 
 
 def _dedicated(targets: Sequence[Target], principal: Principal, facts: RequestFacts) -> Sequence[Target]:
@@ -221,8 +244,12 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
 
 def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Outgoing:
     head, intake = ex.head, ex.intake
-    trace = continue_trace(ex.traceparent, gateway.random_bytes.take(RANDOM_BYTES), head.tracestate)
-    ex.trace_id, ex.span_id = trace.trace_id, trace.span_id
+    random_bytes = gateway.random_bytes.take(RANDOM_BYTES)
+    if ex.traceparent:
+        trace = continue_trace(ex.traceparent, random_bytes, head.tracestate)
+        ex.trace_id, ex.span_id, lines = trace.trace_id, trace.span_id, trace.header_lines
+    else:
+        ex.trace_id, ex.span_id, lines = fresh_trace(random_bytes)
     return Outgoing(
         surface,
         head.dialect,
@@ -234,7 +261,7 @@ def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Ou
         intake.length,
         upload=intake.upload,
         credential=head.provider_credential,
-        trace_lines=trace.header_lines,
+        trace_lines=lines,
     )
 
 

@@ -30,6 +30,8 @@ class Member(Protocol):
 class Wheel:
     """All deadlines of one worker."""
 
+    loop: asyncio.AbstractEventLoop  # once started
+
     def __init__(self) -> None:
         self._slots: dict[int, set[Member]] = {}
         self._done = time.monotonic_ns() // TICK_NS
@@ -37,7 +39,8 @@ class Wheel:
 
     def start(self) -> None:
         """Begin to tick on the running loop."""
-        self._timer = asyncio.get_running_loop().call_later(TICK_NS / NS_PER_S, self._tick)
+        self.loop = asyncio.get_running_loop()
+        self._timer = self.loop.call_later(TICK_NS / NS_PER_S, self._tick)
 
     def stop(self) -> None:
         """Stop ticking; members stay where they are and fire no more."""
@@ -87,5 +90,5 @@ class Wheel:
                         self.arm(member, again_ns)
 
     def _tick(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(TICK_NS / NS_PER_S, self._tick)
+        self._timer = self.loop.call_later(TICK_NS / NS_PER_S, self._tick)
         self.advance(time.monotonic_ns())

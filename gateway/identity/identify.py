@@ -30,7 +30,9 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
 
     def allows(self, model: str) -> bool:
         """Whether this key may use the model of that name."""
-        return any(pattern == _EVERY_MODEL or patterns.matches(pattern, model) for pattern in self.models)
+        if _EVERY_MODEL in self.models:
+            return True
+        return any(patterns.matches(pattern, model) for pattern in self.models)
 
 
 class Identity:

@@ -67,16 +67,6 @@ class Body:
     `length` is -1 for a chunked body until it is complete.
     """
 
-    body = b""
-    facts: RequestFacts | None = None
-    upload: "Body | None" = None
-    received = 0
-    complete = False
-    _started = False
-    _spooled = 0
-    _sink: UploadSink | None = None
-    _form: FormReader | None = None
-
     def __init__(self, head: Head, length: int, limits: Limits, owner: Owner) -> None:
         mode = head.mode
         self.length = length
@@ -85,6 +75,15 @@ class Body:
         self._limits = limits
         self._owner = owner
         self._chunks: list[bytes] = []
+        self.body = b""
+        self.facts: RequestFacts | None = None
+        self.upload: Body | None = None
+        self.received = 0
+        self.complete = False
+        self._started = False
+        self._spooled = 0
+        self._sink: UploadSink | None = None
+        self._form: FormReader | None = None
         if mode is BodyMode.MULTIPART:
             self._form = FormReader(head.content_type)
         if mode is not BodyMode.RAW and length > limits.max_body_bytes:

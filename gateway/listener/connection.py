@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MAX_ASIDE_BYTES: Final = 64 * KIB
 _LINGER_NS: Final = 2 * NS_PER_S
+_FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
 _LENGTH_SIZE: Final = len(b"content-length")
 _TRACE_SIZE: Final = len(b"traceparent")
@@ -69,6 +70,7 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_aside",
         "_aside_bytes",
+        "_asked",
         "_body",
         "_body_done",
         "_broken",
@@ -114,6 +116,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._traceparent = b""
         self._head_bytes = 0
         self._in_head = False
+        self._asked = False  # a request has begun on this connection
         self._head: Head | None = None  # the last good one, and what it was read from
         self._head_key: tuple[bytes, bytes, str, Headers] | None = None
         self._aside: list[bytes] = []
@@ -217,7 +220,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._url = self._traceparent = b""
         self._headers = []
         self._length = self._head_bytes = 0
-        self._in_head = True
+        self._in_head = self._asked = True
         self._since_ns = time.monotonic_ns()
 
     def on_url(self, url: bytes) -> None:
@@ -298,6 +301,10 @@ class DownstreamConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._broken = True  # a protocol we do not speak was asked for: this request is answered, no other follows
+        except httptools.HttpParserCallbackError as error:
+            self._broken = True
+            self._crashed(error)
+            return
         except httptools.HttpParserError as error:
             self._broken = True
             self._malformed(error)
@@ -375,7 +382,7 @@ class DownstreamConnection(asyncio.Protocol):
         ex.intake = body
         ex.reply = self._responder
         ex.started_ns = time.monotonic_ns()
-        self._task = asyncio.get_running_loop().create_task(self._serve(ex, self._responder))
+        self._task = self._listener.wheel.loop.create_task(self._serve(ex, self._responder))
 
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
         try:
@@ -430,6 +437,16 @@ class DownstreamConnection(asyncio.Protocol):
                 self._parse(rest)
 
     # --- refusing and closing ---------------------------------------------------------------------------------------
+
+    def _crashed(self, error: Exception) -> None:
+        """A callback of ours has failed: a defect, which must not look like the caller's."""
+        _log.error("reading a request crashed", exc_info=error)
+        if self._ex is None:
+            self._refuse_new(InternalError("the gateway failed to read this request"))
+        elif not self._body_done:
+            self._refuse_open(InternalError("the gateway failed to read this request"))
+        else:
+            self.abort()
 
     def _malformed(self, error: httptools.HttpParserError) -> None:
         refused = MalformedHTTP("the request is not valid HTTP/1.1", detail=str(error))
@@ -497,14 +514,16 @@ class DownstreamConnection(asyncio.Protocol):
             self._transport.abort()
 
     def close_if_idle(self) -> None:
-        """End of drain: a connection between requests is closed, a busy one is left to finish."""
-        if self._ex is None and not self._queue and not self._aside:
+        """End of drain: a connection between requests is closed, a busy or a brand-new one is left."""
+        if not self.busy:
             self._close()
 
     @property
     def busy(self) -> bool:
-        """Whether an exchange is open."""
-        return self._ex is not None or bool(self._queue)
+        """Whether an exchange is open, or about to be: a caller who has just connected is about to ask."""
+        if self._ex is not None or self._queue or self._aside or self._in_head:
+            return True
+        return not self._asked and time.monotonic_ns() < self._since_ns + _FRESH_NS
 
     # --- flow control of uploads ------------------------------------------------------------------------------------
 

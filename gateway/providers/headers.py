@@ -9,7 +9,7 @@ Invariant: a name in a `connection:` header is hop-by-hop for that message and n
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -63,12 +63,19 @@ TO_CALLER: Final = frozenset(
 _MAX_REMEMBERED: Final = 1024
 
 
-class Forwarded(NamedTuple):
-    """The caller's headers that go upstream: their names, and their lines as one block when nothing overrides."""
+class Forwarded:
+    """The caller's headers that go upstream: their names, and their lines as one block when nothing overrides.
 
-    names: frozenset[bytes]
-    pairs: tuple[tuple[bytes, bytes], ...]
-    block: bytes
+    `heads` is for whoever makes request heads: one per target, as long as the caller's own head stays the same.
+    """
+
+    __slots__ = ("block", "heads", "names", "pairs")
+
+    def __init__(self, pairs: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.names = frozenset([name for name, _ in pairs])
+        self.pairs = pairs
+        self.block = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+        self.heads: dict[object, bytes] = {}
 
     def without(self, names: frozenset[bytes]) -> bytes:
         """The block less these headers."""
@@ -93,8 +100,7 @@ def passes(name: bytes) -> bool:
 def forwarded(headers: Iterable[tuple[bytes, bytes]], connection: bytes = b"") -> Forwarded:
     """What of the caller's headers goes upstream; `connection` is the value of its Connection header."""
     dropped = _named_by(connection) if connection else ()
-    pairs = tuple([pair for pair in headers if passes(pair[0]) and pair[0] not in dropped])
-    return Forwarded(frozenset([name for name, _ in pairs]), pairs, b"".join([b"%b: %b\r\n" % pair for pair in pairs]))
+    return Forwarded(tuple([pair for pair in headers if passes(pair[0]) and pair[0] not in dropped]))
 
 
 def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -57,23 +57,22 @@ class Taking(IntEnum):
 class AttemptRun:
     """One attempt, from its request to its verdict. Implements `upstream.Sink`."""
 
-    head: ResponseHead | None = None
-    head_ns = 0
-    tap: Tap | None = None
-    taking = Taking.NOTHING
-    stale = False  # the pooled connection had died before it heard us: the attempt may be made again
-    request_bytes = 0
-    _decoder: Decoder | None = None
-    _tail = b""
-    _kept_bytes = 0
-    _over = False
-
     def __init__(self, transfer: "Transfer", target: Target, conn: Connection) -> None:
         self.target = target
         self.encoded: Encoded = target.encode(transfer.out)
         self.conn: Connection | None = conn
         self._transfer = transfer
         self._kept: list[bytes] = []
+        self.head: ResponseHead | None = None
+        self.head_ns = 0
+        self.tap: Tap | None = None
+        self.taking = Taking.NOTHING
+        self.stale = False  # the pooled connection had died before it heard us: the attempt may be made again
+        self.request_bytes = 0
+        self._decoder: Decoder | None = None
+        self._tail = b""
+        self._kept_bytes = 0
+        self._over = False
 
     # --- what the connection tells ----------------------------------------------------------------------------------
 

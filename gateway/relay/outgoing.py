@@ -76,6 +76,8 @@ class Encoded(NamedTuple):
     withhold_usage: bool
 
 
+_MAX_HEADS: Final = 16  # remembered per caller's head
+_BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 _NO_CHANGE: Final[tuple[str, ...]] = ()
 _MODEL_CHANGED: Final = ("model",)
 _USAGE_FIELD: Final = "stream_options.include_usage"
@@ -105,7 +107,6 @@ class Target:
         self._header_names = tuple(f"header:{name.decode()}" for name, _ in headers)
         self._defaults = {name: msgspec.json.encode(value) for name, value in (defaults or {}).items()}
         self._fixed_name = "" if "*" in model and not star else self._name(star)
-        self._start_lines: dict[tuple[str, str], bytes] = {}
 
     def name(self, star: str = "") -> str:
         """provider/model, as headers and records show it."""
@@ -145,32 +146,30 @@ class Target:
         return edits, changed, withhold
 
     def _head(self, out: Outgoing, length: int) -> bytes:
-        framing = b"content-length: %d\r\n\r\n" % length if length >= 0 else b"transfer-encoding: chunked\r\n\r\n"
-        if length == 0 and out.method in ("GET", "HEAD", "DELETE"):
-            framing = b"\r\n"
-        account = self.account
-        headers = out.headers
+        heads = out.headers.heads
+        head = heads.get(self)
+        if head is None:
+            if len(heads) >= _MAX_HEADS:
+                heads.clear()
+            head = heads[self] = self._constant_head(out)
+        if length > 0:
+            return b"%b%bcontent-length: %d\r\n\r\n" % (head, out.trace_lines, length)
+        if length < 0:
+            return b"%b%btransfer-encoding: chunked\r\n\r\n" % (head, out.trace_lines)
+        return head + out.trace_lines + (b"\r\n" if out.method in _BODYLESS else b"content-length: 0\r\n\r\n")
+
+    def _constant_head(self, out: Outgoing) -> bytes:
+        """All of the head that stays the same while the caller's own head does."""
+        account, headers = self.account, out.headers
         return b"".join(
             (
-                self._start(out),
+                self._start_line(out),
                 self._headers,
                 account.caller_lines(out.credential),
-                headers.without(self._overrides) if self._overrides else headers.block,
-                account.default_lines(headers.names) if account.vendor.default_headers else b"",
-                out.trace_lines,
-                framing,
+                headers.without(self._overrides),
+                account.default_lines(headers.names),
             )
         )
-
-    def _start(self, out: Outgoing) -> bytes:
-        """Request line and fixed headers; made once per path, but for paths and queries that callers choose."""
-        if out.query or out.raw:
-            return self._start_line(out)
-        key = (out.method, out.path)
-        known = self._start_lines.get(key)
-        if known is None:
-            known = self._start_lines[key] = self._start_line(out)
-        return known
 
     def _start_line(self, out: Outgoing) -> bytes:
         base = self.account.raw_path if out.raw else self.account.base_path

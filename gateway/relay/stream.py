@@ -54,22 +54,6 @@ _ENDINGS: Final = {
 class Transfer:
     """One exchange's attempts and stream. Made per request, run once."""
 
-    wheel_tick = 0
-    phase = Phase.CONNECTING
-    streaming = False
-    error: GatewayError | None = None
-    usage: Usage | None = None
-    _attempt: AttemptRun | None = None
-    _attempt_ns = 0
-    _content_ns = 0
-    _done_ns = 0  # when the completion mark came
-    _held = False  # 200 went out before any content, to keep the connection alive
-    _upstream_ns = 0
-    _request_bytes = 0
-    _answer_bytes = 0
-    _status = 0
-    _verdict: asyncio.Future[UpstreamError | None] | None = None
-
     def __init__(self, out: Outgoing, reply: Reply, terms: Terms, wheel: Wheel) -> None:
         self.out = out
         self.reply = reply
@@ -78,6 +62,21 @@ class Transfer:
         self.attempts: list[Attempt] = []
         self._started_ns = self._last_ns = time.monotonic_ns()
         self._comment_ns = self._started_ns + terms.hold_ns if out.streamed and not out.raw else 0
+        self.wheel_tick = 0
+        self.phase = Phase.CONNECTING
+        self.streaming = False
+        self.error: GatewayError | None = None
+        self.usage: Usage | None = None
+        self._attempt: AttemptRun | None = None
+        self._attempt_ns = 0
+        self._content_ns = 0
+        self._done_ns = 0  # when the completion mark came
+        self._held = False  # 200 went out before any content, to keep the connection alive
+        self._upstream_ns = 0
+        self._request_bytes = 0
+        self._answer_bytes = 0
+        self._status = 0
+        self._verdict: asyncio.Future[UpstreamError | None] | None = None
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
@@ -116,7 +115,7 @@ class Transfer:
                     self._log(Attempt(target.name(self.out.star), error.code, 0, self._took_ns() // NS_PER_MS))
                     self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
                     return error
-            verdict: asyncio.Future[UpstreamError | None] = asyncio.get_running_loop().create_future()
+            verdict: asyncio.Future[UpstreamError | None] = self.wheel.loop.create_future()
             self._verdict = verdict
             attempt = self._ask(target, conn)
             reason = await verdict

@@ -29,6 +29,8 @@ _PARENT: Final = re.compile(
 )
 _KEY: Final = rb"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
 _VALUE: Final = rb"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_NO_TRACE_HEX: Final = "0" * 2 * _TRACE_BYTES
+_NO_SPAN_HEX: Final = "0" * 2 * _SPAN_BYTES
 _MEMBER: Final = re.compile(rb"(" + _KEY + rb")=" + _VALUE)
 
 
@@ -51,6 +53,19 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
         """Both headers as they stand in a request head, each with its CRLF."""
         lines = b"traceparent: " + self.traceparent + b"\r\n"
         return lines + b"tracestate: " + self.state + b"\r\n" if self.state else lines
+
+
+def fresh_trace(random: bytes) -> tuple[str, str, bytes]:
+    """A new trace from RANDOM_BYTES fresh bytes: trace id, span id, and the header line for the provider.
+
+    What nearly every request takes, so it makes no Trace.
+    """
+    hexed = random.hex()
+    trace_id, span_id = hexed[: 2 * _TRACE_BYTES], hexed[2 * _TRACE_BYTES :]
+    if trace_id == _NO_TRACE_HEX or span_id == _NO_SPAN_HEX:
+        trace = continue_trace(b"", random)
+        return trace.trace_id, trace.span_id, trace.header_lines
+    return trace_id, span_id, f"traceparent: 00-{trace_id}-{span_id}-00\r\n".encode()
 
 
 def continue_trace(traceparent: bytes, random: bytes, tracestate: bytes = b"") -> Trace:
