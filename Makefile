@@ -27,7 +27,7 @@ help: ## list these verbs
 setup: $(STAMPS)/project ## .venv with the gateway, from the hash-pinned lock
 
 run: setup ## the gateway on 127.0.0.1:8080, with a first config and a simulated provider if there is none
-	@[ -e $(CONFIG) ] || $(BIN)/gateway init --config $(CONFIG)
+	@[ -e $(CONFIG) ] || $(BIN)/gateway init $(CONFIG)
 	@exec $(BIN)/python tools/run.py $(CONFIG)
 
 serve: setup ## the gateway alone, with CONFIG=gateway.yaml
