@@ -288,6 +288,12 @@ def test_a_forms_model_is_spliced(node: GatewayNode, first: str) -> None:
     assert dict(answer.json["headers"])["content-type"] == FORM["content-type"]
 
 
+def test_a_form_comes_without_content_encoding(node: GatewayNode) -> None:
+    packed = gzip.compress(form([("model", b"mirror/m"), ("file", b"x")]))
+    assert node.post("/v1/audio/transcriptions", packed, {**FORM, "content-encoding": "gzip"}).status == 415
+    assert node.sim.requests() == []
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_upload_larger_than_the_spool_streams_through(node: GatewayNode, chunked: bool) -> None:
     body = form([("model", b"mirror/whisper"), ("file", bytes(range(256)) * (30 * MB // 256))])
