@@ -42,6 +42,7 @@ class Match(NamedTuple):
 
 _NO_PARAMS: Final[dict[str, str]] = {}
 _EXACT: Final = {(s.method, s.path): Match(s, _NO_PARAMS) for s in SURFACES if "{" not in s.path}
+_TRICKS: Final = ("%2e", "%2f", "%5c", "\\")
 _PATTERNS: Final = tuple(s for s in SURFACES if "{" in s.path)
 _PATHS: Final = {s.path for s in SURFACES}
 
@@ -87,4 +88,4 @@ def _params(pattern: str, path: str) -> dict[str, str] | None:
 def _plain(parts: list[str]) -> bool:
     """No segment that a provider might resolve to another path than the one we matched."""
     lowered = [part.lower() for part in parts]
-    return not any(part in ("", ".", "..") or "%2e" in part or "%2f" in part or "\\" in part for part in lowered)
+    return not any(part in ("", ".", "..") or any(trick in part for trick in _TRICKS) for part in lowered)

@@ -34,6 +34,7 @@ from gateway.errors import (
 from gateway.exchange import Exchange
 from gateway.listener.address import read_proxy_header
 from gateway.listener.body import Body
+from gateway.listener.detour import parser_of_body
 from gateway.listener.head import Head, Headers, read_head
 from gateway.listener.respond import CONTINUE, Responder
 from gateway.units import KIB, NS_PER_S
@@ -45,8 +46,10 @@ MAX_ASIDE_BYTES: Final = 64 * KIB
 _LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
+_LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
 _LENGTH_SIZE: Final = len(b"content-length")
 _TRACE_SIZE: Final = len(b"traceparent")
+_VERSIONS: Final = frozenset({"1.1", "1.0"})
 _log: Final = logging.getLogger("gateway.listener")
 
 
@@ -74,7 +77,9 @@ class DownstreamConnection(asyncio.Protocol):
         "_body",
         "_body_done",
         "_broken",
+        "_detour",
         "_ex",
+        "_fresh",
         "_head",
         "_head_bytes",
         "_head_key",
@@ -94,6 +99,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_task",
         "_traceparent",
         "_transport",
+        "_uncounted",
         "_url",
         "_watched_fd",
         "paused",
@@ -115,7 +121,10 @@ class DownstreamConnection(asyncio.Protocol):
         self._length = 0
         self._traceparent = b""
         self._head_bytes = 0
+        self._uncounted = 0  # read since a request last moved on: unfinished lines, chunk extensions, trailers
+        self._fresh = False
         self._in_head = False
+        self._detour = False  # the parser skips this request's body: see detour.py
         self._asked = False  # a request has begun on this connection
         self._head: Head | None = None  # the last good one, and what it was read from
         self._head_key: tuple[bytes, bytes, str, Headers] | None = None
@@ -220,7 +229,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._url = self._traceparent = b""
         self._headers = []
         self._length = self._head_bytes = 0
-        self._in_head = self._asked = True
+        self._in_head = self._asked = self._fresh = True
         self._since_ns = time.monotonic_ns()
 
     def on_url(self, url: bytes) -> None:
@@ -231,7 +240,7 @@ class DownstreamConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header. Length and trace differ from request to request: they stay apart from the rest."""
         size = len(name)
-        self._head_bytes += size + len(value)
+        self._head_bytes += size + len(value) + _LINE_SIZE
         if size == _LENGTH_SIZE and name.lower() == b"content-length":
             self._length = int(value)  # llhttp has read it as one number already, and refuses a second one
         elif size == _TRACE_SIZE and name.lower() == b"traceparent":
@@ -242,6 +251,8 @@ class DownstreamConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is complete: judge it, now or when it is this request's turn."""
         self._in_head = False
+        if self._broken:
+            return  # behind an answer that closes
         head, error = self._judge_head()
         ex = Exchange(
             self._listener.next_id(),
@@ -251,6 +262,11 @@ class DownstreamConnection(asyncio.Protocol):
         )
         ex.traceparent = self._traceparent
         length = -1 if head.chunked else self._length
+        if head.chunked:
+            self._headers = []  # trailers would else be added to the head that is remembered
+        if head.connection and length and self._parser.should_upgrade():
+            self._detour = True
+            self._length = length
         if self._ex is not None or self._queue:
             self._queue.append(_Queued(ex, head, length, error))
         else:
@@ -258,6 +274,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, without transfer coding."""
+        self._fresh = True
         if self._queue:
             self._queue[-1].chunks.append(data)
         else:
@@ -265,6 +282,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._detour:
+            return
         if self._queue:
             self._queue[-1].complete = True
         else:
@@ -299,21 +318,46 @@ class DownstreamConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._detour and not self._broken:
+                self._take_detour(data[upgrade.args[0] :])
+                return
             self._broken = True  # a protocol we do not speak was asked for: this request is answered, no other follows
         except httptools.HttpParserCallbackError as error:
             self._broken = True
             self._crashed(error)
             return
         except httptools.HttpParserError as error:
-            self._broken = True
-            self._malformed(error)
+            if not self._broken:
+                self._broken = True
+                self._malformed(error)
             return
-        if self._in_head and self._transport is not None:
-            if self._head_bytes > self._listener.max_header_bytes:
+        if (self._in_head or not self._body_done) and not self._broken:
+            self._expect_more(len(data))
+
+    def _expect_more(self, size: int) -> None:
+        """A read has ended inside of a request: bound what the parser keeps, or steps over, without a word to us."""
+        if not self._fresh:
+            self._uncounted += size
+        else:
+            self._fresh = False
+            self._uncounted = size if self._in_head and self._ex is None else 0
+        if max(self._head_bytes, self._uncounted) > self._listener.max_header_bytes:
+            self._broken = True
+            if self._in_head and self._ex is None:
                 self._refuse_new(self._head_too_large())
-                return
+            elif not self._body_done:
+                self._refuse_open(self._head_too_large())
+        elif self._in_head and self._transport is not None:
             self._listener.wheel.arm(self, self._since_ns + self._listener.header_timeout_ns)
+
+    def _take_detour(self, rest: bytes) -> None:
+        self._broken = True  # deaf to the head that is made up
+        self._parser = parser_of_body(self, self._length)
+        self._broken = self._detour = False
+        self._length = 0
+        if rest:
+            self._parse(rest)
 
     def _judge_head(self) -> tuple[Head, GatewayError | None]:
         """The head that has just been parsed: the connection's last one when nothing has changed."""
@@ -325,6 +369,8 @@ class DownstreamConnection(asyncio.Protocol):
         try:
             if self._head_bytes > self._listener.max_header_bytes:
                 raise self._head_too_large()
+            if key[2] not in _VERSIONS:
+                raise MalformedHTTP("only HTTP/1.1 and HTTP/1.0 are spoken here")
             read_head(head, self._url, self._headers)
         except GatewayError as error:
             return head, error
@@ -485,9 +531,11 @@ class DownstreamConnection(asyncio.Protocol):
             self._listener.finished(ex)
 
     def _head_too_large(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"the request head is larger than {self._listener.max_header_bytes} bytes")
+        limit = self._listener.max_header_bytes
+        return HeadersTooLarge(f"the request's head, or what is not body behind it, is larger than {limit} bytes")
 
     def _shut(self, *, linger: bool) -> None:
+        self._broken = True
         transport = self._transport
         if transport is None:
             return

@@ -21,9 +21,12 @@ from gateway.units import KIB
 
 MAX_TARGET_BYTES: Final = 8 * KIB
 HEALTH: Final = frozenset({"/healthz", "/readyz"})
+_ONCE: Final = (b"host", b"content-type", b"content-encoding")  # two could be read as either
 _GATEWAY_KEY: Final = b"x-gateway-key"
 _ABSOLUTE: Final = (b"http://", b"https://")
 _PLAIN_TARGET: Final = re.compile(rb"[!$-;=?-\[\]-~]*\Z")  # printable ASCII less " # < > \
+_CHARSET: Final = re.compile(rb"""(?i)charset\s*=\s*["']?([^"';\s]*)""")
+_UTF_8: Final = frozenset({b"utf-8", b"utf8"})
 _MAX_LOWERED: Final = 1024
 _MAX_AGENT_BYTES: Final = 256
 _lowered: Final[dict[bytes, bytes]] = {}
@@ -108,11 +111,9 @@ def read_target(url: bytes) -> tuple[str, str]:
 
 
 def _read_framing(head: Head, headers: Headers) -> None:
-    hosts = 0
+    _check_names([name for name, _ in headers], host_needed=head.version_11)
     for name, value in headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-type":
+        if name == b"content-type":
             head.content_type = value
         elif name == b"transfer-encoding":
             _read_coding(head, value)
@@ -126,11 +127,17 @@ def _read_framing(head: Head, headers: Headers) -> None:
             setattr(head, attribute, before + b"," + value if before else value)
         elif name == b"expect":
             _read_expectation(head, value)
-    if hosts > 1 or (head.version_11 and not hosts):
-        raise MalformedHTTP("a request needs exactly one host header")
 
 
 _JOINED: Final = {b"connection": "connection", b"tracestate": "tracestate", b"x-forwarded-for": "forwarded_for"}
+
+
+def _check_names(names: list[bytes], *, host_needed: bool) -> None:
+    for name in _ONCE:
+        if names.count(name) > 1:
+            raise MalformedHTTP(f"a request has one {name.decode()} header")
+    if host_needed and b"host" not in names:
+        raise MalformedHTTP("a request needs a host header")
 
 
 def _read_coding(head: Head, value: bytes) -> None:
@@ -174,13 +181,16 @@ def _body_mode(surface: Surface, content_type: bytes) -> BodyMode:
     mode = surface.body
     if content_type == b"application/json" and mode is BodyMode.BUFFERED:
         return mode
-    media = content_type.partition(b";")[0].strip().lower()
+    media, _, parameters = content_type.partition(b";")
+    media = media.strip().lower()
     if surface.json_or_multipart and media == b"application/json":
-        return BodyMode.BUFFERED
+        mode = BodyMode.BUFFERED
     if mode is BodyMode.MULTIPART and media != b"multipart/form-data":
         raise UnsupportedEncoding(f"{surface.path} takes a multipart/form-data body")
     if mode is BodyMode.BUFFERED and media not in (b"application/json", b"") and media[-5:] != b"+json":
         raise UnsupportedEncoding(f"{surface.path} takes a JSON body: send content-type application/json")
+    if mode is BodyMode.BUFFERED and any(found.lower() not in _UTF_8 for found in _CHARSET.findall(parameters)):
+        raise UnsupportedEncoding("JSON is UTF-8: leave the charset out")  # a provider may believe another one
     return mode
 
 

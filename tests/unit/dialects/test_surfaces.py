@@ -44,6 +44,7 @@ def test_parameters(method: str, path: str, name: str, params: dict[str, str]) -
         "/v1/models/a%2e%2E/b",
         "/v1/models/a%2fb",
         "/v1/models/a\\b",
+        "/passthrough/acme/a%5Cb",
         "/v1/models/./a",
         "/passthrough/acme",
         "/passthrough/acme/",
