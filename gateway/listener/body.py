@@ -83,6 +83,7 @@ class Body:
         self._started = False
         self._spooled = 0
         self._sink: UploadSink | None = None
+        self._paused = False  # by the provider
         self._form: FormReader | None = None
         if mode is BodyMode.MULTIPART:
             self._form = FormReader(head.content_type)
@@ -143,16 +144,18 @@ class Body:
             sink.upload_data(data)
         if self.complete:
             sink.upload_end()
-        else:
+        elif not self._paused:  # what was here may have been more than the provider takes
             self._owner.resume_reading()
 
     def pause(self) -> None:
         """The provider is slower than the caller."""
+        self._paused = True
         if not self.complete:
             self._owner.pause_reading()
 
     def resume(self) -> None:
         """The provider takes bytes again."""
+        self._paused = False
         if not self.complete:
             self._owner.resume_reading()
 
