@@ -76,6 +76,21 @@ class Wire(Protocol):
         """The answer is out; `keep` says whether the connection may serve another request."""
 
 
+class _Nowhere:
+    """Where an answer goes that is over: its provider may still speak until it hears of it."""
+
+    paused = False
+
+    def write(self, data: bytes) -> None:
+        """Drop it."""
+
+    def answered(self, *, keep: bool) -> None:
+        """It has been."""
+
+
+_NOWHERE: Final = _Nowhere()
+
+
 class Responder:
     """The answer of one exchange; implements `relay.reply.Reply`."""
 
@@ -83,7 +98,7 @@ class Responder:
 
     def __init__(self, ex: Exchange, wire: Wire, dialect: Dialect, on_stream: Callable[[int], None]) -> None:
         self._ex = ex
-        self._wire = wire
+        self._wire: Wire = wire
         self._dialect = dialect
         self._on_stream = on_stream
         self._chunked = False
@@ -101,6 +116,8 @@ class Responder:
 
     def start(self, head: AnswerHead) -> None:
         """Send the head; a body follows."""
+        if self.finished:
+            return
         self.started = True
         self._sse = head.sse
         if head.sse:
@@ -126,6 +143,8 @@ class Responder:
 
     def whole(self, head: AnswerHead, body: bytes) -> None:
         """Send a complete answer."""
+        if self.finished:
+            return
         self.started = True
         self._ex.answered_status = head.status
         framing = b"" if head.status in _BODYLESS else b"content-length: %d\r\n" % max(head.length, 0)
@@ -205,12 +224,14 @@ class Responder:
         self.finished = True
         if self._sse:
             self._on_stream(-1)
-        self._wire.answered(keep=not self.closing)
+        wire, self._wire = self._wire, _NOWHERE
+        wire.answered(keep=not self.closing)
 
     def forget(self) -> None:
         """The caller has gone: nothing more can be said."""
         if not self.finished:
             self.finished = True
+            self._wire = _NOWHERE
             if self._sse:
                 self._on_stream(-1)
 
