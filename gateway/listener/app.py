@@ -46,6 +46,8 @@ class Listener:
         self.header_timeout_ns = settings.header_timeout_ns
         self.body_timeout_ns = settings.body_timeout_ns
         self.keepalive_ns = settings.keepalive_ns
+        # How often a connection is looked at: in between it may have begun something with a shorter limit.
+        self.look_ns = min(settings.header_timeout_ns, settings.body_timeout_ns, settings.keepalive_ns)
         self.max_header_bytes = settings.max_header_bytes
         self.max_connections = settings.max_connections
         self.proxy_protocol = settings.proxy_protocol

@@ -13,10 +13,11 @@ because closing with unread bytes would reset the connection and destroy the ans
 """
 
 import asyncio
+import inspect
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httptools
 
@@ -40,6 +41,7 @@ from gateway.listener.respond import CONTINUE, Responder
 from gateway.units import KIB, NS_PER_S
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from gateway.listener.app import Listener
 
 MAX_ASIDE_BYTES: Final = 64 * KIB
@@ -49,6 +51,7 @@ _LINGER_BYTES: Final = 1024 * KIB
 _LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
 _LENGTH_SIZE: Final = len(b"content-length")
 _TRACE_SIZE: Final = len(b"traceparent")
+_UNBEGUN: Final = inspect.CORO_CREATED
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 _log: Final = logging.getLogger("gateway.listener")
 
@@ -162,7 +165,7 @@ class DownstreamConnection(asyncio.Protocol):
         """Bytes from the caller."""
         if self._lingering:
             self._drain(len(data))
-        elif self._ex is not None and self._body_done:
+        elif self._aside or (self._body_done and (self._ex is not None or self.paused)):
             self._set_aside(data)
         elif self._preface is not None:
             self._read_preface(data)
@@ -185,10 +188,8 @@ class DownstreamConnection(asyncio.Protocol):
         if self._responder is not None:
             self._responder.forget()
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-        elif self._ex is not None:
-            self._listener.finished(self._ex)
+        if self._ex is not None:
+            self._end_early(self._ex, task)
         self._release_body()
 
     def pause_writing(self) -> None:
@@ -200,27 +201,33 @@ class DownstreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The caller has caught up."""
         self.paused = False
-        if self._ex is not None and self._ex.transfer is not None:
+        if self._ex is None:
+            if self._queue or self._aside:
+                asyncio.get_running_loop().call_soon(self._next)
+        elif self._ex.transfer is not None:
             self._ex.transfer.resume()
 
     def on_deadline(self, now_ns: int) -> int:
         """The wheel's call: close what is idle or too slow; returns the next deadline."""
-        listener = self._listener
+        if self._transport is None or self._transport.is_closing():
+            self.abort()  # its last answer was not read in time
+            return 0
         if self._lingering:
             self._close()
             return 0
+        look_again_ns = now_ns + self._listener.look_ns
         if self._ex is not None and (self._body_done or self._reading_paused):
-            return now_ns + listener.keepalive_ns
-        limit_ns = self._limit_ns()
-        if now_ns < self._since_ns + limit_ns:
-            return self._since_ns + limit_ns
+            return look_again_ns
+        limit_ns = self._since_ns + self._limit_ns()
+        if now_ns < limit_ns:
+            return min(limit_ns, look_again_ns)
         if self._ex is not None:
             self._refuse_open(RequestTimeout("the request body did not arrive in time"))
         elif self._in_head:
             self._refuse_new(RequestTimeout("the request head did not arrive in time"))
         else:
             self._close()
-        return 0  # lingering, if it has begun, has armed a deadline of its own
+        return 0  # lingering and closing have deadlines of their own
 
     # --- llhttp's side ----------------------------------------------------------------------------------------------
 
@@ -323,6 +330,8 @@ class DownstreamConnection(asyncio.Protocol):
                 self._take_detour(data[upgrade.args[0] :])
                 return
             self._broken = True  # a protocol we do not speak was asked for: this request is answered, no other follows
+            if self._responder is not None:
+                self._responder.closing = True
         except httptools.HttpParserCallbackError as error:
             self._broken = True
             self._crashed(error)
@@ -389,6 +398,7 @@ class DownstreamConnection(asyncio.Protocol):
             if error is not None:
                 raise error
             if head.surface is None:
+                self._body_done = length == 0
                 listener.answer_health(ex, responder, body_follows=length != 0)
                 return
             listener.identify(ex, head)
@@ -441,7 +451,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Take up what arrived while the last exchange was open."""
-        if self._open_now() or self._broken or self._lingering:
+        if self._open_now() or self._broken or self._lingering or self.paused:
             return
         if self._queue:
             queued = self._queue.popleft()
@@ -500,7 +510,8 @@ class DownstreamConnection(asyncio.Protocol):
             self._refuse_new(refused)
         elif not self._queue and not self._body_done:
             self._refuse_open(refused)
-        # else: the open exchange is whole; it is answered, and then the connection closes
+        elif self._responder is not None:
+            self._responder.closing = True  # the open exchange is whole: it is answered, and no other
 
     def _refuse_new(self, error: GatewayError) -> None:
         """Refuse a request whose head never became complete."""
@@ -522,13 +533,19 @@ class DownstreamConnection(asyncio.Protocol):
             responder.closing = True
         else:
             self._body_done = True
+        if error.close:
+            self._broken = True
         self._release_body()
         task, self._task = self._task, None
         responder.fail(error, (), 0)
+        self._end_early(ex, task)
+
+    def _end_early(self, ex: Exchange, task: asyncio.Task[None] | None) -> None:
+        """End an exchange from outside of its pipeline, which records it itself once it has taken its first step."""
+        if task is None or inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro())) == _UNBEGUN:
+            self._listener.finished(ex)
         if task is not None:
             task.cancel()
-        else:
-            self._listener.finished(ex)
 
     def _head_too_large(self) -> HeadersTooLarge:
         limit = self._listener.max_header_bytes
@@ -553,8 +570,11 @@ class DownstreamConnection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            if transport.get_write_buffer_size():  # who does not read it in time will not read it at all
+                self._listener.wheel.arm(self, time.monotonic_ns() + self._listener.keepalive_ns)
 
     def abort(self) -> None:
         """Close at once."""

@@ -102,18 +102,20 @@ STREAMED = b'{"model":"gpt","messages":[],"stream":true}'
 class FakeTransport(asyncio.Transport):
     """A socket that goes nowhere. As uvloop's, it raises when it is written to after it was closed.
 
-    `fail_write` counts down: at 0 a write finds the connection reset.
+    `fail_write` counts down: at 0 a write finds the connection reset. A write of more than `high_water` bytes leaves
+    the buffer full until the test calls the protocol's `resume_writing`; as in asyncio that is said once.
     """
 
     def __init__(self, protocol: asyncio.Protocol, wrote: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self.protocol = protocol
         self.sent = b""
-        self.reading = True
+        self._reading = True
         self.closed = False
         self.gone = False
         self.buffered = 0
         self.fail_write = -1
+        self.high_water = 1 << 62
         self._wrote = wrote
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -123,6 +125,9 @@ class FakeTransport(asyncio.Transport):
             self.lose(ConnectionResetError())
             return
         self.sent += bytes(data)
+        if len(data) > self.high_water:
+            self.high_water = 1 << 62
+            self.protocol.pause_writing()
         self._wrote()
 
     def writelines(self, list_of_data: Any) -> None:  # noqa: ANN401 - the base class's word
@@ -144,10 +149,13 @@ class FakeTransport(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self._lost, error)
 
     def pause_reading(self) -> None:
-        self.reading = False
+        self._reading = False
 
     def resume_reading(self) -> None:
-        self.reading = True
+        self._reading = True
+
+    def is_reading(self) -> bool:
+        return self._reading and not self.closed
 
     def get_write_buffer_size(self) -> int:
         return self.buffered
@@ -228,6 +236,7 @@ class FakeProvider:
         self.fail_write = -1
         self.hangs: asyncio.Event | None = None
         self.always: tuple[bytes, ...] = ()
+        self.on_dial: Callable[[Line], None] = lambda _: None
         self.dials = 0
 
     @property
@@ -250,6 +259,7 @@ class FakeProvider:
         line = Line(protocol, self)
         line.transport.fail_write = self.fail_write
         self.lines.append(line)
+        self.on_dial(line)
 
     async def warm(self) -> Line:
         """Leave one idle connection in the pool, that has served before."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on the production loop, and never for long."""
-    return uvloop.run(asyncio.wait_for(work, 20))
+    return uvloop.run(asyncio.wait_for(work, 10))
 
 
 class Stage:

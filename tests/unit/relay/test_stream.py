@@ -652,10 +652,10 @@ def test_a_caller_who_reads_slowly_slows_the_provider_down() -> None:
             line.says(stream(ROLE, TEXT))
             stage.reply.paused = True
             stage.transfer.pause()
-            assert not line.transport.reading
+            assert not line.transport.is_reading()
             stage.reply.paused = False
             stage.transfer.resume()
-            assert line.transport.reading
+            assert line.transport.is_reading()
             line.says(chunk(STOP), chunk(DONE), END)
             assert (await stage.outcome()).ending is Ending.COMPLETE
 
@@ -668,7 +668,7 @@ def test_a_caller_who_was_slow_before_this_answer_slows_it_down_too() -> None:
             stage.reply.paused = True  # the answer before this one still waits to be read
             await stage.asked()
             stage.provider.line.says(stream(ROLE, TEXT))
-            assert not stage.provider.line.transport.reading
+            assert not stage.provider.line.transport.is_reading()
             stage.reply.paused = False
             stage.transfer.resume()
             stage.provider.line.says(chunk(DONE), END)
