@@ -78,6 +78,14 @@ class Tap:
 
     def _feed_withholding(self, chunk: bytes) -> bytes:
         events = self._split(chunk)
+        if len(events) == 1 and not self._withheld_half and not self.done:  # one event a chunk is the rule
+            event = events[0]
+            self.events += 1
+            flags = self._read_event(event)
+            if flags == _CONTENT:
+                self.content = True
+                return event
+            return b"" if self._noted(event, flags) & _USAGE_ONLY else event
         passed = [event for event in events if not self._to_withhold(event)]
         if len(passed) == 1:
             return passed[0]
@@ -88,17 +96,18 @@ class Tap:
             self._withheld_half = False
             if event == _LF:
                 return True
-        if self.done or not self._read(event) & _USAGE_ONLY:
-            return False
-        self._withheld_half = event.endswith(b"\r")
-        return True
+        return not self.done and bool(self._read(event) & _USAGE_ONLY)
 
     def _read(self, event: bytes) -> int:
         self.events += 1
-        flags = self._read_event(event)
-        if flags:
-            if flags & _CONTENT:
-                self.content = True
-            if flags & _DONE:
-                self.done = True
+        return self._noted(event, self._read_event(event))
+
+    def _noted(self, event: bytes, flags: int) -> int:
+        """Keep what the flags of an event say."""
+        if flags & _CONTENT:
+            self.content = True
+        if flags & _DONE:
+            self.done = True
+        if flags & _USAGE_ONLY:
+            self._withheld_half = self._withhold and event.endswith(b"\r")
         return flags
