@@ -556,9 +556,10 @@ class DownstreamConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        if linger and transport.can_write_eof():
+        if linger:
             self._lingering = True
-            transport.write_eof()
+            if transport.can_write_eof():  # TLS cannot half-close: there the answer's `connection: close` has to do
+                transport.write_eof()
             self.resume_reading()
             self._listener.wheel.arm(self, time.monotonic_ns() + _LINGER_NS)
         else:
