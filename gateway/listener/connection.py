@@ -582,6 +582,11 @@ class DownstreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def close_after_answer(self) -> None:
+        """A drain begins: an open exchange is the last on this connection, and its answer says so if it still can."""
+        if self._responder is not None:
+            self._responder.closing = True
+
     def close_if_idle(self) -> None:
         """End of drain: a connection between requests is closed, a busy or a brand-new one is left."""
         if not self.busy:

@@ -68,6 +68,8 @@ class DataPlane:
     def begin_drain(self) -> None:
         """Answer with `Connection: close` from now on; /readyz fails."""
         self._listener.draining = True
+        for connection in self._listener.connections:
+            connection.close_after_answer()
 
     async def drained(self) -> None:
         """Close idle connections, and return when no exchange is open."""
