@@ -42,6 +42,7 @@ from gateway.units import KIB, NS_PER_S
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
     from gateway.listener.app import Listener
 
 MAX_ASIDE_BYTES: Final = 64 * KIB

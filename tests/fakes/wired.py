@@ -9,7 +9,7 @@ Every provider serves the model `gpt`, the first in the list first, and `passthr
 
 import time
 from collections.abc import Sequence
-from typing import Any, cast, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from gateway.config.keys import KeyRecord, digest
 from gateway.config.schema import Config, Model

@@ -5,7 +5,7 @@ import socket
 import struct
 import zlib
 from ipaddress import ip_network
-from typing import cast, TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
