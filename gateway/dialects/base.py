@@ -45,6 +45,7 @@ class Surface(msgspec.Struct, frozen=True):
     reply: Reply = Reply.RELAYED
     usage_flag: bool = False  # stream usage must be asked for in the body (stream_options.include_usage)
     json_or_multipart: bool = False  # the content-type decides between BUFFERED and MULTIPART
+    default_model: str = ""  # what the API documents for a body that names no model; "" where one must
 
 
 class Edit(NamedTuple):
@@ -58,7 +59,8 @@ class Edit(NamedTuple):
 class RequestFacts(msgspec.Struct, gc=False):
     """What decisions need to know of a request body, and where the model name stands in it.
 
-    `model_start:model_end` spans the JSON string including its quotes. `stored` lists fields that name objects
+    `model_start:model_end` spans the JSON string including its quotes; both are -1 where the body names no model and
+    `model` is the surface's documented default. `stored` lists fields that name objects
     stored at a provider ("previous_response_id"). `members_at` is the offset just behind the opening brace, where
     a member can be inserted (`empty` tells whether a comma must follow). `usage_asked` is what the caller said on
     stream usage; `stream_options` spans its value when present.

@@ -127,20 +127,25 @@ class Target:
 
     def _edits(self, out: Outgoing, facts: RequestFacts) -> tuple[list[Edit], tuple[str, ...], bool]:
         edits: list[Edit] = []
+        added: dict[str, bytes] = {}
         changed = _NO_CHANGE
         model = self.model(self._star or out.star)
         if model != facts.model:
-            edits.append(splice.set_model(facts, model))
             changed = _MODEL_CHANGED
+            if facts.model_start < 0:  # the body names none: the API's documented default was asked for
+                added["model"] = msgspec.json.encode(model)
+            else:
+                edits.append(splice.set_model(facts, model))
         withhold = self._ask_usage and out.surface.usage_flag and facts.stream and not facts.usage_asked
         if withhold:
             edits.append(splice.ask_usage(out.body, facts))
             changed = (*changed, _USAGE_FIELD)
         if self._defaults:
-            added = {name: value for name, value in self._defaults.items() if name not in facts.names}
-            if added:
-                edits.append(splice.insert_members(facts, added))
-                changed = (*changed, *added)
+            missing = {name: value for name, value in self._defaults.items() if name not in facts.names}
+            added.update(missing)
+            changed = (*changed, *missing)
+        if added:
+            edits.append(splice.insert_members(facts, added))
         if self._header_names:
             changed += self._header_names
         return edits, changed, withhold

@@ -68,6 +68,7 @@ _REFERRING: Final[dict[str, tuple[str, ...]]] = {  # members inside of which a s
     "images.edits": ("images", "mask"),
     "audio.speech": ("voice",),
 }
+_NO_SPAN: Final = (-1, -1)
 _OPTIONS: Final[Rules] = {"include_usage": BOOL}
 _SSE_SPEECH: Final = "sse"
 
@@ -163,11 +164,11 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     document = jsonguard.read_object(body)
     rules = _RULES.get(surface.name, _COMMON)
     values = jsonguard.check(document, rules)
-    model = required_model(values)
+    model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
     members = document.members
     plain = _plain_member(surface.name, members)
     jsonguard.check_depth(document, plain)
-    start, end = document.span("model")
+    start, end = document.span("model") if "model" in members else _NO_SPAN
     return RequestFacts(
         model,
         stream=_streams(surface.name, values),

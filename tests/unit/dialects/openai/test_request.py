@@ -28,6 +28,16 @@ def test_references_are_found_where_they_can_stand_and_depth_everywhere(surface:
         read(surface, b'{"model":"m","input":' + b"[" * 400 + b"]" * 400 + b"}")
 
 
+def test_where_the_api_documents_a_default_a_body_may_name_no_model() -> None:
+    moderations = SURFACE["moderations"]
+    for body, span in [(b'{"input":"x"}', (-1, -1)), (b'{"model":null,"input":"x"}', (9, 13))]:
+        facts = read(moderations, body)
+        assert (facts.model, facts.model_start, facts.model_end) == ("omni-moderation-latest", *span)
+    assert read(moderations, b'{"model":"m","input":"x"}').model == "m"
+    with pytest.raises(InvalidRequest, match="model"):
+        read(CHAT, b'{"messages":[]}')
+
+
 def test_a_plain_body_of_many_messages_is_not_taken_for_deep() -> None:
     message = b'{"role":"user","content":[{"type":"text","text":"[[[{{{"}]}'
     assert read(CHAT, b'{"model":"m","messages":[' + b",".join([message] * 500) + b"]}").stored == ()
