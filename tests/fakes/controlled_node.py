@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import ssl
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from gateway.telemetry.transfer import import_counters
 
 class QuietApp:
     """Counts one abandoned exchange for each start and each snapshot adopted."""
+
+    ssl_context: ssl.SSLContext | None = None
 
     def __init__(self, context: WorkerContext) -> None:
         metrics = Metrics(context.segment.slot(METRICS, context.slot))

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,26 @@ class Node:
         command = [sys.executable, "-m", "tests.fakes.controlled_node", str(directory)]
         self.log = (directory / "log").open("wb")
         self.program = subprocess.Popen(command, stderr=self.log)
-        self.until(lambda: (directory / "ready").exists() and (directory / "ready").read_text())
-        self.port = int((directory / "ready").read_text())
+        self.port = 0
+
+    def wait_ready(self) -> None:
+        """Until every worker accepts and control serves."""
+        ready = self.directory / "ready"
+        self.until(lambda: ready.exists() and ready.read_text())
+        self.port = int(ready.read_text())
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        if self.program.poll() is None:
+            self.program.send_signal(signal.SIGTERM)
+        try:
+            self.program.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.program.kill()  # its children notice, and leave
+            self.program.wait()
+            raise
+        finally:
+            self.log.close()
 
     def write(self, text: str) -> None:
         (self.directory / "gateway.yaml").write_text(text)
@@ -72,12 +91,9 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    running = Node(tmp_path)
-    yield running
-    if running.program.poll() is None:
-        running.program.send_signal(signal.SIGTERM)
-    running.program.wait(timeout=PATIENCE_S)
-    running.log.close()
+    with closing(Node(tmp_path)) as running:
+        running.wait_ready()
+        yield running
 
 
 def test_reload_by_signal_and_by_request(node: Node) -> None:
