@@ -31,7 +31,8 @@ def _first() -> float:
 
 
 def test_exact_names_come_before_patterns_and_long_patterns_before_short() -> None:
-    models = Catalogue({name: Entry(name, _model("a"), ()) for name in ("gpt", "gpt*", "gpt-4*", "*")})
+    none: Sequence[Sequence[Candidate[str]]] = ()
+    models = Catalogue({name: Entry(name, _model("a"), none) for name in ("gpt", "gpt*", "gpt-4*", "*")})
     found = {name: models.find(name) for name in ("gpt", "gpt-3", "gpt-4o", "o3")}
     assert {name: (f.entry.pattern, f.star) for name, f in found.items() if f} == {
         "gpt": ("gpt", ""),
