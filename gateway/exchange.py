@@ -81,6 +81,17 @@ class Exchange:
         self.transfer: Transfer | None = None
         self.outcome = _REFUSED
 
+    def release(self) -> None:
+        """The exchange is recorded: let go of what only serving it needed.
+
+        Exchange, reply, transfer, and the frames an error has come through, hold each other: without this a body
+        would stay until the collector comes by, and large ones come too seldom to bring it.
+        """
+        self.transfer = None
+        error = self.error
+        if error is not None:
+            error.__traceback__ = error.__cause__ = error.__context__ = None
+
     def fold(self, now_us: int, ended_ns: int) -> Record:
         """The outcome record. `now_us` is wall-clock time, `ended_ns` the monotonic end."""
         head, outcome, principal, facts, error = self.head, self.outcome, self.principal, self.facts, self.error

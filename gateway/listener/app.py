@@ -96,6 +96,7 @@ class Listener:
     def finished(self, ex: Exchange) -> None:
         """The exchange is over: record it."""
         pipeline.finish(ex, self.gateway)
+        ex.release()
 
     def on_stream(self, change: int) -> None:
         """Count event streams in and out."""

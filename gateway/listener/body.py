@@ -128,7 +128,8 @@ class Body:
         self._owner.start()
 
     def release(self) -> None:
-        """The exchange is over: give back what was spooled."""
+        """The exchange is over: give back what was spooled, and let go of the bytes."""
+        self.body = b""
         if self._spooled:
             self._limits.spool.give(self._spooled)
             self._spooled = 0

@@ -101,7 +101,9 @@ class Transfer:
             self._abandon(_GONE)
         finally:
             self.wheel.disarm(self)
-        return self._outcome()
+        outcome = self._outcome()
+        self._attempt = None  # attempt and transfer hold each other, and the body: see Exchange.release
+        return outcome
 
     async def _try(self, target: Target) -> UpstreamError | Overloaded | None:
         """One target. Returns None when the exchange is over (however it ended), else why to try another."""
