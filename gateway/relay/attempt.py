@@ -88,7 +88,9 @@ class AttemptRun:
             self.taking = Taking.OPAQUE
             return
         encoding = head.get(b"content-encoding")
-        if encoding and encoding != b"identity":
+        if encoding == b"identity":
+            encoding = b""
+        elif encoding:
             self._decoder = decoder(encoding)
         content_type = head.get(b"content-type")
         if not 200 <= status < 300:  # noqa: PLR2004 - the success class
@@ -224,7 +226,7 @@ class AttemptRun:
     # --- event streams ----------------------------------------------------------------------------------------------
 
     def _take_events(self, encoding: bytes) -> None:
-        if encoding and encoding != b"identity" and self._decoder is None:
+        if encoding and self._decoder is None:
             self.fail(UpstreamProtocolError("the provider encoded its event stream in a way the gateway does not read"))
             return
         self.taking = Taking.EVENTS

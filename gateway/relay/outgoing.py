@@ -80,7 +80,8 @@ _MAX_HEADS: Final = 16  # remembered per caller's head
 _BODYLESS: Final = frozenset({"GET", "HEAD", "DELETE"})
 _NO_CHANGE: Final[tuple[str, ...]] = ()
 _MODEL_CHANGED: Final = ("model",)
-_USAGE_FIELD: Final = "stream_options.include_usage"
+_STREAM_OPTIONS: Final = "stream_options"
+_USAGE_FIELD: Final = f"{_STREAM_OPTIONS}.include_usage"
 
 
 class Target:
@@ -137,10 +138,12 @@ class Target:
             else:
                 edits.append(splice.set_model(facts, model))
         withhold = self._ask_usage and out.surface.usage_flag and facts.stream and not facts.usage_asked
+        if _STREAM_OPTIONS in self._defaults and facts.stream_options is None:
+            withhold = False  # the operator has decided
         if withhold:
             edits.append(splice.ask_usage(out.body, facts))
             changed = (*changed, _USAGE_FIELD)
-        if self._defaults:
+        if self._defaults and not facts.form:
             missing = {name: value for name, value in self._defaults.items() if name not in facts.names}
             added.update(missing)
             changed = (*changed, *missing)

@@ -133,7 +133,11 @@ class Transfer:
 
     def _ask(self, target: Target, conn: Connection) -> AttemptRun:
         out = self.out
-        attempt = self._attempt = AttemptRun(self, target, conn)
+        try:
+            attempt = self._attempt = AttemptRun(self, target, conn)
+        except BaseException:
+            conn.abort()  # it was taken and will not be started
+            raise
         if self.phase is Phase.CONNECTING:
             self.phase = step(self.phase, Happening.CONNECTED)
         encoded, upload = attempt.encoded, out.upload

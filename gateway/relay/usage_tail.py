@@ -45,7 +45,7 @@ def looks_like_error(body: bytes) -> bool:
 
 def _object_behind(tail: bytes, at: int) -> bytes:
     start = tail.find(b"{", at)
-    if start < 0:
+    if start < 0 or tail[at:start].strip() != b":":
         return b""
     depth = 0
     for index in range(start, len(tail)):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -786,6 +787,22 @@ def test_an_upload_goes_elsewhere_while_nobody_was_reached() -> None:
             stage.transfer.upload_end()
             stage.providers[1].line.says(answer(200, b"{}"))
             assert (await stage.outcome()).ending is Ending.COMPLETE
+
+    run(main())
+
+
+# --- defects ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_cannot_be_made_costs_no_connection() -> None:
+    async def main() -> None:
+        async with scene(PLAIN) as stage:
+            broken = stage.provider.target()
+            broken.encode = cast("Any", None)  # type: ignore[method-assign] # calling it raises
+            with pytest.raises(TypeError):
+                await stage.transfer.run([broken])
+            await turns()
+            assert stage.provider.pool.open == 0
 
     run(main())
 
