@@ -71,3 +71,28 @@ def test_answers_are_decoded_piece_by_piece(coding: bytes, size: int) -> None:
 def test_an_answer_in_a_coding_nobody_reads_has_no_decoder() -> None:
     assert decoder(b"br") is None
     assert decoder(b"gzip, br") is None
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
+def test_an_answer_cut_anywhere_or_followed_by_anything_is_no_answer(coding: bytes) -> None:
+    coded = {**CODED, b"deflate": zlib.compress(BODY)}[coding]
+    for cut in range(len(coded)):
+        reader = decoder(coding)
+        assert reader is not None
+        if cut:
+            reader.feed(coded[:cut])
+        with pytest.raises(DecodeError):
+            reader.finish()
+    whole = decoder(coding)
+    assert whole is not None
+    whole.feed(coded)
+    with pytest.raises(DecodeError):
+        whole.feed(b"x")
+
+
+def test_a_window_that_would_take_too_much_memory_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    wide = packer.compress(b"x" * (16 * MIB)) + packer.flush()
+    with pytest.raises(DecodeError):
+        decode_request(b"zstd", wide, 100 * MIB)
