@@ -45,6 +45,7 @@ _EVERY_MODEL: Final = "*"
 _MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
+_LEFT: Final = Outcome(Ending.ABANDONED, 0)
 
 
 class BodyGuard(Protocol):
@@ -133,6 +134,9 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             prepared = _prepare(ex, gateway, surface, facts)
         ex.transfer = Transfer(prepared.out, ex.reply, prepared.terms, gateway.wheel)
         ex.outcome = await ex.transfer.run(prepared.targets)
+    except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
+        ex.outcome = _LEFT
+        raise
     except GatewayError as error:
         ex.reply.fail(error, ex.transfer.attempts if ex.transfer is not None else (), 0)
 

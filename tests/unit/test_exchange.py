@@ -1,0 +1,81 @@
+"""What is known about a request folds into one record, however far the request came."""
+
+from gateway.config.schema import Config
+from gateway.dialects.base import RequestFacts
+from gateway.errors import InvalidRequest
+from gateway.exchange import Exchange
+from gateway.identity.identify import Principal
+from gateway.listener.head import Head
+from gateway.record import Attempt, Ending, Kind, Outcome, Usage
+from gateway.routing.match import Router
+from tests.fakes.provider import surface
+
+MS = 1_000_000
+
+
+def exchange() -> Exchange:
+    head = Head("POST", version_11=True)
+    head.surface = surface("chat.completions")
+    head.user_agent = "sdk/1"
+    return Exchange("req_1", head, "1.2.3.4", keep_alive=True)
+
+
+def test_a_request_that_came_nowhere() -> None:
+    ex = exchange()
+    ex.head.surface = None
+    ex.error = InvalidRequest("no")
+    ex.answered_status = 400
+    record = ex.fold(1_700_000_000_000_000, ex.started_ns + 2 * MS)
+    assert (record.kind, record.exchange_id, record.at_us) == (Kind.OUTCOME, "req_1", 1_700_000_000_000_000)
+    assert (record.ending, record.error, record.status) == ("refused", "invalid_request", 400)
+    assert (record.surface, record.route, record.model, record.target, record.key_id) == ("", "", "", "", "")
+    assert (record.duration_us, record.overhead_us, record.first_content_us) == (2000, 2000, -1)
+    assert record.personal is not None
+    assert (record.personal.client_ip, record.personal.user) == ("1.2.3.4", "")
+
+
+def test_a_request_that_came_to_its_end() -> None:
+    ex = exchange()
+    ex.principal = Principal("demo", "acme", "search", "ann")
+    ex.facts = RequestFacts("gpt", end_user="u1")
+    ex.model = "gpt*"
+    ex.route = Router(Config()).match("/", "", {})
+    ex.trace_id, ex.span_id = "t", "s"
+    ex.answered_status = 200
+    attempts = (Attempt("a/m", "upstream_status", 503, 3), Attempt("b/m", "ok", 200, 5))
+    usage = Usage(input_tokens=1, output_tokens=2)
+    ex.outcome = Outcome(
+        Ending.COMPLETE, 200, attempts, usage, streamed=True, upstream_bytes=10, downstream_bytes=20,
+        first_content_us=400, upstream_us=700, changed=("model",),
+    )  # fmt: skip
+    record = ex.fold(5, ex.started_ns + MS)
+    assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
+    assert record.personal is not None
+    assert (record.personal.user, record.personal.end_user, record.personal.user_agent) == ("ann", "u1", "sdk/1")
+    assert (record.surface, record.route) == ("chat.completions", "default")
+    assert (record.model, record.target) == ("gpt", "b/m"), "the caller's word, and who answered"
+    assert (record.attempts, record.usage, record.changed) == (attempts, usage, ("model",))
+    assert (record.request_bytes, record.answer_bytes, record.streamed) == (10, 20, True)
+    assert (record.duration_us, record.overhead_us, record.first_content_us) == (1000, 300, 400)
+    assert (record.trace_id, record.span_id) == ("t", "s")
+    assert (record.ending, record.error) == ("complete", "")
+
+
+def test_what_the_relay_says_went_wrong_comes_before_what_the_caller_was_told() -> None:
+    ex = exchange()
+    ex.error = InvalidRequest("no")
+    ex.outcome = Outcome(Ending.TRUNCATED, 200, error="upstream_truncated")
+    assert ex.fold(0, ex.started_ns).error == "upstream_truncated"
+
+
+def test_our_own_time_is_never_negative() -> None:
+    ex = exchange()
+    ex.outcome = Outcome(Ending.COMPLETE, 200, upstream_us=5000)
+    assert ex.fold(0, ex.started_ns + MS).overhead_us == 0
+
+
+def test_exchanges_share_nothing() -> None:
+    first, second = exchange(), exchange()
+    first.model = "x"
+    first.answered_status = 500
+    assert (second.model, second.answered_status, second.transfer) == ("unknown", 0, None)

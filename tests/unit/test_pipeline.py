@@ -1,0 +1,463 @@
+"""The story of one request, stage by stage: what each ending says to the caller, to the provider, and to the record."""
+
+import asyncio
+import gzip
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+import orjson
+import pytest
+
+from gateway.config.schema import Match, Model, Route, Target, Timeouts
+from gateway.dialects.base import RequestFacts
+from gateway.errors import GatewayError, InvalidCredential, MissingCredential, UpstreamConnectError
+from gateway.exchange import Exchange
+from gateway.listener.head import Head, read_head
+from gateway.pipeline import RandomBytes, finish, identify, run
+from gateway.record import Record
+from tests.fakes.provider import (
+    DONE,
+    END,
+    ROLE,
+    STOP,
+    STREAMED,
+    TEXT,
+    USED,
+    WHOLE,
+    FakeProvider,
+    answer,
+    body_of,
+    stream,
+    turns,
+)
+from tests.fakes.reply import FakeReply
+from tests.fakes.transfer import run as play
+from tests.fakes.wired import KEY, LIMITED, Wired
+
+CHAT = b'{"model":"gpt","messages":[]}'
+OK = answer(200, WHOLE)
+PARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+class Body:
+    """A request body that is here."""
+
+    def __init__(self, body: bytes = b"", encoding: bytes = b"", facts: RequestFacts | None = None) -> None:
+        self.body = body
+        self.length = len(body)
+        self.encoding = encoding
+        self.facts = facts
+        self.upload = None
+
+
+def asked(
+    path: str = "/v1/chat/completions",
+    body: bytes = CHAT,
+    *,
+    method: str = "POST",
+    key: bytes = KEY,
+    encoding: bytes = b"",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> Exchange:
+    """An exchange as the listener hands it over."""
+    head = Head(method, version_11=True)
+    given = [(b"host", b"x"), (b"authorization", b"Bearer " + key), *headers]
+    if method == "POST":
+        given.append((b"content-type", b"application/json"))
+    read_head(head, path.encode(), given)
+    ex = Exchange("req_1", head, "1.2.3.4", keep_alive=True)
+    ex.intake = Body(body, encoding)
+    ex.reply = FakeReply()
+    return ex
+
+
+def reply_of(ex: Exchange) -> FakeReply:
+    assert isinstance(ex.reply, FakeReply)
+    return ex.reply
+
+
+async def served(wired: Wired, ex: Exchange) -> Record:
+    """From identity to record; the providers answer by themselves."""
+    wired.gateway.wheel.start()
+    identify(ex, wired.gateway)
+    await asyncio.wait_for(run(ex, wired.gateway), 5)
+    finish(ex, wired.gateway)
+    await turns()
+    wired.gateway.wheel.stop()
+    assert reply_of(ex).faults == []
+    assert all(provider.busy == 0 for provider in wired.providers)
+    return wired.recorded[-1]
+
+
+def refused(wired: Wired, ex: Exchange) -> GatewayError:
+    """The error a request is answered with, and that nothing was sent to anyone for it."""
+    record = play(served(wired, ex))
+    error = reply_of(ex).error
+    assert error is not None
+    assert (record.ending, record.attempts, record.request_bytes) == ("refused", (), 0)
+    assert all(provider.dials == 0 for provider in wired.providers)
+    return error
+
+
+def answering(*says: bytes, **options: Any) -> FakeProvider:
+    provider = FakeProvider(**options)
+    provider.always = says or (OK,)
+    return provider
+
+
+# --- from credential to record --------------------------------------------------------------------------------------
+
+
+def test_a_request_from_credential_to_record() -> None:
+    provider = answering()
+    wired = Wired(provider)
+    ex = asked(
+        headers=((b"user-agent", b"sdk/1"), (b"traceparent", b"x")), body=b'{"model":"gpt","messages":[],"user":"u1"}'
+    )
+    ex.traceparent = PARENT
+    record = play(served(wired, ex))
+    assert reply_of(ex).body == WHOLE
+    assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
+    assert record.personal is not None
+    assert (record.personal.user, record.personal.end_user, record.personal.client_ip) == ("ann", "u1", "1.2.3.4")
+    assert record.personal.user_agent == "sdk/1"
+    assert (record.surface, record.route, record.model) == ("chat.completions", "default", "gpt")
+    assert (record.target, record.ending, record.usage) == ("fake/gpt-real", "complete", USED)
+    assert record.changed == ("model",)
+    assert record.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    request = provider.line.asked
+    assert b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-" + record.span_id.encode() in request
+    assert body_of(request) == b'{"model":"gpt-real","messages":[],"user":"u1"}'
+    assert wired.records[-1][1:] == ("default", "gpt")
+
+
+def test_a_stream_from_credential_to_record() -> None:
+    wired = Wired(answering(stream(ROLE, TEXT, STOP, DONE), END))
+    ex = asked(body=STREAMED)
+    record = play(served(wired, ex))
+    assert reply_of(ex).body == ROLE + TEXT + STOP + DONE
+    assert (record.streamed, record.ending) == (True, "complete")
+    assert record.first_content_us >= 0
+
+
+def test_a_request_without_a_trace_begins_one() -> None:
+    provider = answering()
+    first, second = asked(), asked()
+    wired = Wired(provider)
+    records = [play(served(Wired(provider), first)), play(served(wired, second))]
+    assert all(len(record.trace_id) == 32 for record in records)
+    assert records[0].trace_id != records[1].trace_id
+    assert records[1].trace_id.encode() in provider.line.asked
+
+
+# --- identity -------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_calling_is_known_before_anything_else() -> None:
+    wired, ex = Wired(), asked()
+    identify(ex, wired.gateway)
+    assert ex.principal.key_id == "demo"
+    with pytest.raises(InvalidCredential):
+        identify(asked(key=b"gw-nobody"), wired.gateway)
+    with pytest.raises(MissingCredential):
+        asked(key=b"")
+
+
+# --- reading the body -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages":[]}', b'{"model":1,"messages":[]}', b"\xff"])
+def test_a_body_that_cannot_be_read(body: bytes) -> None:
+    assert refused(Wired(answering()), asked(body=body)).code == "invalid_request"
+
+
+def test_a_body_that_has_killed_two_workers() -> None:
+    wired = Wired(answering())
+    wired.guard.refused.add(CHAT)
+    assert refused(wired, asked()).code == "refused_body"
+
+
+@pytest.mark.parametrize("body", [CHAT, b"{"])
+def test_the_mark_on_a_body_is_taken_off_however_its_reading_ends(body: bytes) -> None:
+    wired = Wired(answering())
+    play(served(wired, asked(body=body)))
+    assert (wired.guard.entered, wired.guard.reading) == (1, None)
+
+
+@pytest.mark.parametrize("large", [CHAT[:-1] + b" " * 3000 + b"}", b"{" * 3000])
+def test_a_large_body_is_read_off_the_loop(large: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    wired = Wired(answering(), inline_bytes=2000)
+    ex = asked(body=large)
+    dialect = ex.head.dialect
+    on_loop: list[bool] = []
+
+    class Noted:
+        name = dialect.name
+
+        def read_request(self, *given: Any) -> RequestFacts:
+            try:
+                asyncio.get_running_loop()
+                on_loop.append(True)
+            except RuntimeError:
+                on_loop.append(False)
+            return dialect.read_request(*given)
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the dialect's
+            return getattr(dialect, name)
+
+    monkeypatch.setattr(ex.head, "dialect", Noted())
+    play(served(wired, ex))
+    assert on_loop == [False]
+
+
+def test_a_large_body_that_has_killed_two_workers() -> None:
+    large = CHAT[:-1] + b" " * 3000 + b"}"
+    wired = Wired(answering(), inline_bytes=2000)
+    wired.guard.refused.add(large)
+    play(served(wired, asked(body=large)))
+    assert wired.guard.entered == 0, "only what holds the loop up can be told to have killed its worker"
+
+
+def test_an_encoded_body_is_decoded_first() -> None:
+    provider = answering()
+    play(served(Wired(provider), asked(body=gzip.compress(CHAT), encoding=b"gzip")))
+    assert body_of(provider.line.asked) == CHAT.replace(b'"gpt"', b'"gpt-real"')
+    assert b"content-length: %d\r\n" % len(body_of(provider.line.asked)) in provider.line.asked
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "code"),
+    [
+        (b"br", CHAT, "unsupported_media_type"),
+        (b"gzip", CHAT, "unsupported_media_type"),
+        (b"gzip", gzip.compress(CHAT)[:-1], "unsupported_media_type"),
+        (b"gzip", gzip.compress(CHAT + b" " * 5000), "body_too_large"),
+        (b"gzip", gzip.compress(b"{"), "invalid_request"),
+    ],
+)
+def test_an_encoded_body_that_cannot_be_decoded(encoding: bytes, body: bytes, code: str) -> None:
+    wired = Wired(answering(), max_body_bytes=5000)
+    assert refused(wired, asked(body=body, encoding=encoding)).code == code
+
+
+def test_a_caller_who_leaves_while_its_body_is_read_has_abandoned_it() -> None:
+    async def main() -> None:
+        wired = Wired(answering(), inline_bytes=1)
+        wired.gateway.wheel.start()
+        ex = asked()
+        identify(ex, wired.gateway)
+        task = asyncio.ensure_future(run(ex, wired.gateway))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        finish(ex, wired.gateway)
+        assert wired.recorded[-1].ending == "abandoned"
+        wired.gateway.wheel.stop()
+
+    play(main())
+
+
+# --- choosing the model, the route, the targets ---------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_there() -> None:
+    error = refused(Wired(answering()), asked(body=b'{"model":"nope","messages":[]}'))
+    assert (error.code, error.param) == ("model_not_found", "model")
+    assert "'nope'" in error.message
+
+
+def test_a_model_that_the_key_may_not_use_is_refused_whether_or_not_it_is_there() -> None:
+    for body in (b'{"model":"nope","messages":[]}', b'{"model":"other","messages":[]}'):
+        assert refused(Wired(answering()), asked(body=body, key=LIMITED)).code == "model_not_allowed"
+
+
+def test_a_long_model_name_is_not_repeated_whole() -> None:
+    error = refused(Wired(answering()), asked(body=b'{"model":"' + b"x" * 250 + b'","messages":[]}'))
+    assert len(error.message) < 200
+
+
+def test_a_model_of_another_dialect() -> None:
+    error = refused(Wired(answering(kind="anthropic")), asked())
+    assert error.code == "invalid_request"
+    assert "its API is anthropic" in error.message
+
+
+def test_what_is_known_of_a_model_is_not_known_for_another_key() -> None:
+    wired = Wired(answering(), models={"*": Model(targets=(Target(provider="fake", model="*"),))})
+    play(served(wired, asked(body=b'{"model":"any","messages":[]}')))
+    ex = asked(body=b'{"model":"any","messages":[]}', key=LIMITED)
+    play(served(wired, ex))
+    error = reply_of(ex).error
+    assert error is not None
+    assert error.code == "model_not_allowed"
+
+
+@pytest.mark.parametrize("name", ["openai/a", "openai/b/c"])
+def test_a_pattern_stands_for_what_the_caller_asked(name: str) -> None:
+    provider = answering()
+    wired = Wired(provider, models={"openai/*": Model(targets=(Target(provider="fake", model="*"),))})
+    record = play(served(wired, asked(body=b'{"model":"%b","messages":[]}' % name.encode())))
+    assert (record.model, record.target) == (name, f"fake/{name[7:]}")
+    assert orjson.loads(body_of(provider.line.asked))["model"] == name[7:]
+    assert wired.records[-1][2] == "openai/*", "the label is the config's word"
+
+
+def test_the_first_route_that_matches_serves_with_its_terms() -> None:
+    provider = FakeProvider()
+    routes = (
+        Route(name="labelled", match=Match(labels={"app": "ui"}), timeouts=Timeouts(first_byte_s=0.05)),
+        Route(name="rest"),
+    )
+    wired = Wired(provider, routes=routes)
+    record = play(served(wired, asked()))
+    assert (record.route, record.error) == ("labelled", "upstream_timeout")
+    provider.always = (OK,)
+    assert play(served(Wired(provider, routes=routes), asked(key=LIMITED))).route == "rest"
+
+
+def test_one_target_after_another_is_tried() -> None:
+    bad, good = answering(answer(503, b"{}"), name="bad"), answering(name="good")
+    record = play(served(Wired(bad, good), asked()))
+    assert [(row.target, row.cause) for row in record.attempts] == [
+        ("bad/gpt-real", "upstream_status"),
+        ("good/gpt-real", "ok"),
+    ]
+
+
+def test_what_a_provider_stores_is_never_sent_twice() -> None:
+    bad, good = answering(answer(503, b"{}"), name="bad"), answering(name="good")
+    stores = asked("/v1/responses", b'{"model":"gpt","input":"x"}')
+    assert len(play(served(Wired(bad, good), stores)).attempts) == 1
+    kept = asked("/v1/responses", b'{"model":"gpt","input":"x","store":false}')
+    assert len(play(served(Wired(bad, good), kept)).attempts) == 2
+
+
+def test_stored_objects_are_named_at_a_dedicated_account_only() -> None:
+    body = b'{"model":"gpt","input":"x","previous_response_id":"resp_1"}'
+    error = refused(Wired(answering()), asked("/v1/responses", body))
+    assert (error.code, error.param) == ("stored_object_not_allowed", "previous_response_id")
+    shared, own = answering(name="shared"), answering(name="own", dedicated_to=frozenset({"acme"}))
+    record = play(served(Wired(shared, own), asked("/v1/responses", body)))
+    assert [row.target for row in record.attempts] == ["own/gpt-real"]
+    assert shared.dials == 0
+    foreign = answering(dedicated_to=frozenset({"other", ""}))
+    assert refused(Wired(foreign), asked("/v1/responses", body)).code == "stored_object_not_allowed"
+
+
+# --- passthrough ----------------------------------------------------------------------------------------------------
+
+
+def test_a_raw_request_goes_to_its_provider_as_it_came() -> None:
+    provider = answering(answer(200, b"\x00raw", b"application/x-own"))
+    ex = asked("/passthrough/fake/v1/files?a=1", b"\xff\xfe", method="PUT", encoding=b"gzip")
+    ex.intake.encoding = b""
+    record = play(served(Wired(provider), ex))
+    assert provider.line.asked.startswith(b"PUT /v1/files?a=1 HTTP/1.1\r\n")
+    assert body_of(provider.line.asked) == b"\xff\xfe"
+    assert (reply_of(ex).body, record.surface, record.model) == (b"\x00raw", "passthrough", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "code"),
+    [("/passthrough/nobody/x", KEY, "not_found"), ("/passthrough/fake/x", LIMITED, "model_not_allowed")],
+)
+def test_raw_requests_that_are_refused(path: str, key: bytes, code: str) -> None:
+    assert refused(Wired(answering()), asked(path, method="GET", key=key)).code == code
+
+
+@pytest.mark.parametrize(("method", "dials"), [("GET", 2), ("HEAD", 2), ("POST", 1), ("DELETE", 1)])
+def test_a_raw_request_is_sent_again_only_where_that_is_safe(method: str, dials: int) -> None:
+    async def main() -> None:
+        provider = FakeProvider()
+        wired = Wired(provider)
+        old = await provider.warm()
+        task = asyncio.ensure_future(served(wired, asked("/passthrough/fake/x", b"", method=method)))
+        await turns(5)
+        old.resets()
+        await turns()
+        if provider.dials == 2:
+            provider.line.says(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await task
+        assert provider.dials == dials
+
+    play(main())
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def models(path: str, key: bytes = KEY, *headers: tuple[bytes, bytes]) -> FakeReply:
+    plain = Model(targets=(Target(provider="fake", model="m"),))
+    wired = Wired(answering(), models={"gpt": plain, "other": plain, "openai/*": plain})
+    ex = asked(path, b"", method="GET", key=key, headers=headers)
+    record = play(served(wired, ex))
+    assert wired.providers[0].dials == 0
+    assert record.ending == ("complete" if reply_of(ex).ending == "whole" else "refused")
+    return reply_of(ex)
+
+
+def test_models_are_the_names_that_the_key_may_use() -> None:
+    assert [row["id"] for row in orjson.loads(models("/v1/models").body)["data"]] == ["gpt", "other"]
+    assert [row["id"] for row in orjson.loads(models("/v1/models", LIMITED).body)["data"]] == ["gpt"]
+
+
+def test_models_are_listed_in_the_callers_dialect() -> None:
+    listed = orjson.loads(models("/v1/models", KEY, (b"anthropic-version", b"2023-06-01")).body)
+    assert [row["type"] for row in listed["data"]] == ["model", "model"]
+    assert "has_more" in listed
+
+
+@pytest.mark.parametrize(("name", "known"), [("gpt", True), ("openai/new", True), ("nope", False)])
+def test_one_model(name: str, *, known: bool) -> None:
+    reply = models(f"/v1/models/{name}")
+    if known:
+        assert orjson.loads(reply.body)["id"] == name
+    else:
+        assert reply.error is not None
+        assert reply.error.code == "model_not_found"
+
+
+def test_one_model_that_the_key_may_not_use_is_not_there() -> None:
+    error = models("/v1/models/other", LIMITED).error
+    assert error is not None
+    assert error.code == "model_not_found"
+
+
+# --- defects, randomness --------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_no_surface_is_for_is_a_defect_that_is_said() -> None:
+    ex = asked()
+    ex.head.surface = None
+    error = refused(Wired(), ex)
+    assert error.code == "internal_error"
+
+
+def test_plans_are_remembered_in_a_bounded_number() -> None:
+    wired = Wired(answering(), models={"*": Model(targets=(Target(provider="fake", model="*"),))})
+
+    async def main() -> None:
+        for number in range(4200):
+            ex = asked(body=b'{"model":"m%d","messages":[]}' % number)
+            identify(ex, wired.gateway)
+            await run(ex, wired.gateway)
+            assert ex.model == "*"
+
+    wired.providers[0].refusals = [UpstreamConnectError("no")] * 4200
+    play(with_wheel(wired, main()))
+    assert len(wired.gateway.plans) <= 4096
+
+
+async def with_wheel(wired: Wired, work: Coroutine[Any, Any, None]) -> None:
+    wired.gateway.wheel.start()
+    await work
+    wired.gateway.wheel.stop()
+
+
+def test_random_bytes_are_never_given_twice() -> None:
+    source = RandomBytes()
+    given = [source.take(random.Random(n).choice([8, 24, 32])) for n in range(1000)]
+    assert len(set(given)) == 1000
+    assert all(len(taken) in (8, 24, 32) for taken in given)
