@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick \
+.PHONY: help setup run serve test check static unit fuzz cover docs bench bench-quick \
 	lock clean test-needs node-sdk
 
 help: ## list these verbs
@@ -45,14 +45,12 @@ static: $(STAMPS)/test
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@mkdir -p build
 	@$(BIN)/lint-imports --no-cache >build/lint-imports.txt || { cat build/lint-imports.txt; exit 1; }
 	@echo "format, lint, types and layers hold"
 
 unit: $(STAMPS)/test ## the unit tests: no socket, no sleep
 	@$(PYTEST) tests/unit
-
-fault: test-needs ## fail the Nth connect, read or write, for every N
-	@$(PYTEST) tests/fault
 
 fuzz: $(STAMPS)/test ## the property tests, a hundred times as long
 	@HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/property
@@ -100,7 +98,7 @@ $(STAMPS)/project: $(STAMPS)/run pyproject.toml gateway/__init__.py
 $(STAMPS)/test: $(STAMPS)/project requirements/test.txt
 	@echo "installing the packages the tests run on"
 	@$(LOCKED) -r requirements/test.txt
-	@mkdir -p build && touch $@
+	@touch $@
 
 # program:package, as Debian names them
 test-needs: $(STAMPS)/test node-sdk
