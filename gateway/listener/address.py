@@ -75,6 +75,28 @@ class Trust:
         return any((mapped or address) in network for network in self._networks)
 
 
+class Preface:
+    """What comes in front of the first request where the PROXY protocol is on, gathered until it is complete."""
+
+    def __init__(self, trust: Trust, peer_ip: str) -> None:
+        self._trust = trust
+        self._peer_ip = peer_ip
+        self._data = b""
+
+    def feed(self, data: bytes) -> tuple[str, bytes] | None:
+        """The caller's address and the bytes behind the header; None when more is needed.
+
+        Raises MalformedHTTP for anything but a PROXY header of a trusted proxy.
+        """
+        if not self._trust.believes(self._peer_ip):
+            raise MalformedHTTP("a PROXY protocol header is accepted from trusted_proxies only")
+        self._data += data
+        header = read_proxy_header(self._data)
+        if header is None:
+            return None
+        return header.client_ip or self._peer_ip, self._data[header.size :]
+
+
 def read_proxy_header(data: bytes) -> ProxyHeader | None:
     """The PROXY header at the start of a connection; None when more bytes are needed.
 

@@ -13,9 +13,9 @@ from gateway import pipeline
 from gateway.exchange import Exchange
 from gateway.listener.address import Trust
 from gateway.listener.body import Limits, Spool
-from gateway.listener.connection import DownstreamConnection, full_answer
+from gateway.listener.connection import DownstreamConnection
 from gateway.listener.head import Head
-from gateway.listener.respond import Responder
+from gateway.listener.respond import Responder, full_answer
 from gateway.listener.settings import ListenerSettings
 from gateway.listener.watch import Watch
 from gateway.pipeline import Gateway

@@ -19,25 +19,22 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import httptools
-
 from gateway import pipeline
 from gateway.dialects.base import BodyMode
 from gateway.errors import (
     GatewayError,
-    HeadersTooLarge,
     InternalError,
     InvalidRequest,
     MalformedHTTP,
-    Overloaded,
     RequestTimeout,
 )
 from gateway.exchange import Exchange
-from gateway.listener.address import read_proxy_header
+from gateway.listener.address import Preface
 from gateway.listener.body import Body
-from gateway.listener.detour import parser_of_body
-from gateway.listener.head import Head, Headers, read_head
+from gateway.listener.head import Head
+from gateway.listener.reader import Fault, Queued, RequestReader, head_too_large
 from gateway.listener.respond import CONTINUE, Responder
+from gateway.listener.watch import Valve
 from gateway.units import KIB, NS_PER_S
 
 if TYPE_CHECKING:
@@ -49,26 +46,9 @@ MAX_ASIDE_BYTES: Final = 64 * KIB
 _LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
-_LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
-_LENGTH_SIZE: Final = len(b"content-length")
-_TRACE_SIZE: Final = len(b"traceparent")
 _UNBEGUN: Final = inspect.CORO_CREATED
-_VERSIONS: Final = frozenset({"1.1", "1.0"})
+_NO_FAULT: Final = Fault.NONE
 _log: Final = logging.getLogger("gateway.listener")
-
-
-class _Queued:
-    """A request that arrived behind another one in the same read."""
-
-    __slots__ = ("chunks", "complete", "error", "ex", "head", "length")
-
-    def __init__(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
-        self.ex = ex
-        self.head = head
-        self.length = length
-        self.error = error
-        self.chunks: list[bytes] = []
-        self.complete = False
 
 
 class DownstreamConnection(asyncio.Protocol):
@@ -77,69 +57,43 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_aside",
         "_aside_bytes",
-        "_asked",
         "_body",
         "_body_done",
         "_broken",
-        "_detour",
         "_ex",
-        "_fresh",
-        "_head",
-        "_head_bytes",
-        "_head_key",
-        "_headers",
-        "_in_head",
-        "_length",
         "_lingered",
         "_lingering",
         "_listener",
-        "_parser",
         "_peer_ip",
         "_preface",
         "_queue",
-        "_reading_paused",
+        "_reader",
         "_responder",
         "_since_ns",
         "_task",
-        "_traceparent",
         "_transport",
-        "_uncounted",
-        "_url",
-        "_watched_fd",
+        "_valve",
         "paused",
         "wheel_tick",
     )
 
     def __init__(self, listener: "Listener") -> None:
         self._listener = listener
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self)
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._ex: Exchange | None = None
         self._body: Body | None = None
         self._body_done = True
         self._responder: Responder | None = None
-        self._queue: deque[_Queued] = deque()
-        self._url = b""
-        self._headers: Headers = []
-        self._length = 0
-        self._traceparent = b""
-        self._head_bytes = 0
-        self._uncounted = 0  # read since a request last moved on: unfinished lines, chunk extensions, trailers
-        self._fresh = False
-        self._in_head = False
-        self._detour = False  # the parser skips this request's body: see detour.py
-        self._asked = False  # a request has begun on this connection
-        self._head: Head | None = None  # the last good one, and what it was read from
-        self._head_key: tuple[bytes, bytes, str, Headers] | None = None
+        self._queue: deque[Queued] = deque()
         self._aside: list[bytes] = []
         self._aside_bytes = 0
         self._broken = False
         self._lingering = False
         self._lingered = 0
-        self._reading_paused = False
-        self._watched_fd = -1
-        self._preface: bytes | None = None
+        self._valve = Valve(listener.watch, self.abort)
+        self._preface: Preface | None = None
         self._peer_ip = ""
         self._since_ns = 0
         self.wheel_tick = 0
@@ -159,31 +113,29 @@ class DownstreamConnection(asyncio.Protocol):
             self._transport.close()  # type: ignore[union-attr]
             return
         if listener.proxy_protocol:
-            self._preface = b""
+            self._preface = Preface(listener.trust, self._peer_ip)
         listener.wheel.arm(self, self._since_ns + listener.header_timeout_ns)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the caller."""
         if self._lingering:
-            self._drain(len(data))
+            self._lingered += len(data)
+            if self._lingered > _LINGER_BYTES:
+                self._close()
         elif self._aside or (self._body_done and (self._ex is not None or self.paused)):
             self._set_aside(data)
         elif self._preface is not None:
-            self._read_preface(data)
+            self._read_preface(self._preface, data)
         elif not self._broken:
             self._parse(data)
-
-    def eof_received(self) -> bool:
-        """The caller will send no more: it has left."""
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """The connection is gone."""
         listener = self._listener
         listener.wheel.disarm(self)
         listener.left(self)
-        self._unwatch()
-        self._broken = True
+        self._valve.forget()
+        self._break()
         self._aside.clear()
         self._queue.clear()
         if self._responder is not None:
@@ -217,81 +169,40 @@ class DownstreamConnection(asyncio.Protocol):
             self._close()
             return 0
         look_again_ns = now_ns + self._listener.look_ns
-        if self._ex is not None and (self._body_done or self._reading_paused):
+        if self._ex is not None and (self._body_done or self._valve.closed):
             return look_again_ns
-        limit_ns = self._since_ns + self._limit_ns()
+        limit_ns = self._since() + self._limit_ns()
         if now_ns < limit_ns:
             return min(limit_ns, look_again_ns)
         if self._ex is not None:
             self._refuse_open(RequestTimeout("the request body did not arrive in time"))
-        elif self._in_head:
+        elif self._reader.in_head:
             self._refuse_new(RequestTimeout("the request head did not arrive in time"))
         else:
             self._close()
         return 0  # lingering and closing have deadlines of their own
 
-    # --- llhttp's side ----------------------------------------------------------------------------------------------
+    # --- the reader's side ------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """A request's first byte."""
-        self._url = self._traceparent = b""
-        self._headers = []
-        self._length = self._head_bytes = 0
-        self._in_head = self._asked = self._fresh = True
-        self._since_ns = time.monotonic_ns()
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the request target."""
-        self._url += url
-        self._head_bytes += len(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header. Length and trace differ from request to request: they stay apart from the rest."""
-        size = len(name)
-        self._head_bytes += size + len(value) + _LINE_SIZE
-        if size == _LENGTH_SIZE and name.lower() == b"content-length":
-            self._length = int(value)  # llhttp has read it as one number already, and refuses a second one
-        elif size == _TRACE_SIZE and name.lower() == b"traceparent":
-            self._traceparent = self._traceparent + b"," + value if self._traceparent else value
-        else:
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """The head is complete: judge it, now or when it is this request's turn."""
-        self._in_head = False
-        if self._broken:
-            return  # behind an answer that closes
-        head, error = self._judge_head()
-        ex = Exchange(
-            self._listener.next_id(),
-            head,
-            self._peer_ip,
-            keep_alive=self._parser.should_keep_alive() and not self._broken,
-        )
-        ex.traceparent = self._traceparent
-        length = -1 if head.chunked else self._length
-        if head.chunked:
-            self._headers = []  # trailers would else be added to the head that is remembered
-        if head.connection and length and self._parser.should_upgrade():
-            self._detour = True
-            self._length = length
+    def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
+        """A head is complete: open its exchange, now or when it is its turn."""
+        reader = self._reader
+        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keeps_alive())
+        ex.traceparent = reader.traceparent
         if self._ex is not None or self._queue:
-            self._queue.append(_Queued(ex, head, length, error))
+            self._queue.append(Queued(ex, head, length, error))
         else:
             self._open(ex, head, length, error)
 
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body, without transfer coding."""
-        self._fresh = True
+    def body_read(self, data: bytes) -> None:
+        """A piece of a body."""
         if self._queue:
             self._queue[-1].chunks.append(data)
         else:
             self._feed_body(data)
 
-    def on_message_complete(self) -> None:
-        """The request is complete."""
-        if self._detour:
-            return
+    def request_read(self) -> None:
+        """A request is complete."""
         if self._queue:
             self._queue[-1].complete = True
         else:
@@ -324,68 +235,42 @@ class DownstreamConnection(asyncio.Protocol):
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._detour and not self._broken:
-                self._take_detour(data[upgrade.args[0] :])
-                return
-            self._broken = True  # a protocol we do not speak was asked for: this request is answered, no other follows
+        reader, listener = self._reader, self._listener
+        fault = reader.feed(data, listener.max_header_bytes)
+        if fault is _NO_FAULT:
+            if (reader.in_head or not self._body_done) and not self._broken:
+                self._expect_more(len(data))
+        elif fault is Fault.UPGRADE:
+            self._break()  # another protocol was asked for: this request is answered, no other follows
             if self._responder is not None:
                 self._responder.closing = True
-        except httptools.HttpParserCallbackError as error:
-            self._broken = True
-            self._crashed(error)
-            return
-        except httptools.HttpParserError as error:
-            if not self._broken:
-                self._broken = True
-                self._malformed(error)
-            return
-        if (self._in_head or not self._body_done) and not self._broken:
-            self._expect_more(len(data))
+        elif fault is Fault.CRASHED:
+            self._break()
+            self._crashed(reader.error)
+        elif not self._broken:
+            self._break()
+            self._malformed(reader.error)
 
     def _expect_more(self, size: int) -> None:
-        """A read has ended inside of a request: bound what the parser keeps, or steps over, without a word to us."""
-        if not self._fresh:
-            self._uncounted += size
-        else:
-            self._fresh = False
-            self._uncounted = size if self._in_head and self._ex is None else 0
-        if max(self._head_bytes, self._uncounted) > self._listener.max_header_bytes:
-            self._broken = True
-            if self._in_head and self._ex is None:
-                self._refuse_new(self._head_too_large())
+        """A read has ended inside of a request: more must come, within bounds and in time."""
+        reader, listener = self._reader, self._listener
+        if reader.bound(size, between=self._ex is None) is not _NO_FAULT:
+            self._break()
+            if reader.in_head and self._ex is None:
+                self._refuse_new(head_too_large(listener.max_header_bytes))
             elif not self._body_done:
-                self._refuse_open(self._head_too_large())
-        elif self._in_head and self._transport is not None:
-            self._listener.wheel.arm(self, self._since_ns + self._listener.header_timeout_ns)
+                self._refuse_open(head_too_large(listener.max_header_bytes))
+        elif reader.in_head and self._transport is not None:
+            listener.wheel.arm(self, self._since() + listener.header_timeout_ns)
 
-    def _take_detour(self, rest: bytes) -> None:
-        self._broken = True  # deaf to the head that is made up
-        self._parser = parser_of_body(self, self._length)
-        self._broken = self._detour = False
-        self._length = 0
-        if rest:
-            self._parse(rest)
+    def _break(self) -> None:
+        """Nothing more on this connection is read as a request."""
+        self._broken = True
+        self._reader.deafen()
 
-    def _judge_head(self) -> tuple[Head, GatewayError | None]:
-        """The head that has just been parsed: the connection's last one when nothing has changed."""
-        parser = self._parser
-        key = (parser.get_method(), self._url, parser.get_http_version(), self._headers)
-        if key == self._head_key and self._head is not None:
-            return self._head, None
-        head = Head(key[0].decode("ascii"), version_11=key[2] == "1.1")
-        try:
-            if self._head_bytes > self._listener.max_header_bytes:
-                raise self._head_too_large()
-            if key[2] not in _VERSIONS:
-                raise MalformedHTTP("only HTTP/1.1 and HTTP/1.0 are spoken here")
-            read_head(head, self._url, self._headers)
-        except GatewayError as error:
-            return head, error
-        self._head, self._head_key = head, key
-        return head, None
+    def _since(self) -> int:
+        """When the caller last moved on: by a first byte, a piece of a body, or by reading an answer."""
+        return max(self._since_ns, self._reader.since_ns)
 
     def _open(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
         """This request's turn: identify the caller, or refuse before its body is read."""
@@ -452,7 +337,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Take up what arrived while the last exchange was open."""
-        if self._open_now() or self._broken or self._lingering or self.paused:
+        if self._ex is not None or self._broken or self._lingering or self.paused:
             return
         if self._queue:
             queued = self._queue.popleft()
@@ -461,15 +346,11 @@ class DownstreamConnection(asyncio.Protocol):
                 self._feed_body(data)
             if queued.complete:
                 self._finish_body()
-        waiting = self._open_now() and self._body_done
-        if self._queue and not self._open_now():
+        if self._queue and not self.exchanging:
             asyncio.get_running_loop().call_soon(self._next)
-        elif self._aside and not self._queue and not waiting:
+        elif self._aside and not self._queue and not (self.exchanging and self._body_done):
             data, self._aside, self._aside_bytes = b"".join(self._aside), [], 0
             self._parse(data)
-
-    def _open_now(self) -> bool:
-        return self._ex is not None
 
     def _set_aside(self, data: bytes) -> None:
         self._aside.append(data)
@@ -477,25 +358,22 @@ class DownstreamConnection(asyncio.Protocol):
         if self._aside_bytes > MAX_ASIDE_BYTES:
             self.abort()
 
-    def _read_preface(self, data: bytes) -> None:
+    def _read_preface(self, preface: Preface, data: bytes) -> None:
         """The PROXY protocol header, before the first request."""
-        self._preface = (self._preface or b"") + data
         try:
-            if not self._listener.trust.believes(self._peer_ip):
-                raise MalformedHTTP("a PROXY protocol header is accepted from trusted_proxies only")
-            header = read_proxy_header(self._preface)
+            found = preface.feed(data)
         except GatewayError as error:
             self._refuse_new(error)
             return
-        if header is not None:
-            rest, self._preface = self._preface[header.size :], None
-            self._peer_ip = header.client_ip or self._peer_ip
+        if found is not None:
+            self._preface = None
+            self._peer_ip, rest = found
             if rest:
                 self._parse(rest)
 
     # --- refusing and closing ---------------------------------------------------------------------------------------
 
-    def _crashed(self, error: Exception) -> None:
+    def _crashed(self, error: Exception | None) -> None:
         """A callback of ours has failed: a defect, which must not look like the caller's."""
         _log.error("reading a request crashed", exc_info=error)
         if self._ex is None:
@@ -505,7 +383,7 @@ class DownstreamConnection(asyncio.Protocol):
         else:
             self.abort()
 
-    def _malformed(self, error: httptools.HttpParserError) -> None:
+    def _malformed(self, error: Exception | None) -> None:
         refused = MalformedHTTP("the request is not valid HTTP/1.1", detail=str(error))
         if self._ex is None:
             self._refuse_new(refused)
@@ -516,8 +394,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _refuse_new(self, error: GatewayError) -> None:
         """Refuse a request whose head never became complete."""
-        self._in_head = False
-        self._broken = True
+        self._reader.in_head = False
+        self._break()
         head = Head("", version_11=True)
         ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=False)
         self._ex = ex
@@ -535,7 +413,7 @@ class DownstreamConnection(asyncio.Protocol):
         else:
             self._body_done = True
         if error.close:
-            self._broken = True
+            self._break()
         self._release_body()
         task, self._task = self._task, None
         responder.fail(error, (), 0)
@@ -548,12 +426,8 @@ class DownstreamConnection(asyncio.Protocol):
         if task is not None:
             task.cancel()
 
-    def _head_too_large(self) -> HeadersTooLarge:
-        limit = self._listener.max_header_bytes
-        return HeadersTooLarge(f"the request's head, or what is not body behind it, is larger than {limit} bytes")
-
     def _shut(self, *, linger: bool) -> None:
-        self._broken = True
+        self._break()
         transport = self._transport
         if transport is None:
             return
@@ -564,11 +438,6 @@ class DownstreamConnection(asyncio.Protocol):
             self.resume_reading()
             self._listener.wheel.arm(self, time.monotonic_ns() + _LINGER_NS)
         else:
-            self._close()
-
-    def _drain(self, size: int) -> None:
-        self._lingered += size
-        if self._lingered > _LINGER_BYTES:
             self._close()
 
     def _close(self) -> None:
@@ -594,61 +463,40 @@ class DownstreamConnection(asyncio.Protocol):
             self._close()
 
     @property
+    def exchanging(self) -> bool:
+        """Whether an exchange is open."""
+        return self._ex is not None
+
+    @property
     def busy(self) -> bool:
         """Whether an exchange is open, or about to be: a caller who has just connected is about to ask."""
-        if self._ex is not None or self._queue or self._aside or self._in_head:
+        if self._ex is not None or self._queue or self._aside or self._reader.in_head:
             return True
-        return not self._asked and time.monotonic_ns() < self._since_ns + _FRESH_NS
+        return not self._reader.asked and time.monotonic_ns() < self._since_ns + _FRESH_NS
 
     # --- flow control of uploads ------------------------------------------------------------------------------------
 
     def pause_reading(self) -> None:
         """Stop reading; the caller's leaving is then noticed by the watch."""
-        transport = self._transport
-        if transport is None or self._reading_paused or transport.is_closing():
-            return
-        self._reading_paused = True
-        transport.pause_reading()
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            self._watched_fd = sock.fileno()
-            self._listener.watch.add(self._watched_fd, self.abort)
+        if self._transport is not None:
+            self._valve.close(self._transport)
 
     def resume_reading(self) -> None:
         """Read on."""
-        if not self._reading_paused:
-            return
-        self._since_ns = time.monotonic_ns()
-        self._unwatch()
-        self._reading_paused = False
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def _unwatch(self) -> None:
-        if self._watched_fd >= 0:
-            self._listener.watch.remove(self._watched_fd)
-            self._watched_fd = -1
+        if self._valve.closed and self._transport is not None:
+            self._since_ns = time.monotonic_ns()
+            self._valve.open(self._transport)
 
     def _release_body(self) -> None:
         body, self._body = self._body, None
         if body is not None:
             body.release()
-        if self._reading_paused:
-            self.resume_reading()
+        self.resume_reading()
 
     def _limit_ns(self) -> int:
         listener = self._listener
         if self._ex is not None:
             return listener.body_timeout_ns
-        return listener.header_timeout_ns if self._in_head or self._preface is not None else listener.keepalive_ns
-
-
-def full_answer() -> bytes:
-    """What a connection above `max_connections` is told before it is closed."""
-    error = Overloaded("this gateway has no room for another connection: retry in a moment")
-    body = b'{"error":{"message":"%b","type":"server_error","param":null,"code":"%b"}}' % (
-        error.message.encode(),
-        error.code.encode(),
-    )
-    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
-    return head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)
+        return (
+            listener.header_timeout_ns if self._reader.in_head or self._preface is not None else listener.keepalive_ns
+        )

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from gateway.dialects.base import Dialect
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Overloaded
 from gateway.exchange import Exchange
 from gateway.record import Attempt
 from gateway.relay.reply import AnswerHead
@@ -278,3 +278,14 @@ def _lines(route: str, head: AnswerHead, told: str) -> bytes:
 def _told(attempt: Attempt) -> str:
     cause = f"{attempt.cause}({attempt.status})" if attempt.cause != "ok" and attempt.status else attempt.cause
     return f"{attempt.target}={cause} {attempt.took_ms}ms"
+
+
+def full_answer() -> bytes:
+    """What a connection above `max_connections` is told before it is closed."""
+    error = Overloaded("this gateway has no room for another connection: retry in a moment")
+    body = b'{"error":{"message":"%b","type":"server_error","param":null,"code":"%b"}}' % (
+        error.message.encode(),
+        error.code.encode(),
+    )
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n"
+    return head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body)

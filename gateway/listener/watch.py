@@ -43,3 +43,39 @@ class Watch:
                 gone()
         if self._gone:
             self._timer = asyncio.get_running_loop().call_later(INTERVAL_S, self._look)
+
+
+class Valve:
+    """Reading from one connection: `close` stops it and has the watch look out for the caller's leaving."""
+
+    __slots__ = ("_fd", "_gone", "_watch", "closed")
+
+    def __init__(self, watch: Watch, gone: Callable[[], None]) -> None:
+        self._watch = watch
+        self._gone = gone
+        self._fd = -1
+        self.closed = False
+
+    def close(self, transport: asyncio.Transport) -> None:
+        """Stop reading."""
+        if self.closed or transport.is_closing():
+            return
+        self.closed = True
+        transport.pause_reading()
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            self._fd = sock.fileno()
+            self._watch.add(self._fd, self._gone)
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Read on."""
+        self.forget()
+        self.closed = False
+        if not transport.is_closing():
+            transport.resume_reading()
+
+    def forget(self) -> None:
+        """The connection is gone, or read again: its descriptor may soon be another's."""
+        if self._fd >= 0:
+            self._watch.remove(self._fd)
+            self._fd = -1

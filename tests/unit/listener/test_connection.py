@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from gateway.listener.connection import MAX_ASIDE_BYTES, full_answer
+from gateway.listener.connection import MAX_ASIDE_BYTES
+from gateway.listener.respond import full_answer
 from gateway.units import KIB
 from tests.fakes.provider import (
     DONE,

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
 from gateway.listener import watch as module
-from gateway.listener.watch import Watch
+from gateway.listener.watch import Valve, Watch
 from tests.fakes.served import until
 from tests.fakes.transfer import run
 
@@ -131,3 +132,43 @@ def test_others_are_watched_on() -> None:
             await until(lambda: gone == ["first", "second"])
 
     run(main())
+
+
+def test_a_valve_watches_while_it_is_closed_and_never_longer() -> None:
+    class Transport:
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock, self.reading, self.closing = sock, True, False
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+        def pause_reading(self) -> None:
+            self.reading = False
+
+        def resume_reading(self) -> None:
+            self.reading = True
+
+        def get_extra_info(self, _name: str) -> socket.socket:
+            return self.sock
+
+    async def main() -> None:
+        gone: list[int] = []
+        ours, theirs = socket.socketpair()
+        transport = cast("asyncio.Transport", Transport(ours))
+        watch = Watch()
+        valve = Valve(watch, lambda: gone.append(1))
+        valve.close(transport)
+        valve.close(transport)
+        assert valve.closed
+        valve.open(transport)
+        assert (valve.closed, transport.is_closing()) == (False, False)
+        theirs.close()
+        await asyncio.sleep(0.02)
+        assert gone == []  # it is read again: the transport itself would notice
+        valve.close(transport)
+        await asyncio.sleep(0.02)
+        assert gone == [1]
+        valve.forget()
+        ours.close()
+
+    asyncio.run(main())

@@ -1,0 +1,108 @@
+"""The reader tells the same story at every split, bounds what the parser is silent about, and knows whose fault it is."""
+
+import pytest
+
+from gateway.errors import GatewayError, HeadersTooLarge
+from gateway.listener.head import Head
+from gateway.listener.reader import Fault, RequestReader, head_too_large
+
+MAX = 4096
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer k\r\n"
+PLAIN = HEAD + b"Content-Length: 2\r\ntraceparent: t\r\n\r\n{}"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: 1\r\n\r\n"
+
+
+class Listening:
+    """An owner that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.heads: list[tuple[Head, int, GatewayError | None]] = []
+        self.body = b""
+        self.complete = 0
+
+    def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
+        self.heads.append((head, length, error))
+
+    def body_read(self, data: bytes) -> None:
+        self.body += data
+
+    def request_read(self) -> None:
+        self.complete += 1
+
+
+def _fed(*pieces: bytes) -> tuple[RequestReader, Listening, list[Fault]]:
+    owner = Listening()
+    reader = RequestReader(owner)
+    return reader, owner, [reader.feed(piece, MAX) for piece in pieces]
+
+
+@pytest.mark.parametrize(("request_bytes", "length"), [(PLAIN, 2), (CHUNKED, -1)])
+def test_every_split_tells_the_same(request_bytes: bytes, length: int) -> None:
+    for at in range(1, len(request_bytes)):
+        _, owner, faults = _fed(request_bytes[:at], request_bytes[at:])
+        assert faults == [Fault.NONE, Fault.NONE]
+        assert [(size, error) for _, size, error in owner.heads] == [(length, None)]
+        assert (owner.body, owner.complete) == (b"{}", 1)
+
+
+def test_the_same_head_again_is_the_same_object_whatever_its_length_and_trace() -> None:
+    reader, owner, _ = _fed(PLAIN, PLAIN.replace(b"Length: 2", b"Length: 4").replace(b": t", b": u") + b"  ")
+    assert owner.heads[0][0] is owner.heads[1][0]
+    assert [size for _, size, _ in owner.heads] == [2, 4]
+    assert reader.traceparent == b"u"
+    reader.feed(PLAIN.replace(b"Bearer k", b"Bearer l"), MAX)
+    assert owner.heads[2][0] is not owner.heads[0][0]
+
+
+def test_trailers_do_not_change_the_head_that_is_remembered() -> None:
+    _, owner, _ = _fed(CHUNKED, CHUNKED)
+    assert owner.heads[0][0] is owner.heads[1][0]
+
+
+def test_whose_fault_it_is() -> None:
+    reader, _, faults = _fed(b"NOT HTTP\r\n\r\n")
+    assert faults == [Fault.MALFORMED]
+    assert reader.error is not None
+
+    class Broken(Listening):
+        def request_read(self) -> None:
+            raise RuntimeError("ours")
+
+    assert RequestReader(Broken()).feed(PLAIN, MAX) is Fault.CRASHED
+
+
+def test_a_head_above_the_limit_is_told_with_its_error() -> None:
+    _, owner, _ = _fed(HEAD + b"x-large: " + b"y" * MAX + b"\r\n\r\n")
+    assert isinstance(owner.heads[0][2], HeadersTooLarge)
+    assert str(MAX) in head_too_large(MAX).message
+
+
+def test_what_never_ends_is_bounded() -> None:
+    reader, _, _ = _fed(HEAD + b"x-endless: ")
+    faults = []
+    for _ in range(MAX // 100 + 2):
+        reader.feed(b"y" * 100, MAX)
+        faults.append(reader.bound(100, between=True))
+    assert faults[0] is Fault.NONE
+    assert faults[-1] is Fault.TOO_LARGE
+
+
+def test_a_deaf_reader_tells_of_no_further_head() -> None:
+    reader, owner, _ = _fed(PLAIN)
+    reader.deafen()
+    reader.feed(PLAIN, MAX)
+    assert len(owner.heads) == 1
+
+
+def test_an_offer_to_upgrade_keeps_the_body_and_what_follows() -> None:
+    offer = PLAIN.replace(b"Host: gw", b"Host: gw\r\nConnection: Upgrade\r\nUpgrade: h2c")
+    for at in range(1, len(offer)):
+        _, owner, faults = _fed(offer[:at], offer[at:] + PLAIN)
+        assert set(faults) == {Fault.NONE}
+        assert (owner.body, owner.complete, len(owner.heads)) == (b"{}{}", 2, 2)
+
+
+def test_another_protocol_is_told_apart() -> None:
+    offer = b"GET /v1/models HTTP/1.1\r\nHost: gw\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    _, _, faults = _fed(offer)
+    assert faults == [Fault.UPGRADE]
