@@ -81,6 +81,8 @@ def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
         return boot_snapshot(path, overrides, state_dir).generation
     except ConfigProblems as problems:
         raise StartError(str(problems)) from problems
+    except OSError as error:
+        raise StartError(f"the snapshot cannot be written: {error}") from error
 
 
 def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
