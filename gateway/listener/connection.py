@@ -1,15 +1,13 @@
 """One caller's connection: requests in, one at a time and in order; answers out.
 
-Models an HTTP/1.1 server connection on llhttp (strict: no obsolete line folding, no conflicting lengths, no bare line
-ends). A request's head is judged as soon as it is complete (surface, credential), so nobody unknown makes us keep a
-body; its body goes to a `Body`; when that is ready the pipeline runs as one task. While an exchange runs, further
-bytes are set aside unparsed, up to 64 KiB: beyond that the connection closes, so that a caller's leaving is always
-noticed by a read.
+A request's head is judged as soon as it is complete (surface, credential), so nobody unknown makes us keep a body; its
+body goes to a `Body`; when that is ready the pipeline runs as one task. While an exchange runs, further bytes are set
+aside unparsed, up to 64 KiB: beyond that the connection closes, so that a caller's leaving is always noticed by a read.
 
 Invariants: at most one exchange is open; an answer's bytes are written only by its Responder; after an error that
 loses framing nothing more is parsed; a connection that is refused mid-body is half-closed and drained for a moment,
-because closing with unread bytes would reset the connection and destroy the answer. Left out: what a request means
-(`pipeline.py`), and what a head means (`head.py`).
+because closing with unread bytes would reset the connection and destroy the answer. Left out: bytes into requests
+(`reader.py`), what a head means (`head.py`), what a request means (`pipeline.py`).
 """
 
 import asyncio

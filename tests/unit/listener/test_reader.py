@@ -1,4 +1,4 @@
-"""The reader tells the same story at every split, bounds what the parser is silent about, and knows whose fault it is."""
+"""The reader tells the same story at every split, bounds what the parser is silent about, and tells faults apart."""
 
 import pytest
 
