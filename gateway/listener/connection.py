@@ -240,8 +240,6 @@ class DownstreamConnection(asyncio.Protocol):
                 self._expect_more(len(data))
         elif fault is Fault.UPGRADE:
             self._break()  # another protocol was asked for: this request is answered, no other follows
-            if self._responder is not None:
-                self._responder.closing = True
         elif fault is Fault.CRASHED:
             self._break()
             self._crashed(reader.error)
@@ -265,6 +263,8 @@ class DownstreamConnection(asyncio.Protocol):
         """Nothing more on this connection is read as a request."""
         self._broken = True
         self._reader.deafen()
+        if self._responder is not None:
+            self._responder.closing = True
 
     def _since(self) -> int:
         """When the caller last moved on: by a first byte, a piece of a body, or by reading an answer."""
@@ -327,6 +327,8 @@ class DownstreamConnection(asyncio.Protocol):
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
         try:
             await pipeline.run(ex, self._listener.gateway)
+            if not responder.finished:
+                raise RuntimeError("the caller has not been answered")  # noqa: TRY301 - as any other defect
         except Exception:  # noqa: BLE001 - a defect ends its own exchange, said and logged, never the worker
             _log.exception("request %s crashed", ex.exchange_id)
             responder.fail(InternalError("the gateway failed to serve this request"), (), 0)
@@ -385,10 +387,8 @@ class DownstreamConnection(asyncio.Protocol):
         refused = MalformedHTTP("the request is not valid HTTP/1.1", detail=str(error))
         if self._ex is None:
             self._refuse_new(refused)
-        elif not self._queue and not self._body_done:
+        elif not self._queue and not self._body_done:  # else the open exchange is whole: it is answered, and no other
             self._refuse_open(refused)
-        elif self._responder is not None:
-            self._responder.closing = True  # the open exchange is whole: it is answered, and no other
 
     def _refuse_new(self, error: GatewayError) -> None:
         """Refuse a request whose head never became complete."""

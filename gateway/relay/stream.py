@@ -207,8 +207,10 @@ class Transfer:
         self._request_bytes += attempt.request_bytes
         self._log(attempt.row(cause, self._took_ns()))
         self.phase = step(self.phase, Happening.ENDED)
-        self._send_whole(attempt, body)
-        self._give(None)
+        try:
+            self._send_whole(attempt, body)
+        finally:
+            self._give(None)
 
     def finished(self, attempt: AttemptRun, usage: Usage | None) -> None:
         """A streamed answer is complete."""
@@ -216,14 +218,18 @@ class Transfer:
         self._request_bytes += attempt.request_bytes
         self._log(attempt.row(_OK, self._took_ns()))
         self.phase = step(self.phase, Happening.ENDED)
-        self.reply.end()
-        self._give(None)
+        try:
+            self.reply.end()
+        finally:
+            self._give(None)
 
     def cut(self, attempt: AttemptRun, cause: str) -> None:
         """The answer ended incomplete, and the caller has been told by the provider itself."""
         self._end_early(attempt, cause)
-        self.reply.cut()
-        self._give(None)
+        try:
+            self.reply.cut()
+        finally:
+            self._give(None)
 
     def attempt_failed(self, attempt: AttemptRun, error: UpstreamError) -> None:
         """Another attempt if nothing has gone out, else the honest end."""
@@ -237,8 +243,10 @@ class Transfer:
         truncated = error if isinstance(error, StreamTruncated) else _broke_off(error)
         self.error = truncated
         self._end_early(attempt, error.code)
-        self.reply.fail(truncated, self.attempts, self._upstream_ns)
-        self._give(None)
+        try:
+            self.reply.fail(truncated, self.attempts, self._upstream_ns)
+        finally:
+            self._give(None)
 
     # --- what the caller's side tells -------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ Invariants
   written out, and both sides keep alive. Bytes nobody asked for close it and are never delivered.
 - A clean end of the connection ends a body of unknown length. Under TLS that takes a close_notify: uvloop reports a
   bare FIN without `eof_received`, so a cut stream is a reset (RFC 9112 section 9.8).
-- A sink that raises costs its own connection and nothing else.
+- A sink that raises costs its own connection and nothing else; it hears on_lost, whatever it heard before, so that its
+  exchange ends at once and not by a time limit.
 
 Fairness: the loop gives each readable connection one read (up to 256 KiB in uvloop) a turn, and each read is one
 on_body, so a fast stream cannot starve the others. For the same reason `pause` takes effect after the current read.
@@ -222,14 +223,14 @@ class Connection(asyncio.Protocol):
                 message = "The provider's answer is not valid HTTP/1.1."
                 self._lose(sink, UpstreamProtocolError(message, detail=fault))
         except Exception:  # noqa: BLE001 - as in _guarded, without its call
-            self._sink_raised()
+            self._sink_raised(sink)
 
     def eof_received(self) -> bool:
         """The provider ended its side properly."""
         sink = self._sink
         if sink is not None:
             if self._parser.ends_at_eof:
-                self._guarded(partial(self._end, sink, clean=False))
+                self._guarded(sink, partial(self._end, sink, clean=False))
             else:
                 self._lose(sink, UpstreamReset(self._cut_off()))
         return False  # nobody half-closes towards us on purpose: close
@@ -276,7 +277,13 @@ class Connection(asyncio.Protocol):
     def _lose(self, sink: Sink, error: UpstreamError) -> None:
         self._sink = None
         self._transport.abort()
-        self._guarded(partial(sink.on_lost, error, stale=self.reused and not self._answered))
+        self._tell_lost(sink, error, stale=self.reused and not self._answered)
+
+    def _tell_lost(self, sink: Sink, error: UpstreamError, *, stale: bool) -> None:
+        try:
+            sink.on_lost(error, stale=stale)
+        except Exception:  # noqa: BLE001 - as in _guarded
+            _log.exception("a relay callback raised while it heard that its connection is lost")
 
     def _closed_before_start(self, sink: Sink) -> None:
         if self._sink is sink:  # else it was aborted meanwhile
@@ -285,18 +292,19 @@ class Connection(asyncio.Protocol):
     def _tell_writable(self, *, writable: bool) -> None:
         sink = self._sink
         if sink is not None and not self._sent:
-            self._guarded(partial(sink.on_writable, writable))
+            self._guarded(sink, partial(sink.on_writable, writable))
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def _guarded(self, sink: Sink, call: Callable[[], None]) -> None:
         try:
             call()
         except Exception:  # noqa: BLE001 - whatever it is, it stays with this connection
-            self._sink_raised()
+            self._sink_raised(sink)
 
-    def _sink_raised(self) -> None:
-        """Contain a defect of the sink: this exchange is over, the pool and the other connections go on."""
+    def _sink_raised(self, sink: Sink) -> None:
+        """Contain a defect of the sink: its exchange is over, and the sink hears it; all other connections go on."""
         _log.exception("a relay callback raised; its connection is closed")
         self.abort()
+        self._tell_lost(sink, UpstreamError("The provider's answer could not be taken in."), stale=False)
 
     def _unasked(self, data: bytes) -> None:
         if not self.closing():

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from gateway.listener.connection import MAX_ASIDE_BYTES
-from gateway.listener.respond import full_answer
+from gateway.listener.respond import Responder, full_answer
+from gateway.relay.attempt import AttemptRun
+from gateway.relay.reply import AnswerHead
 from gateway.units import KIB
 from tests.fakes.provider import (
     DONE,
@@ -418,6 +420,38 @@ def test_a_crash_of_ours_is_a_500_and_logged(caplog: pytest.LogCaptureFixture) -
             await caller.sends(chat())
             assert (await caller.answer()).code == "internal_error"
             assert "TypeError" in caplog.text
+
+    run(main())
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAMED])
+def test_a_crash_while_the_answer_is_taken_in_ends_at_once(
+    body: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with served() as node:
+            monkeypatch.setattr(AttemptRun, "on_end", None)  # calling it raises
+            monkeypatch.setattr(AttemptRun, "on_body", None)
+            assert (await node.call(chat(body))).code == "upstream_error"
+            assert "TypeError" in caplog.text
+
+    run(main())
+
+
+def test_a_crash_while_the_caller_is_answered_ends_at_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with served() as node:
+            whole = Responder.whole
+
+            def crash_once(responder: Responder, head: AnswerHead, body: bytes) -> None:
+                monkeypatch.setattr(Responder, "whole", whole)
+                raise ZeroDivisionError(responder, head, body)
+
+            monkeypatch.setattr(Responder, "whole", crash_once)
+            assert (await node.call(chat())).code == "internal_error"
+            assert "ZeroDivisionError" in caplog.text
 
     run(main())
 
