@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fuzz cover docs bench bench-quick \
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick \
 	lock clean test-needs node-sdk
 
 help: ## list these verbs
@@ -38,8 +38,8 @@ serve: setup ## the gateway alone, with CONFIG=gateway.yaml
 test: test-needs ## every test; installs redis-server and the like where this is root
 	@$(PYTEST) tests
 
-check: static ## what a change must pass: format, lint, types, layers, unit, conformance
-	@$(PYTEST) tests/unit tests/conformance tests/test_architecture.py
+check: static ## format, lint, types, layers, and every test but those of integration: a minute and a half
+	@$(PYTEST) tests/unit tests/fault tests/property tests/conformance tests/test_architecture.py
 
 static: $(STAMPS)/test
 	@$(BIN)/ruff format --check --quiet .
@@ -49,14 +49,17 @@ static: $(STAMPS)/test
 	@$(BIN)/lint-imports --no-cache >build/lint-imports.txt || { cat build/lint-imports.txt; exit 1; }
 	@echo "format, lint, types and layers hold"
 
-unit: $(STAMPS)/test ## the unit tests: no socket, no sleep
+unit: $(STAMPS)/test ## the unit tests: a minute
 	@$(PYTEST) tests/unit
+
+fault: $(STAMPS)/test ## fail the Nth connect, read or write, for every N
+	@$(PYTEST) tests/fault
 
 fuzz: $(STAMPS)/test ## the property tests, a hundred times as long
 	@HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/property
 
-cover: $(STAMPS)/test ## which lines the unit, conformance and property tests reach: htmlcov/index.html
-	@$(BIN)/python -W error -m coverage run -m pytest -q tests/unit tests/conformance tests/property
+cover: $(STAMPS)/test ## which lines the unit, fault, conformance and property tests reach: htmlcov/index.html
+	@$(BIN)/python -W error -m coverage run -m pytest -q tests/unit tests/fault tests/conformance tests/property
 	@$(BIN)/coverage html --quiet
 	@$(BIN)/coverage report --skip-covered --sort=cover
 
