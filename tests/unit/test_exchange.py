@@ -1,5 +1,7 @@
 """What is known about a request folds into one record, however far the request came."""
 
+import pytest
+
 from gateway.config.schema import Config
 from gateway.dialects.base import RequestFacts
 from gateway.errors import InvalidRequest
@@ -79,3 +81,22 @@ def test_exchanges_share_nothing() -> None:
     first.model = "x"
     first.answered_status = 500
     assert (second.model, second.answered_status, second.transfer) == ("unknown", 0, None)
+
+
+def test_once_recorded_it_lets_go_of_what_only_serving_needed() -> None:
+    ex = exchange()
+    with pytest.raises(InvalidRequest) as raised:
+        _refuse()
+    ex.error = error = raised.value
+    assert error.__cause__ is not None
+    ex.release()
+    assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+    assert ex.transfer is None
+    exchange().release()
+
+
+def _refuse() -> None:
+    try:
+        int("x")
+    except ValueError as inner:
+        raise InvalidRequest("no") from inner

@@ -10,7 +10,7 @@ from gateway.dialects.registry import find
 from gateway.errors import GatewayError, InvalidRequest, MalformedHTTP, Overloaded, StreamTruncated
 from gateway.exchange import Exchange
 from gateway.listener.head import Head
-from gateway.listener.respond import MAX_NAMED_BYTES, DateLine, Responder, listed, status_line
+from gateway.listener.respond import MAX_NAMED_BYTES, DateLine, Responder, full_answer, listed, status_line
 from gateway.record import Attempt
 from gateway.relay.reply import AnswerHead
 from gateway.units import NS_PER_MS, NS_PER_S
@@ -216,6 +216,14 @@ def test_one_good_attempt_is_told_with_its_own_time(took_ms: int) -> None:
     assert case.wire.header("x-gateway-changed") is None
 
 
+def test_stories_are_remembered_in_a_bounded_number_and_told_right() -> None:
+    for number in range(1500):
+        case = Case()
+        target = f"c/{number}"
+        case.responder.whole(head(length=0, target=target, attempts=[Attempt(target, "ok", 200, number)]), b"")
+        assert case.wire.header("x-gateway-attempts") == f"1; {target}=ok {number}ms"
+
+
 def test_names_that_no_header_can_carry_are_replaced() -> None:
     case = Case()
     case.responder.whole(head(length=0, target="c/模型", attempts=[Attempt("c/模型", "ok", 200, 1)]), b"")
@@ -336,3 +344,9 @@ def test_the_date_is_made_once_a_second() -> None:
     first = date.get(5 * NS_PER_S)
     assert date.get(6 * NS_PER_S - 1) is first
     assert date.get(6 * NS_PER_S).startswith(b"date: ")
+
+
+def test_the_answer_to_one_connection_too_many_is_whole() -> None:
+    head_, _, body = full_answer().partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(body) in head_ + b"\r\n"
+    assert orjson.loads(body)["error"]["code"] == "overloaded"

@@ -60,6 +60,12 @@ def test_the_providers_name_of_a_model(pattern: str, star: str, asked_star: str,
     assert json.loads(encoded.body.replace(b"1e400", b"1"))["model"] == name
 
 
+def test_a_model_that_the_body_need_not_name_is_added() -> None:
+    encoded = FakeProvider().target("mod-2").encode(ask(b'{"input":"x"}', "moderations"))
+    assert json.loads(encoded.body) == {"model": "mod-2", "input": "x"}
+    assert encoded.changed == ("model",)
+
+
 def test_a_forms_model_is_replaced_bare() -> None:
     encoded = FakeProvider().target("whisper").encode(form())
     assert encoded.body == FORM.replace(b"gpt", b"whisper")

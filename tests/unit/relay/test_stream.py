@@ -568,6 +568,21 @@ def test_the_whole_is_bounded_while_streaming() -> None:
     run(main())
 
 
+def test_while_connecting_the_dialler_keeps_the_time_and_comments_go_out() -> None:
+    async def main() -> None:
+        async with scene(STREAMED, total_ns=100) as stage:
+            stage.provider.hangs = asyncio.Event()
+            await stage.asked()
+            await stage.passes(150)
+            assert stage.reply.body.startswith(COMMENT)
+            stage.provider.refusals = [UpstreamConnectTimeout("late")]
+            stage.provider.hangs.set()
+            outcome = await stage.outcome()
+            assert (outcome.ending, causes(stage)) == (Ending.FAILED, ["upstream_connect_timeout"])
+
+    run(main())
+
+
 def test_each_attempt_has_its_own_first_byte() -> None:
     async def main() -> None:
         async with scene(PLAIN, providers=2) as stage:
