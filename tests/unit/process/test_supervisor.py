@@ -112,9 +112,11 @@ def scene(
 ) -> Iterator[Scene]:
     pids = itertools.count(1_000_001)
     monkeypatch.setattr(staff_module, "fork", lambda *_: next(pids))
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # over the heap of a whole run it takes half a second
     monkeypatch.setattr(gc, "freeze", lambda: None)
     node = open_node(settings, [])
     scene = Scene(settings, node, imports)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: scene.now_ns)  # signals come in the time of the ticks
     monkeypatch.setattr(os, "waitpid", lambda *_: scene.exits.pop(0) if scene.exits else (0, 0))
     scene.supervisor.start(lambda: 7, None)
     yield scene
