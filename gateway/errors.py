@@ -169,6 +169,12 @@ class Overloaded(GatewayError):
     code, status, source = "overloaded", 503, Source.GATEWAY
 
 
+class JournalUnavailable(GatewayError):
+    """The record that must come before the first upstream byte could not be written; nothing was sent upstream."""
+
+    code, status = "journal_unavailable", 503
+
+
 class NoTarget(GatewayError):
     """No attempt was possible: every target of the model is out of service."""
 

@@ -5,7 +5,7 @@ Models one flat, versioned fact about a request. Kinds: `decision` (written befo
 
 Invariants: a field, once published in a version, keeps its name, type and meaning; a new field gets a default, so
 older records still decode; all amounts are integers. Personal data stands in `Personal` alone, because that part
-is sealed with a per-tenant key and erased by destroying the key. Left out: bodies. They never enter a record.
+is sealed with keys of its own and erased by destroying them. Left out: bodies. They never enter a record.
 """
 
 from enum import Enum
@@ -97,10 +97,10 @@ class Personal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """One line of the journal, flat, as the exchange folded into it.
+    """One line of the journal, flat, as the exchange folded into it; docs/journal.md tells every field.
 
     `at_us` is wall-clock microseconds since the epoch. Empty means not known or not built yet; a reader treats an
-    absent field as empty.
+    absent field as empty. `personal` is never written: on a line it stands as `sealed`, under the key `sealed_by`.
     """
 
     kind: Kind
@@ -119,6 +119,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     key_id: str = ""
     role: str = ""
     personal: Personal | None = None
+    sealed: str = ""
+    sealed_by: str = ""
     # what
     surface: str = ""
     route: str = ""
@@ -126,6 +128,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     target: str = ""
     streamed: bool = False
     # decided on
+    decision: str = ""  # "allow" or "refuse"
     policy_version: str = ""
     findings: dict[str, int] = {}
     data_class: str = ""
@@ -149,12 +152,20 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     # digests, keyed, so that a body can be matched by who holds the key and guessed by nobody
     prompt_digest: str = ""
     answer_digest: str = ""
-    # where
+    # where; node, region and chain stand once a segment, on its first line, and a reader adds them to the others
     node: str = ""
     region: str = ""
-    slot: int = -1
+    chain: str = ""
     generation: int = 0
-    # kinds admin, mode, checkpoint: what was done, entered, left or marked
+    # kinds admin, mode, checkpoint: what was done, entered, left or marked, and by whom
     action: str = ""
     subject: str = ""
     detail: str = ""
+    actor: str = ""
+    # how many exchanges this line stands for: above 1 where refusals are counted instead of told one by one
+    count: int = 1
+    # checkpoints: the segment that begins, the head of the chain before it, and a repair's signature
+    segment: int = 0
+    prev: str = ""
+    signature: str = ""
+    signed_by: str = ""

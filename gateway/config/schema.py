@@ -33,6 +33,10 @@ Names = Annotated[tuple[str, ...], Meta(extra={"mark": "one_or_many"})]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Network = IPv4Network | IPv6Network
+Durability = Literal["written", "synced"]
+"""When a decision counts as recorded: once the kernel has it, or once the disk has it."""
+OnFailure = Literal["closed", "open"]
+"""Whether requests are refused or served unrecorded while the journal cannot be written."""
 
 
 class SniCertificate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +178,8 @@ class RouteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_attempts: Annotated[int, Meta(ge=1, le=32)] | None = None
     hold_s: Pause | None = None
     keepalive_comment_s: Seconds | None = None
+    durability: Durability | None = None
+    on_failure: OnFailure | None = None
 
 
 class Route(RouteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,6 +195,52 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     requests: Literal["all", "errors", "none"] = "all"
     format: Literal["json", "text", "auto"] = "auto"  # auto: text on a terminal
+
+
+class Anchor(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the journal's newest manifest is also shown, out of this node's reach: `audit anchor`, every `every_s`."""
+
+    kind: Literal["file", "s3", "rfc3161"]
+    every_s: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3600
+    path: File = ""  # file, and where rfc3161 keeps its tokens: a directory
+    url: str = ""  # rfc3161: the authority; s3: another endpoint than the region's own
+    bucket: str = ""  # s3
+    prefix: str = ""  # s3: what object names begin with
+    region: str = ""  # s3
+    access_key: Secret | None = None  # s3; none: what the environment has
+    secret_key: Secret | None = None  # s3
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 400  # s3: how long the object lock holds
+    ca_file: File = ""  # rfc3161: the certificates its tokens are checked against
+
+
+class Journal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of every exchange: when it counts as written, what if it cannot be, and for how long."""
+
+    enabled: bool = True
+    durability: Durability = "written"
+    on_failure: OnFailure = "closed"
+    max_bytes: Size = 50_000_000_000
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+    segment_bytes: Annotated[int, Meta(ge=64 * KIB, le=16 * 1024 * MIB, extra={"mark": "size"})] = 64 * MIB
+    segment_s: Annotated[float, Meta(ge=1, le=31 * 86_400)] = 86_400
+    refusals_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 10  # of one reason, told one by one; the rest counted
+    anchors: tuple[Anchor, ...] = ()
+
+
+class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A reader that hands every record on, at least once, with an id to tell repeats by."""
+
+    name: Name
+    kind: Literal["file", "stdout"]
+    path: File = ""  # file
+    personal: Literal["sealed", "opened", "omitted"] = "sealed"
+    rotate_bytes: Size = 256 * MIB  # file
+
+
+class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where control keeps what it has read from the journal; no `url`: SQLite in state_dir."""
+
+    url: Secret | None = None  # postgresql://user:password@host/name
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +265,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: tuple[Route, ...] = ()
     defaults: RouteSettings = RouteSettings()
     log: Log = Log()
+    journal: Journal = Journal()
+    exports: tuple[Export, ...] = ()
+    database: Database = Database()
 
 
 BUILT_IN: Final = RouteSettings(

@@ -11,11 +11,11 @@ from gateway.config import schema
 WHY: Final = "is not enforced by this version: remove it"
 
 SETTINGS: Final[dict[type, frozenset[str]]] = {
-    schema.Config: frozenset({"limits", "journal", "policy", "inspection", "cache"}),
+    schema.Config: frozenset({"limits", "policy", "inspection", "cache"}),
     schema.Key: frozenset({"rpm", "tpm", "max_in_flight", "usd_per_month"}),
     schema.Model: frozenset({"tokenizer", "price", "output_prior"}),
-    schema.Route: frozenset({"detectors", "policy", "limits", "cache", "hedging", "on_failure", "durability"}),
-    schema.RouteSettings: frozenset({"detectors", "policy", "limits", "cache", "hedging", "on_failure", "durability"}),
+    schema.Route: frozenset({"detectors", "policy", "limits", "cache", "hedging"}),
+    schema.RouteSettings: frozenset({"detectors", "policy", "limits", "cache", "hedging"}),
 }
 """By struct: settings that later versions enforce."""
 

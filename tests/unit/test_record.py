@@ -62,11 +62,14 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "key_id": "str",
         "role": "str",
         "personal": "Personal | None",
+        "sealed": "str",
+        "sealed_by": "str",
         "surface": "str",
         "route": "str",
         "model": "str",
         "target": "str",
         "streamed": "bool",
+        "decision": "str",
         "policy_version": "str",
         "findings": "dict[str, int]",
         "data_class": "str",
@@ -90,11 +93,17 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "answer_digest": "str",
         "node": "str",
         "region": "str",
-        "slot": "int",
+        "chain": "str",
         "generation": "int",
         "action": "str",
         "subject": "str",
         "detail": "str",
+        "actor": "str",
+        "count": "int",
+        "segment": "int",
+        "prev": "str",
+        "signature": "str",
+        "signed_by": "str",
     },
 }
 VALUES: dict[type[Enum], set[str]] = {
@@ -141,13 +150,13 @@ FULL = Record(
     usage=Usage(5, 7, source=UsageSource.METERED),
     findings={"email": 2},
     changed=("model",),
-    slot=3,
+    generation=3,
 )
 WRITTEN = (
     b'{"kind":"outcome","exchange_id":"x1","at_us":1800000000000000,"org":"acme","personal":{"user":"ann"},'
     b'"findings":{"email":2},"attempts":[{"target":"p/m","cause":"ok","status":200,"took_ms":12,'
     b'"upstream_request_id":"up-1"},{"target":"q/m","cause":"upstream_timeout"}],"usage":{"input_tokens":5,'
-    b'"output_tokens":7,"source":"metered"},"changed":["model"],"slot":3}'
+    b'"output_tokens":7,"source":"metered"},"changed":["model"],"generation":3}'
 )
 
 
