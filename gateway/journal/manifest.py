@@ -41,6 +41,10 @@ class BadManifest(ValueError):
     """These bytes are no manifest, or it contradicts itself; the message says how."""
 
 
+class NewerManifest(BadManifest):
+    """A manifest of a version that this build does not read."""
+
+
 class ChainEnd(Struct, frozen=True, gc=False):
     """The end of a chain: its last line is number `seq`, ends at `offset` of `segment`, and leaves `head` behind."""
 
@@ -153,7 +157,9 @@ def parse(line: bytes) -> Manifest:
         if manifest.next is not None:
             _signature(b'"%b"' % manifest.sig_next.encode())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadManifest(_newer(line) or f"it is no manifest: {error}") from None
+        _refuse_newer(line)
+        raise BadManifest(f"it is no manifest: {error}") from None
+    _refuse_newer(line)
     if encode(manifest) != line:
         raise BadManifest("it is not written the way manifests are")
     fault = _contradiction(manifest)
@@ -227,14 +233,13 @@ def _next_key(following: Signer | None) -> NextKey | None:
     return None if following is None else NextKey(following.key_id, following.public.hex())
 
 
-def _newer(line: bytes) -> str:
+def _refuse_newer(line: bytes) -> None:
     try:
         version = _version(line).v
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""
-    if version == MANIFEST_VERSION:
-        return ""
-    return f"it has version {version}, this build reads {MANIFEST_VERSION}: use the build that wrote it, or a newer one"
+        return
+    if version > MANIFEST_VERSION:
+        raise NewerManifest(f"it has version {version}, this build reads {MANIFEST_VERSION}: use a newer build")
 
 
 def _contradiction(manifest: Manifest) -> str:

@@ -19,6 +19,7 @@ from gateway.journal.manifest import (
     Floor,
     Manifest,
     ManifestFloor,
+    NewerManifest,
     NextKey,
     digest_of,
     encode,
@@ -146,11 +147,13 @@ def test_what_is_no_manifest(line: bytes) -> None:
         parse(line)
 
 
-def test_a_later_version_is_said_to_be_one() -> None:
-    with pytest.raises(BadManifest, match="version 2, this build reads 1: use the build that wrote it"):
-        parse(b'{"v":2,"other":true}')
-    with pytest.raises(BadManifest, match="version 2, this build reads 1"):
-        parse(LINE.replace(b'"v":1', b'"v":2'))
+@pytest.mark.parametrize("line", [b'{"v":2,"other":true}', LINE.replace(b'"v":1', b'"v":2')])
+def test_a_later_version_is_said_to_be_one(line: bytes) -> None:
+    with pytest.raises(NewerManifest, match="version 2, this build reads 1: use a newer build"):
+        parse(line)
+    with pytest.raises(BadManifest, match="version 0") as told:
+        parse(LINE.replace(b'"v":1', b'"v":0'))
+    assert not isinstance(told.value, NewerManifest)
 
 
 @pytest.mark.parametrize(
