@@ -185,6 +185,11 @@ def is_handed_over(manifest: Manifest, line: bytes) -> bool:
     return manifest.next.key == key_id_of(public) and verify_signature(public, signed_part(line), signature)
 
 
+def chain_order(chain: str) -> tuple[bool, int, str]:
+    """What chains are sorted by in a manifest: workers by slot, then control."""
+    return chain == CONTROL, len(chain), chain
+
+
 def fault_after(previous: Manifest, previous_line: bytes, manifest: Manifest) -> str:
     """Why `manifest` cannot be the one after `previous`; "" when it can. Lines come without their newlines."""
     if manifest.node != previous.node:
@@ -282,7 +287,7 @@ def _count_fault(manifest: Manifest) -> str:
 
 def _in_order(names: list[str]) -> bool:
     """Whether these are names of chains, each once: the workers' by slot, then control's."""
-    keys = [(name == CONTROL, len(name), name) for name in names]
+    keys = [chain_order(name) for name in names]
     return all(is_chain(name) for name in names) and all(before < after for before, after in pairwise(keys))
 
 

@@ -6,9 +6,12 @@ comes again *with the same line*, because somebody may have seen it; two differe
 like forgery. After a crash or a power cut the end of the newest file may be torn. What is no whole manifest there was
 never acknowledged: it is set aside as `torn-…` and cut off. Damage further back is nothing a crash does, and raises.
 
-Invariant: `last` is on the disk. Left out: what is signed and when (`control/notary.py`).
+Invariants: `last` is on the disk; a lock keeps a second writer out, whatever started it. Left out: what is signed and
+when (`control/notary.py`).
 """
 
+import errno
+import fcntl
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,23 +30,31 @@ FILE_US: Final = 86_400 * US_PER_S
 
 
 class ManifestLog:
-    """The manifests of one journal, open for appending; one process at a time (control's, by the state_dir's lock)."""
+    """The manifests of one journal, open for appending by one process at a time."""
 
     def __init__(self, journal: Path) -> None:
-        """Find the end of what was written, and repair it. Raises OSError, BadManifest."""
+        """Find the end of what was written, and repair it. Raises OSError, BadManifest.
+
+        A BlockingIOError among them: another process has it open.
+        """
         self._directory: Final = journal / MANIFESTS
+        if not self._directory.is_dir():
+            sync_directory(private_directory(self._directory).parent)
+        self._lock = _locked(self._directory)
         self._fd = -1
         self._end = 0  # of the open file: all before it is whole and synced
         self._since_us = 0  # what the first manifest of the open file says
         self.last: Manifest | None = None
         self.last_line = b""
         self.torn = ""  # the file that a torn end was set aside in
-        files = manifest_files(journal)
-        self._number = _number_of(files[-1]) if files else 0
-        if files:
-            self._continue(files)
-        else:
-            sync_directory(private_directory(self._directory).parent)
+        try:
+            files = manifest_files(journal)
+            self._number = _number_of(files[-1]) if files else 0
+            if files:
+                self._continue(files)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, line: bytes, manifest: Manifest) -> None:
         """Write the next manifest (`line` without its newline); when this returns, a power cut cannot undo it.
@@ -88,10 +99,11 @@ class ManifestLog:
             path.unlink()
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the file and of the lock."""
+        self._close_file()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     # --- the end as it was left -------------------------------------------------------------------------------------
 
@@ -99,16 +111,12 @@ class ManifestLog:
         data = files[-1].read_bytes()
         kept = _whole(data, files[-1])
         self._fd = os.open(files[-1], os.O_RDWR | os.O_CLOEXEC)
-        try:
-            if len(kept) < len(data):
-                self._set_aside(data, len(kept))
-            os.fsync(self._fd)  # a whole last line may not have been synced yet
-            sync_directory(self._directory)
-            self._end = len(kept)
-            self._read_last(kept, files)
-        except BaseException:
-            self.close()
-            raise
+        if len(kept) < len(data):
+            self._set_aside(data, len(kept))
+        os.fsync(self._fd)  # a whole last line may not have been synced yet
+        sync_directory(self._directory)
+        self._end = len(kept)
+        self._read_last(kept, files)
 
     def _read_last(self, kept: bytes, files: list[Path]) -> None:
         if kept:
@@ -141,14 +149,32 @@ class ManifestLog:
         except BaseException:
             os.close(fd)
             raise
-        self.close()
+        self._close_file()
         self._fd, self._end = fd, 0
         self._number += 1
+
+    def _close_file(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _pairs(self) -> list[tuple[Path, Path]]:
         """Every file but the newest, each with the one after it, oldest first."""
         files = [path for path in manifest_files(self._directory.parent) if path.stat().st_size]
         return list(pairwise(files))
+
+
+def _locked(directory: Path) -> int:
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise BlockingIOError(errno.EAGAIN, "another process is signing this journal", str(directory)) from None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

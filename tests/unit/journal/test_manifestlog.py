@@ -54,7 +54,7 @@ def written(journal: Path, manifests: list[tuple[bytes, Manifest]]) -> None:
 
 
 def files(journal: Path) -> list[str]:
-    return sorted(path.name for path in (journal / "manifests").iterdir())
+    return sorted(path.name for path in (journal / "manifests").iterdir() if path.name != "lock")
 
 
 def failing(*_: object) -> int:
@@ -100,6 +100,25 @@ def test_a_day_has_a_file_of_its_own(tmp_path: Path) -> None:
     for at, manifest in enumerate(told):
         written(tmp_path, [manifest])
         assert len(files(tmp_path)) == [1, 1, 1, 2, 2, 3][at]
+
+
+def test_one_process_signs_at_a_time(tmp_path: Path) -> None:
+    log = ManifestLog(tmp_path)
+    with pytest.raises(BlockingIOError, match="another process is signing this journal"):
+        ManifestLog(tmp_path)
+    log.close()
+    ManifestLog(tmp_path).close()
+
+
+def test_one_that_cannot_be_opened_keeps_nobody_out(tmp_path: Path) -> None:
+    written(tmp_path, made(1))
+    path = tmp_path / "manifests/0000000001.jsonl"
+    good = path.read_bytes()
+    path.write_bytes(b"rubbish\nrubbish\n")
+    with pytest.raises(BadManifest):
+        ManifestLog(tmp_path)
+    path.write_bytes(good)
+    ManifestLog(tmp_path).close()
 
 
 # --- a disk that fails ----------------------------------------------------------------------------------------------
