@@ -307,7 +307,7 @@ def test_dying_anywhere_in_a_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 patch.setattr(os, name, before_each(getattr(os, name), die))
             patch.setattr(Path, "replace", before_each(Path.replace, die))
             try:
-                ManifestLog(journal)
+                ManifestLog(journal).close()
             except Died:
                 assert die_at <= 6
             else:
