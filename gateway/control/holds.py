@@ -12,7 +12,8 @@ Left out: finding the segments of a time (`retention.py`).
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +67,12 @@ class Holds:
     def all(self) -> tuple[Hold, ...]:
         """Every hold in force, oldest first. Raises HoldsUnreadable."""
         return read(self.path.parent)
+
+    @contextmanager
+    def standing(self) -> Iterator[tuple[Hold, ...]]:
+        """Every hold in force, for as long as the block lasts: none is added or released meanwhile."""
+        with self._busy:
+            yield self.all()
 
     def add(self, why: str, actor: str, *, from_us: int = 0, to_us: int = FOREVER_US, org: str = "") -> Hold:
         """Hold a time from now on. Raises HoldRefused, HoldsUnreadable, OSError (it may be in force: see `all`)."""
