@@ -1,0 +1,180 @@
+"""Disks that fail when they are told to, and disks that lose their power.
+
+Both write real files. `FaultyDisk` fails chosen calls. `PowerDisk` remembers what was synced, so that it can leave
+on the disk what a power cut might have left: all that was synced, and any part of the rest, in blocks, each name for
+itself.
+"""
+
+import errno
+import itertools
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from gateway.journal.disk import Disk
+
+BLOCK = 512
+_LOCK = "lock"
+
+Fault = OSError | int  # an error to raise, or how many bytes a write takes
+
+
+class FaultyDisk(Disk):
+    """`fault(name, number)` is asked before each call that may change something; what it returns happens."""
+
+    def __init__(self, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None) -> None:
+        self.fault = fault
+        self.calls: list[str] = []
+        self.fds: dict[int, Path] = {}
+
+    def _call(self, name: str) -> int | None:
+        self.calls.append(name)
+        fault = self.fault(name, len(self.calls))
+        if isinstance(fault, OSError):
+            raise fault
+        return fault
+
+    def _opened(self, fd: int, path: Path) -> int:
+        self.fds[fd] = path
+        return fd
+
+    def create(self, path: Path) -> int:
+        self._call("create")
+        return self._opened(super().create(path), path)
+
+    def close(self, fd: int) -> None:
+        del self.fds[fd]
+        super().close(fd)
+
+    def make_dir(self, path: Path) -> None:
+        self._call("make_dir")
+        super().make_dir(path)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        taken = self._call("pwrite")
+        return super().pwrite(fd, data if taken is None else data[:taken], offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._call("truncate")
+        super().truncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        self._call("sync")
+        super().sync(fd)
+
+    def sync_dir(self, path: Path) -> None:
+        self._call("sync_dir")
+        super().sync_dir(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._call("rename")
+        super().rename(source, target)
+
+    def kill(self) -> None:
+        """The process is gone: its descriptors close, nothing else happens."""
+        for fd in list(self.fds):
+            super().close(fd)
+        self.fds.clear()
+
+
+def no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def broken() -> OSError:
+    return OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class PowerDisk(FaultyDisk):
+    """The files of one directory tree; syncs are noted and not made, which is faster."""
+
+    def __init__(self, root: Path, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None) -> None:
+        super().__init__(fault)
+        self.root = root
+        self._durable: dict[int, bytearray] = {}  # content by inode
+        self._writes: dict[int, list[tuple[int, bytes | None]]] = {}  # not synced; None: cut at this size
+        self._names: dict[Path, int] = {}  # durable names
+        self._renames: list[tuple[Path, Path | None, int]] = []  # not synced: new name, old one, inode
+
+    def create(self, path: Path) -> int:
+        made = not path.exists()
+        fd = super().create(path)
+        inode = os.fstat(fd).st_ino
+        if made:
+            self._renames.append((path, None, inode))
+            self._durable[inode] = bytearray()
+            self._writes[inode] = []
+        return fd
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        taken = super().pwrite(fd, data, offset)
+        self._writes[os.fstat(fd).st_ino].append((offset, bytes(data[:taken])))
+        return taken
+
+    def truncate(self, fd: int, size: int) -> None:
+        super().truncate(fd, size)
+        self._writes[os.fstat(fd).st_ino].append((size, None))
+
+    def sync(self, fd: int) -> None:
+        self._call("sync")
+        inode = os.fstat(fd).st_ino
+        _apply(self._durable[inode], self._writes[inode])
+        self._writes[inode].clear()
+
+    def sync_dir(self, path: Path) -> None:
+        self._call("sync_dir")
+        for new, old, inode in [entry for entry in self._renames if entry[0].parent == path]:
+            self._rename_durably(new, old, inode)
+        self._renames = [entry for entry in self._renames if entry[0].parent != path]
+
+    def rename(self, source: Path, target: Path) -> None:
+        inode = source.stat().st_ino
+        super().rename(source, target)
+        self._renames.append((target, source, inode))
+
+    def _rename_durably(self, new: Path, old: Path | None, inode: int) -> None:
+        if old is not None and self._names.get(old) == inode:
+            del self._names[old]
+        self._names[new] = inode
+
+    def lose_power(self, dice: random.Random) -> None:
+        """The process and what was not synced are gone, except for what happened to reach the disk."""
+        self.kill()
+        for entry in self._renames:
+            if dice.random() < 0.5:
+                self._rename_durably(*entry)
+        for inode, writes in self._writes.items():
+            _apply(self._durable[inode], [part for write in writes for part in _parts(*write) if dice.random() < 0.5])
+        for path in [path for path in self.root.rglob("*") if path.is_file()]:
+            path.unlink()
+        contents = {path: bytes(self._durable[inode]) for path, inode in self._names.items()}
+        self.__init__(self.root, self.fault)  # type: ignore[misc] # the machine starts again
+        for path, content in contents.items():
+            path.write_bytes(content)
+            self.adopt(path)
+
+    def adopt(self, path: Path) -> None:
+        """This file is on the disk."""
+        inode = path.stat().st_ino
+        self._names[path] = inode
+        self._durable[inode] = bytearray(path.read_bytes())
+        self._writes[inode] = []
+
+
+def _parts(offset: int, data: bytes | None) -> list[tuple[int, bytes | None]]:
+    """A write as the blocks that reach the disk one by one."""
+    if data is None:
+        return [(offset, None)]
+    cuts = [0, *range(BLOCK - offset % BLOCK, len(data), BLOCK), len(data)]
+    return [(offset + begin, data[begin:end]) for begin, end in itertools.pairwise(cuts)]
+
+
+def _apply(content: bytearray, writes: list[tuple[int, bytes | None]]) -> None:
+    for offset, data in writes:
+        if data is None:
+            del content[offset:]
+            content.extend(bytes(offset - len(content)))
+        else:
+            content.extend(bytes(max(0, offset - len(content))))
+            content[offset : offset + len(data)] = data
