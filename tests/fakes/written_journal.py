@@ -77,7 +77,7 @@ class WrittenJournal:
         self.region = region
         self.chains: dict[str, WrittenChain] = {}
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "node.json").write_text(json.dumps({"v": 1, "node": node}))
+        (self.path / "node.json").write_text(json.dumps({"v": 1, "node": node}) + "\n")
 
     def chain(self, name: str) -> WrittenChain:
         """One chain, made at its first mention."""
