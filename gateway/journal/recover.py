@@ -158,10 +158,11 @@ class _Recovery:
             offset += len(chunk)
 
     def sync_last(self) -> None:
-        """Bring to the disk what a killed process had written and not synced yet."""
+        """Bring to the disk what a killed process had written, or named, and not synced yet."""
         for segment in with_lines(self.journal, self.origin.chain)[-2:]:
             with self._opened(self._path(segment)) as fd:
                 self.disk.sync(fd)
+        self.disk.sync_dir(self.directory)
 
     # --- going on ---------------------------------------------------------------------------------------------------
 
@@ -169,8 +170,9 @@ class _Recovery:
         """The segment to go on in: the end's, or an empty one behind it; behind the signed one when that was lost."""
         if signed_segment:
             return max(end.segment, signed_segment) + 1
-        follows = end.segment + 1
-        return follows if not end.segment or self._path(follows).exists() else end.segment
+        if not end.segment:
+            return min(layout.segments(self.journal, self.origin.chain), default=1)
+        return end.segment + 1 if self._path(end.segment + 1).exists() else end.segment
 
     def open_segment(self, number: int) -> SegmentFile:
         """Open a segment at its end; it is as old as its first line says."""
@@ -184,10 +186,10 @@ class _Recovery:
         except BaseException:
             self.disk.close(fd)
             raise
-        if header is None:
-            return SegmentFile(fd, number)
-        file = SegmentFile(fd, number, size, header.length)
-        file.opened_ns -= max(0, time.time_ns() - header.record.at_us * NS_PER_US)
+        file = SegmentFile(fd, number, size)
+        if header is not None:
+            file.header_bytes = header.length
+            file.opened_ns -= max(0, time.time_ns() - header.record.at_us * NS_PER_US)
         return file
 
     # --- telling ----------------------------------------------------------------------------------------------------

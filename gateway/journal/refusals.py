@@ -22,9 +22,19 @@ _TOO_MANY: Final = 429
 
 class _Row(NamedTuple):
     reason: str
-    org: str
-    team: str
-    key_id: str
+    org: str = ""
+    team: str = ""
+    key_id: str = ""
+
+
+class _Second:
+    """What came in one second: how many of each reason were told, and the counts of the others."""
+
+    __slots__ = ("rows", "told")
+
+    def __init__(self) -> None:
+        self.told = Counter[str]()
+        self.rows = Counter[_Row]()
 
 
 class Refusals:
@@ -32,35 +42,31 @@ class Refusals:
 
     def __init__(self, per_s: int) -> None:
         self.per_s = per_s
-        self._told_s = -1  # the second that `_told` is about
-        self._told = Counter[str]()
-        self._seconds: dict[int, Counter[_Row]] = {}
+        self._seconds: dict[int, _Second] = {}
 
     def counted(self, record: Record, *, known: bool) -> bool:
         """True: this refusal is counted here. False: write it as it is."""
-        second = record.at_us // US_PER_S
+        second = self._seconds.setdefault(record.at_us // US_PER_S, _Second())
         if known and self._may_tell(second, record):
             return False
-        rows = self._seconds.setdefault(second, Counter())
-        row = _Row(record.error, record.org, record.team, record.key_id) if known else _Row(record.error, "", "", "")
-        if row not in rows and len(rows) >= MAX_ROWS:
-            row = _Row(record.error, "", "", "")
-        rows[row] += 1
+        row = _Row(record.error, record.org, record.team, record.key_id) if known else _Row(record.error)
+        if row not in second.rows and len(second.rows) >= MAX_ROWS:
+            row = _Row(record.error)
+        second.rows[row] += 1
         return True
 
     def take(self, now_s: int) -> list[Record]:
         """The counts of the seconds before `now_s`, in order; they are forgotten here."""
         over = sorted(second for second in self._seconds if second < now_s)
         return [
-            _record(second, row, count) for second in over for row, count in sorted(self._seconds.pop(second).items())
+            _record(second, row, count)
+            for second in over
+            for row, count in sorted(self._seconds.pop(second).rows.items())
         ]
 
-    def _may_tell(self, second: int, record: Record) -> bool:
-        if second != self._told_s:
-            self._told_s = second
-            self._told.clear()
-        self._told[record.error] += 1
-        return self._told[record.error] <= self.per_s * (1 if record.status == _TOO_MANY else OTHERS)
+    def _may_tell(self, second: _Second, record: Record) -> bool:
+        second.told[record.error] += 1
+        return second.told[record.error] <= self.per_s * (1 if record.status == _TOO_MANY else OTHERS)
 
 
 def _record(second: int, row: _Row, count: int) -> Record:

@@ -139,6 +139,13 @@ class Syncer:
             self._try_to_prepare(files[-1].number + 1)
 
     def _run(self) -> None:
+        try:
+            self._turns()
+        except Exception as error:  # noqa: BLE001 - a defect here must not leave callers waiting
+            _log.exception("journal %s: the sync thread crashed, nothing is synced any more", self._chain.origin.chain)
+            self._report(self._listener.on_sync_failed, OSError(errno.EIO, f"the sync thread crashed: {error}"))
+
+    def _turns(self) -> None:
         delay_s = RETRY_S
         while not self._wait(delay_s):
             self.turn()
@@ -185,7 +192,10 @@ class Syncer:
         for file in files:
             with self._wake:
                 self._files.remove(file)
-            self._disk.close(file.fd)
+            try:
+                self._disk.close(file.fd)
+            except OSError as error:  # all of it is on the disk: nothing is lost
+                _log.warning("journal %s: segment %d: %s", self._chain.origin.chain, file.number, error)
 
     def _try_to_prepare(self, number: int) -> None:
         now_ns = time.monotonic_ns()

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gateway.journal.end import Signed
+from gateway.journal.end import ForeignChain, Signed
 from gateway.journal.read import Place
 from tests.fakes.disk import Fault, FaultyDisk, no_space
 from tests.fakes.journal_writer import NODE, FakeSigner, Writer, checked, content, ids, segment, settings
@@ -78,6 +79,82 @@ def test_an_opening_cut_short_at_any_step_is_done_again(tmp_path: Path) -> None:
         if len(disk.calls) < number:
             return
     raise AssertionError("no opening got through")
+
+
+def test_a_spoilt_first_line_before_the_signed_place_is_left_to_verify(tmp_path: Path) -> None:
+    written(tmp_path, "a", "b")
+    last = checked(tmp_path)[-1]
+    data = bytearray(segment(tmp_path, 1).read_bytes())
+    data[20] ^= 1
+    segment(tmp_path, 1).write_bytes(data)
+    signed = Signed(Place(1, len(data)), last["seq"], bytes.fromhex(last["hash"]))
+    writer = Writer(settings(tmp_path), signed=lambda _: signed)
+    writer.journal.append(content("c"))
+    writer.close()
+    after = segment(tmp_path, 1).read_bytes()
+    assert after.startswith(data)
+    assert json.loads(after[len(data) :])["exchange_id"] == "c"
+
+
+def test_a_segment_of_which_nothing_is_left_is_begun_again(tmp_path: Path) -> None:
+    written(tmp_path, "a")
+    data = segment(tmp_path, 1).read_bytes()
+    segment(tmp_path, 1).rename(segment(tmp_path, 7))
+    segment(tmp_path, 7).write_bytes(data[:30])
+    Writer(settings(tmp_path)).close()
+    assert [record["action"] for record in checked(tmp_path)] == ["segment", "repaired"]
+    assert segment(tmp_path, 7).exists()
+    assert (tmp_path / "w0" / "torn-7-0").read_bytes() == data[:30]
+
+
+def test_an_empty_segment_made_ahead_is_gone_on_in(tmp_path: Path) -> None:
+    written(tmp_path, "a")
+    segment(tmp_path, 2).touch()
+    written(tmp_path, "b")
+    assert ids(tmp_path) == ["a", "b"]
+    assert checked(tmp_path)[2]["segment"] == 2
+
+
+def test_two_torn_segments_are_both_set_aside(tmp_path: Path) -> None:
+    written(tmp_path, "a", "b")
+    segment(tmp_path, 2).touch()
+    written(tmp_path, "c")
+    one, two = (segment(tmp_path, number).read_bytes() for number in (1, 2))
+    segment(tmp_path, 1).write_bytes(one[:-5])
+    written(tmp_path, "d")
+    assert ids(tmp_path) == ["a", "d"]
+    assert [record["subject"] for record in checked(tmp_path) if record.get("action") == "repaired"] == ["w0/1", "w0/2"]
+    assert (tmp_path / "w0" / "torn-2-0").read_bytes() == two
+    written(tmp_path, "e")
+    assert ids(tmp_path) == ["a", "d", "e"]
+
+
+def test_the_same_place_torn_twice_keeps_both(tmp_path: Path) -> None:
+    written(tmp_path, "a")
+    data = segment(tmp_path, 1).read_bytes()
+    for torn in (b"first", b"second"):
+        segment(tmp_path, 1).write_bytes(data + torn)
+        Writer(settings(tmp_path)).close()
+    assert (tmp_path / "w0" / f"torn-1-{len(data)}").read_bytes() == b"first"
+    assert (tmp_path / "w0" / f"torn-1-{len(data)}.1").read_bytes() == b"second"
+
+
+def test_a_segment_is_as_old_as_its_first_line_says(tmp_path: Path) -> None:
+    written(tmp_path, "a")
+    writer = Writer(settings(tmp_path))
+    age_ns = time.monotonic_ns() - writer.journal._chain.file.opened_ns
+    assert abs(age_ns - (time.time_ns() - checked(tmp_path)[0]["at_us"] * 1_000)) < 1_000_000_000
+    assert writer.journal._chain.file.header_bytes == segment(tmp_path, 1).read_bytes().index(b"\n") + 1
+    writer.close()
+
+
+def test_a_chain_that_was_copied_from_another_node_is_refused_and_let_go(tmp_path: Path) -> None:
+    written(tmp_path, "a")
+    disk = FaultyDisk()
+    with pytest.raises(ForeignChain, match="give this node a state_dir of its own"):
+        Writer(settings(tmp_path, node="f" * 32), disk)
+    assert disk.fds == {}
+    assert ids(tmp_path) == ["a"]
 
 
 def fails_at(number: int) -> Callable[[str, int], Fault | None]:

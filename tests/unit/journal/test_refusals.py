@@ -68,6 +68,12 @@ def test_a_second_is_given_out_once_and_when_it_is_over() -> None:
     assert counts.take(1_000) == []
 
 
+def test_requests_of_two_seconds_that_cross_share_no_rate_and_gain_none() -> None:
+    counts = Refusals(1)
+    told = [not counts.counted(refused(second), known=True) for second in (100, 101, 100, 101, 100)]
+    assert told == [True, True, False, False, False]
+
+
 def test_the_rate_may_change() -> None:
     counts = Refusals(0)
     counts.per_s = 1

@@ -1,7 +1,9 @@
 """Rounds of the sync thread, turned by hand; and the thread itself, which only decides when."""
 
+import os
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -162,3 +164,30 @@ def test_the_thread_syncs_and_ends(tmp_path: Path) -> None:
     assert scene.chain.file.synced == scene.chain.file.size
     assert scene.syncer._thread is not None
     assert not scene.syncer._thread.is_alive()
+
+
+def test_a_thread_that_crashes_says_so(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def crash(_name: str, _number: int) -> None:
+        raise ZeroDivisionError("a defect")
+
+    scene.write("a", urgent=True)
+    scene.disk.fault = crash
+    scene.syncer._run()
+    scene.loop.settle()
+    assert scene.told.reports == [("failed", 5)]
+    assert "a defect" in caplog.text
+
+
+def test_a_full_segment_that_will_not_close_is_let_go(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.syncer.want_next()
+    scene.turn()
+    following = scene.syncer.take_next()
+    assert following is not None
+    scene.chain.roll(following, "size")
+    del scene.disk.fds[segment_fd := scene.syncer._files[0].fd]
+    os.close(segment_fd)
+    scene.write("a", urgent=True)
+    with mock.patch.object(FaultyDisk, "close", side_effect=broken()):
+        scene.turn()
+    assert scene.told.reports == [("synced", scene.chain.written_bytes)]
+    assert "segment 1" in caplog.text
