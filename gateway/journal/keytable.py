@@ -257,7 +257,7 @@ class KeyTable:
 def read_key(directory: Path, key_id: str) -> bytes | None:
     """The key of a row as it is now; None for a row that was erased, is not there, or has a malformed name.
 
-    Nothing is remembered between calls (3 µs), so an erasure counts for every reader at once. Raises OSError, but
+    Nothing is remembered between calls (6 µs each), so an erasure counts for every reader at once. Raises OSError, but
     not for a file that is missing.
     """
     name = _KEY_ID.fullmatch(key_id)
