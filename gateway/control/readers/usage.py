@@ -1,0 +1,123 @@
+"""The reader that fills the usage table: what each exchange used, added to the hour it ended in.
+
+Only outcomes count, each for as many exchanges as it stands for (`count`: refusals above a rate are told together). An
+exchange whose worker was killed has a decision and no outcome, and is not counted. A user's name is in the sealed part
+and is opened here; where its key was destroyed the usage is nobody's. A model's name is kept where a route was found
+for it: what is refused before that may be anything a caller thought of, and must not fill the table.
+
+A batch is summed in memory, then added and the cursor moved in one transaction: both, or neither, whatever happens
+when. No number of the journal may do harm: a record with an amount or a time out of bounds is poison.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from gateway.control.database.handle import Database
+from gateway.control.database.trouble import BadValue, DatabaseTrouble
+from gateway.control.readers.base import Batch, Cursor, Poison, Trouble
+from gateway.control.usage_fields import HOUR_S, Group, clean
+from gateway.journal.read import Entry
+from gateway.record import Ending, Kind, Personal, Record, Usage, UsageSource
+from gateway.units import US_PER_S
+
+NAME: Final = "usage"
+MAX_AMOUNT: Final = 10**12  # of anything, in one record: sums of nine million of them still fit
+MAX_AT_US: Final = 4_102_444_800 * US_PER_S  # the year 2100
+_HOUR_US: Final = HOUR_S * US_PER_S
+_NOTHING: Final = Usage()
+
+OpenPersonal = Callable[[Record], Personal | None]
+"""What is sealed in a record; None where it was erased, or nothing is."""
+Sums = dict[tuple[int, Group], list[int]]
+"""(hour, group) -> amounts, in the order of MEASURES."""
+
+
+class UsageReader:
+    """Takes a node's chains into a database."""
+
+    name: Final = NAME
+
+    def __init__(self, database: Database, node: str, open_personal: OpenPersonal) -> None:
+        self._database = database
+        self._node = node
+        self._open_personal = open_personal
+        self._erasures: dict[str, int] = {}  # as they were when a chain's cursor was last asked for
+
+    def cursors(self, chains: Sequence[str]) -> dict[str, Cursor]:
+        """How far it has got. Raises Trouble."""
+        from gateway.control.database import cursors  # noqa: PLC0415 - it loads SQLAlchemy, and control starts without
+
+        try:
+            with self._database.writing() as connection:
+                held = cursors.held(connection, NAME, self._node, chains)
+        except DatabaseTrouble as error:
+            raise Trouble(str(error)) from error
+        self._erasures |= {chain: found.erasures for chain, found in held.items()}
+        return {chain: found.cursor for chain, found in held.items()}
+
+    def apply(self, batch: Batch) -> None:
+        """Count a batch. Raises Trouble, Poison, Moved."""
+        from gateway.control.database import cursors, usage_rows  # noqa: PLC0415 - as above
+
+        was = cursors.Held(batch.before, self._erasures[batch.chain])
+        sums = fold(self._node, batch.entries, self._open_personal)
+        try:
+            with self._database.writing() as connection:
+                cursors.advance(connection, NAME, self._node, batch.chain, was, batch.after)
+                usage_rows.add(connection, sums)
+        except DatabaseTrouble as error:
+            raise Trouble(str(error)) from error
+        except BadValue as error:
+            raise Poison(str(error)) from error
+
+
+def fold(node: str, entries: Iterable[Entry], open_personal: OpenPersonal) -> Sums:
+    """What these lines add to which rows. Raises Poison, naming the line."""
+    sums: Sums = {}
+    for entry in entries:
+        record = entry.record
+        if record.kind is not Kind.OUTCOME:
+            continue
+        amounts = _amounts(record)
+        if min(amounts) < 0 or max(amounts) > MAX_AMOUNT or not 0 <= record.at_us < MAX_AT_US:
+            raise Poison("it counts what cannot be, or at a time that cannot be", entry)
+        key = record.at_us // _HOUR_US * HOUR_S, _group(node, record, open_personal)
+        row = sums.get(key)
+        sums[key] = amounts if row is None else [old + new for old, new in zip(row, amounts, strict=True)]
+    return sums
+
+
+def _group(node: str, record: Record, open_personal: OpenPersonal) -> Group:
+    personal = open_personal(record) if record.sealed else None
+    return Group(
+        node,
+        clean(record.org),
+        clean(record.team),
+        clean(record.key_id),
+        clean(personal.user) if personal is not None else "",
+        clean(record.model) if record.route else "",
+        clean(record.target),
+    )
+
+
+def _amounts(record: Record) -> list[int]:
+    """One record's part, in the order of MEASURES."""
+    ending, count, usage = record.ending, record.count, record.usage or _NOTHING
+    return [
+        count,
+        count if ending == Ending.REFUSED.value else 0,
+        count if ending == Ending.FAILED.value else 0,
+        count if ending == Ending.TRUNCATED.value else 0,
+        count if ending == Ending.ABANDONED.value else 0,
+        count if record.streamed else 0,
+        count if usage.source is not UsageSource.PROVIDER else 0,
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+        usage.audio_input_tokens,
+        usage.audio_output_tokens,
+        record.cost_microusd,
+        record.duration_us,
+    ]
