@@ -15,6 +15,7 @@ from gateway.config.schema import Target as TargetConfig
 from gateway.config.snapshot import Snapshot, SnapshotStore
 from gateway.dialects.surfaces import SURFACES
 from gateway.identity.identify import Identity
+from gateway.journal.opening import Desk
 from gateway.nodestate import NodeState, body_mark
 from gateway.pipeline import Gateway, RandomBytes
 from gateway.providers.base import Account, HeaderPairs
@@ -30,7 +31,8 @@ from gateway.telemetry.directory import METRICS
 from gateway.telemetry.lines import LineSink
 from gateway.telemetry.logs import RequestLog, as_text
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Gauges, Names, Recorder
+from gateway.telemetry.recorder import Gauges, Journaled, Names, Recorder
+from gateway.units import NS_PER_US
 from gateway.wheel import Wheel
 
 
@@ -55,10 +57,13 @@ class NodeGuard:
 
 
 class Assembly:
-    """Builds the Gateway of each snapshot for one worker."""
+    """Builds the Gateway of each snapshot for one worker. `desk` None: no journal is kept."""
 
-    def __init__(self, segment: Segment, node: NodeState, slot: int, state_dir: Path, sink: LineSink) -> None:
+    def __init__(
+        self, segment: Segment, node: NodeState, slot: int, state_dir: Path, sink: LineSink, desk: Desk | None
+    ) -> None:
         self._store = SnapshotStore(state_dir)
+        self._desk = desk
         self._guard = NodeGuard(node, slot)
         self._wheel = Wheel()
         self._random = RandomBytes()
@@ -81,6 +86,8 @@ class Assembly:
         self._providers = {name: pool for name, (_, pool) in providers.items()}
         self._log = RequestLog(config.log.requests, self._sink, text=as_text(config.log.format))
         self._recorder.renamed(_names(config))
+        if self._desk is not None:
+            self._desk.adopt(config)
         return Gateway(
             config=config,
             identity=Identity(snapshot.keys),
@@ -91,11 +98,13 @@ class Assembly:
             },
             guard=self._guard,
             wheel=self._wheel,
+            scribe=self._desk.scribe if self._desk is not None else None,
             record=self._record,
             tick=self._tick,
             poll=self._poll,
             retire=self._retire,
             close=self._close,
+            generation=snapshot.generation,
             loaded_s=int(time.time()),
             random_bytes=self._random,
         )
@@ -135,10 +144,20 @@ class Assembly:
 
     def _tick(self, open_streams: int, connections: int) -> None:
         upstream = {name: (pool.open - pool.idle, pool.idle) for name, pool in self._providers.items()}
-        self._recorder.tick(Gauges(open_streams, connections, upstream, self._sink.dropped))
+        self._recorder.tick(Gauges(open_streams, connections, upstream, self._sink.dropped, self._journaled()))
+
+    def _journaled(self) -> Journaled:
+        desk = self._desk
+        if desk is None:
+            return Journaled()
+        desk.scribe.tick(time.time_ns() // NS_PER_US)
+        journal = desk.journal
+        return Journaled(journal.lines, journal.written_bytes, journal.lost, journal.failures, journal.failing)
 
     def _poll(self) -> None:
         self._store.revocations.poll()
+        if self._desk is not None:
+            self._desk.scribe.poll()
 
     def _retire(self, successor: Gateway) -> None:
         """Close the pools that the new snapshot has no use for, as their exchanges end."""
@@ -149,9 +168,11 @@ class Assembly:
                 pool.close()
                 del self._pools[origin]
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         for pool in self._pools.values():
             pool.close()
+        if self._desk is not None:
+            await self._desk.close(time.time_ns() // NS_PER_US)
         self._sink.flush()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.dialects.base import Dialect, RequestFacts, Surface
 from gateway.identity.identify import Principal
+from gateway.journal.scribe import REFUSE
 from gateway.providers.headers import Forwarded
 from gateway.record import Ending, Kind, Outcome, Personal, Record
 from gateway.relay.outgoing import Upload
@@ -17,6 +18,7 @@ from gateway.units import NS_PER_US
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
+    from gateway.journal.scribe import Digest, Sealed
     from gateway.relay.stream import Transfer
     from gateway.routing.match import Route
 
@@ -78,6 +80,9 @@ class Exchange:
         self.facts: RequestFacts | None = None
         self.model = "unknown"  # the pattern in the config that matched, never the caller's word
         self.route: Route | None = None
+        self.decision = ""  # ALLOW once it is
+        self.sealed: Sealed | None = None  # once it is written what may identify a person
+        self.answer: Digest | None = None  # of what goes to the caller
         self.transfer: Transfer | None = None
         self.outcome = _REFUSED
 
@@ -92,13 +97,19 @@ class Exchange:
         if error is not None:
             error.__traceback__ = error.__cause__ = error.__context__ = None
 
-    def fold(self, now_us: int, ended_ns: int) -> Record:
+    def personal(self) -> Personal:
+        """What may identify a person: it leaves this process sealed, or not at all."""
+        facts = self.facts
+        end_user = facts.end_user if facts is not None else ""
+        return Personal(self.principal.user, end_user, self.client_ip, self.head.user_agent)
+
+    def fold(self, now_us: int, ended_ns: int, generation: int) -> Record:
         """The outcome record. `now_us` is wall-clock time, `ended_ns` the monotonic end."""
         head, outcome, principal, facts, error = self.head, self.outcome, self.principal, self.facts, self.error
         duration_us = (ended_ns - self.started_ns) // NS_PER_US
         overhead_us = duration_us - outcome.upstream_us
         attempts = outcome.attempts
-        surface, route = head.surface, self.route
+        surface, route, sealed, answer = head.surface, self.route, self.sealed, self.answer
         return Record(
             Kind.OUTCOME,
             self.exchange_id,
@@ -108,14 +119,14 @@ class Exchange:
             org=principal.org,
             team=principal.team,
             key_id=principal.key_id,
-            personal=Personal(
-                principal.user, facts.end_user if facts is not None else "", self.client_ip, head.user_agent
-            ),
+            sealed=sealed.text if sealed is not None else "",
+            sealed_by=sealed.by if sealed is not None else "",
             surface=surface.name if surface is not None else "",
             route=route.name if route is not None else "",
             model=facts.model if facts is not None else "",
             target=attempts[-1].target if attempts else "",
             streamed=outcome.streamed,
+            decision=REFUSE if outcome.ending is Ending.REFUSED else self.decision,
             status=self.answered_status,
             ending=outcome.ending.value,
             error=outcome.error or (error.code if error is not None else ""),
@@ -127,4 +138,6 @@ class Exchange:
             first_content_us=outcome.first_content_us,
             request_bytes=outcome.upstream_bytes,
             answer_bytes=outcome.downstream_bytes,
+            answer_digest=answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
+            generation=generation,
         )

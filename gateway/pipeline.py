@@ -1,8 +1,8 @@
 """THE STORY: one request, from credential to record.
 
 `identify` runs when the head is complete, before any of its body is kept; `run` when the body is ready. Stages are
-plain calls on values; only reading a large body and the relay are awaited. Every ending, good or bad, leaves an
-outcome in the exchange, and `finish` folds it into the one record that logs and metrics read.
+plain calls on values; reading a large body, the journal and the relay are awaited. Every ending, good or bad, leaves an
+outcome in the exchange, and `finish` folds it into the one record that the journal keeps and logs and metrics read.
 
 Left out: inspection, policy, reservation and settlement. A stage that is not built is not in the pipeline.
 """
@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -31,7 +31,8 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, Intake
 from gateway.identity.identify import Identity, Principal
-from gateway.record import Ending, Outcome, Record
+from gateway.journal.scribe import ALLOW, Scribe, form
+from gateway.record import Ending, Kind, Outcome, Record
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
 from gateway.relay.stream import Transfer
@@ -75,12 +76,13 @@ class RandomBytes:
 
 
 class Plan(NamedTuple):
-    """Entry, the pattern's star, route and limits for one (model, surface, key)."""
+    """Entry, the pattern's star, route, limits and form of decision for one (model, surface, key)."""
 
     entry: Entry[Target]
     star: str
     route: Route
     terms: Terms
+    form: bytes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,22 +96,25 @@ class Gateway:
     passthrough: Mapping[str, Target]
     guard: BodyGuard
     wheel: Wheel
+    scribe: Scribe | None  # None: no journal is kept
     record: Callable[[Record, str, str], None]  # record, route, model entry
     tick: Callable[[int, int], None]  # each second: open streams, connections
     poll: Callable[[], None]  # five times a second: take in revoked keys
     retire: Callable[["Gateway"], None]  # another snapshot has replaced this one
-    close: Callable[[], None]
+    close: Callable[[], Awaitable[None]]
+    generation: int
     loaded_s: int
     random_bytes: RandomBytes
     plans: dict[tuple[str, str, str], Plan] = field(default_factory=dict)
 
 
 class Prepared(NamedTuple):
-    """What the relay needs: the request, where it may go, and under which limits."""
+    """What the relay needs: the request, where it may go, and under which limits; and how the decision is written."""
 
     out: Outgoing
     targets: Sequence[Target]
     terms: Terms
+    form: bytes
 
 
 def identify(ex: Exchange, gateway: Gateway) -> None:
@@ -132,7 +137,10 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             small = not ex.intake.encoding and len(ex.intake.body) <= gateway.config.inline_bytes
             facts = _read(ex, gateway, surface) if small else await _read_aside(ex, gateway, surface)
             prepared = _prepare(ex, gateway, surface, facts)
-        ex.transfer = Transfer(prepared.out, ex.reply, prepared.terms, gateway.wheel)
+        if gateway.scribe is not None:
+            await _decide(ex, gateway, gateway.scribe, prepared)
+        ex.decision = ALLOW
+        ex.transfer = Transfer(prepared.out, ex.reply, prepared.terms, gateway.wheel, ex.answer)
         ex.outcome = await ex.transfer.run(prepared.targets)
     except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
         ex.outcome = _LEFT
@@ -144,7 +152,37 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
 def finish(ex: Exchange, gateway: Gateway) -> None:
     """The exchange is over, however it ended: fold it into its record."""
     route = ex.route.name if ex.route is not None else ""
-    gateway.record(ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns()), route, ex.model)
+    scribe = gateway.scribe
+    if ex.sealed is None and scribe is not None and ex.principal.key_id:
+        ex.sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
+    record = ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns(), gateway.generation)
+    if scribe is not None:
+        scribe.outcome(record)
+    gateway.record(record, route, ex.model)
+
+
+async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, prepared: Prepared) -> None:
+    """The decision is in the journal before the first upstream byte. Raises JournalUnavailable."""
+    body, terms = ex.intake.body, prepared.terms
+    ex.sealed = sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
+    if ex.intake.upload is not None:  # not all of it is here, and it will not be kept
+        prompt_digest = ""
+    elif len(body) <= gateway.config.inline_bytes:
+        prompt_digest = sealed.digest(body)
+    else:
+        prompt_digest = await gateway.wheel.loop.run_in_executor(None, sealed.digest, body)
+    await scribe.decide(
+        prepared.form,
+        ex.exchange_id,
+        time.time_ns() // NS_PER_US,
+        (ex.trace_id, ex.span_id),
+        sealed,
+        len(body),
+        prompt_digest,
+        synced=terms.synced,
+        unrecorded=terms.unrecorded,
+    )
+    ex.answer = sealed.hasher()
 
 
 def _read(ex: Exchange, gateway: Gateway, surface: Surface) -> RequestFacts:
@@ -190,8 +228,8 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     if plan is None:
         if len(gateway.plans) >= _MAX_PLANS:
             gateway.plans.clear()
-        plan = gateway.plans[key] = _plan(gateway, head.path, model, principal)
-    entry, star, route, terms = plan
+        plan = gateway.plans[key] = _plan(gateway, head.path, surface, model, principal)
+    entry, star, route, terms, decision = plan
     ex.model, ex.route = entry.pattern, route
     targets: Sequence[Target] = entry.order(head.dialect.name, random.random)
     if not targets:
@@ -204,10 +242,10 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     out.replayable = not facts.stores
     out.streamed = facts.stream
     out.star = star
-    return Prepared(out, targets, terms)
+    return Prepared(out, targets, terms, decision)
 
 
-def _plan(gateway: Gateway, path: str, model: str, principal: Principal) -> Plan:
+def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: Principal) -> Plan:
     """What a key's requests for a model come to; the same until the next snapshot, so it is worked out once."""
     if not principal.allows(model):
         raise ModelNotAllowed(f"this key may not use model {_shown(model)}", param="model")
@@ -216,7 +254,27 @@ def _plan(gateway: Gateway, path: str, model: str, principal: Principal) -> Plan
         raise ModelNotFound(f"no model {_shown(model)} is configured at this gateway", param="model")
     entry, star = found
     route = gateway.router.match(path, model, principal.labels)
-    return Plan(entry, star, route, route.terms(entry.pattern, entry.config))
+    decision = _form(gateway, principal, surface, route, model)
+    return Plan(entry, star, route, route.terms(entry.pattern, entry.config), decision)
+
+
+def _form(gateway: Gateway, principal: Principal, surface: Surface, route: Route, model: str) -> bytes:
+    """What all decisions like this one have in common."""
+    return form(
+        Record(
+            Kind.DECISION,
+            "",
+            0,
+            org=principal.org,
+            team=principal.team,
+            key_id=principal.key_id,
+            surface=surface.name,
+            route=route.name,
+            model=model,
+            decision=ALLOW,
+            generation=gateway.generation,
+        )
+    )
 
 
 def _dedicated(targets: Sequence[Target], principal: Principal, facts: RequestFacts) -> Sequence[Target]:
@@ -243,7 +301,7 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     out = _outgoing(ex, gateway, surface, "/" + head.params["rest"])
     out.replayable = head.method in _SAFE_METHODS
     out.raw = True
-    return Prepared(out, (target,), ex.route.terms("", None))
+    return Prepared(out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, ""))
 
 
 def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Outgoing:
@@ -281,6 +339,7 @@ def _answer_models(ex: Exchange, gateway: Gateway) -> None:
         body = head.dialect.model_body(wanted, gateway.loaded_s)
     else:
         raise ModelNotFound(f"no model {_shown(wanted)} is available to this key", param="model")
+    ex.decision = ALLOW
     ex.reply.answer(200, body)
     ex.outcome = _ANSWERED
 

@@ -15,6 +15,12 @@ from gateway.config.load import load
 from gateway.config.problems import ConfigProblems
 from gateway.config.schema import Config
 from gateway.control.main import control_main
+from gateway.journal.end import ForeignChain
+from gateway.journal.keytable import NoSalt
+from gateway.journal.layout import NoJournal
+from gateway.journal.opening import Desk, ensure_journal, open_desk
+from gateway.journal.recover import NoFreeChain
+from gateway.journal.signing import SigningError
 from gateway.listener.worker import DataPlane
 from gateway.nodestate import NODE
 from gateway.process.node import Node
@@ -78,18 +84,34 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
 
 def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
     try:
+        ensure_journal(Path(state_dir))
         return boot_snapshot(path, overrides, state_dir).generation
     except ConfigProblems as problems:
         raise StartError(str(problems)) from problems
     except OSError as error:
-        raise StartError(f"the snapshot cannot be written: {error}") from error
+        raise StartError(f"the snapshot or the journal cannot be written: {error}") from error
+    except (NoJournal, SigningError) as error:
+        raise StartError(str(error)) from error
 
 
 def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
     sink = setup_logging(config.log.level, config.log.format, f"worker {context.slot}")
-    sink.attach(asyncio.get_running_loop())
-    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink)
+    loop = asyncio.get_running_loop()
+    sink.attach(loop)
+    desk = _desk(config, context)
+    if desk is not None:
+        desk.journal.start(loop)
+    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink, desk)
     return DataPlane(assembly.load, context.state, context.generation)
+
+
+def _desk(config: Config, context: WorkerContext) -> Desk | None:
+    """The worker's place in the journal; without it a worker does not serve, and says why."""
+    try:
+        return open_desk(config, context.slot, context.segment.slots)
+    except (NoJournal, NoFreeChain, ForeignChain, NoSalt, SigningError, OSError) as error:
+        _log.error("the journal cannot be opened: %s", error)
+        raise SystemExit(1) from error
 
 
 def _ready(config: Config, node: Node, *, with_curl: bool) -> None:

@@ -18,6 +18,7 @@ from gateway.config.load import load
 from gateway.config.problems import ConfigProblems
 from gateway.config.revocations import Revocations
 from gateway.config.schema import BUILT_IN, Config, Match, Model, Provider, RouteSettings, Timeouts
+from gateway.config.sizes import format_size
 
 PASSED: Final = 0
 FAILED: Final = 1
@@ -91,9 +92,19 @@ def _node_rows(config: Config) -> list[tuple[str, ...]]:
         ("admin", "not served" if admin is None else f"http://{_authority(admin.host, admin.port)}"),
         ("state", config.state_dir),
     ]
+    rows.append(("journal", _journal(config)))
+    rows += [("anchor", f"{anchor.kind} every {anchor.every_s:g} s") for anchor in config.journal.anchors]
+    rows += [("export", f"{export.name} to {export.path or export.kind}") for export in config.exports]
     if config.trusted_proxies:
         rows.append(("proxies", ", ".join(str(network) for network in config.trusted_proxies)))
     return rows
+
+
+def _journal(config: Config) -> str:
+    journal = config.journal
+    if not journal.enabled:
+        return "not kept"
+    return f"kept for {journal.keep_days} days, at most {format_size(journal.max_bytes)}"
 
 
 def _authority(host: str, port: int) -> str:
@@ -122,8 +133,9 @@ def _key_rows(config: Config) -> list[tuple[str, ...]]:
 
 
 def _route_rows(config: Config) -> list[tuple[str, ...]]:
-    routes = [(route.name, route.match, _over(route, config.defaults)) for route in config.routes]
-    routes.append((DEFAULT_ROUTE, Match(), _over(config.defaults, BUILT_IN)))
+    defaults = config.route_defaults
+    routes = [(route.name, route.match, _over(route, defaults)) for route in config.routes]
+    routes.append((DEFAULT_ROUTE, Match(), _over(defaults, BUILT_IN)))
     return [
         (str(number), name, _matching(match), _settings(settings))
         for number, (name, match, settings) in enumerate(routes, 1)

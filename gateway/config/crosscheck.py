@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from gateway.config import headers, patterns, proxy
 from gateway.config.keys import digest_of
 from gateway.config.kinds import BUILT, KINDS
-from gateway.config.localcheck import check_files, check_provider, check_timeouts
+from gateway.config.localcheck import check_anchor, check_database, check_files, check_provider, check_timeouts
 from gateway.config.problems import Path, Place, Problem, did_you_mean, dotted
-from gateway.config.schema import Admin, Key, Listen, Model, Provider, Route, Target, Timeouts
+from gateway.config.schema import Admin, Anchor, Database, Export, Key, Listen, Model, Provider, Route, Target, Timeouts
 from gateway.config.tree import Mapping, Node, find, place_of
 from gateway.config.walk import Walked
 
@@ -252,6 +252,32 @@ def _timeouts(facts: Facts) -> Iterator[Finding]:
         yield from (Finding(*found) for found in check_timeouts(path, timeouts))
 
 
+def _journal(facts: Facts) -> Iterator[Finding]:
+    for path, anchor in facts.walked.of(Anchor):
+        yield from (Finding(*found) for found in check_anchor(path, anchor))
+    for path, database in facts.walked.of(Database):
+        yield from (Finding(*found) for found in check_database(path, database))
+    config = facts.walked.config
+    if config is not None and config.journal.max_bytes < 4 * config.journal.segment_bytes:
+        message = "holds less than four segments of `segment_bytes`, and only whole segments are ever dropped: raise it"
+        yield Finding(("journal", "max_bytes"), message)
+
+
+def _exports(facts: Facts) -> Iterator[Finding]:
+    names: dict[str, Path] = {}
+    for path, export in facts.walked.of(Export):
+        if not _NAME.match(export.name):
+            yield Finding((*path, "name"), "is not an export's name: letters, digits, `.`, `_` and `-`", export.name)
+        if export.name in names:
+            yield Finding((*path, "name"), f"is also the name of {dotted(names[export.name])}: names are unique")
+        names.setdefault(export.name, path)
+        if export.kind == "file" and not export.path:
+            yield Finding((*path, "path"), "is missing: an export of kind file needs it")
+    config = facts.walked.config
+    if names and config is not None and not config.journal.enabled:
+        yield Finding(("exports",), "have nothing to read while `journal.enabled` is false: remove them, or keep one")
+
+
 def _hosts(facts: Facts) -> Iterator[Finding]:
     hosts = [(path, listen.host) for path, listen in facts.walked.of(Listen)]
     hosts += [(path, admin.host) for path, admin in facts.walked.of(Admin)]
@@ -274,4 +300,6 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _key_models,
     _routes,
     _timeouts,
+    _journal,
+    _exports,
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.config import proxy
 from gateway.config.problems import Path
-from gateway.config.schema import Provider, Timeouts
+from gateway.config.schema import Anchor, Database, Provider, Timeouts
 from gateway.config.spec import fields
 
 Found = tuple[Path, str, str]
@@ -25,7 +25,8 @@ _ORDER: Final = (
     ("first_content_s", "total_s"),
     ("idle_s", "total_s"),
 )
-_MADE_BY_US: Final = ("state_dir",)
+_ANCHOR_NEEDS: Final = {"file": ("path",), "s3": ("bucket",), "rfc3161": ("path", "url")}
+_MADE_BY_US: Final = ("state_dir", "path")
 
 
 def check_provider(path: Path, provider: Provider) -> Iterator[Found]:
@@ -45,6 +46,24 @@ def check_provider(path: Path, provider: Provider) -> Iterator[Found]:
         fault = proxy.fault(provider.proxy)
         if fault:
             yield (*path, "proxy"), fault, _without_password(provider.proxy)
+
+
+def check_anchor(path: Path, anchor: Anchor) -> Iterator[Found]:
+    """What each kind of anchor cannot do without, and an authority's address."""
+    for name in _ANCHOR_NEEDS[anchor.kind]:
+        if not getattr(anchor, name):
+            yield (*path, name), f"is missing: an anchor of kind {anchor.kind} needs it", ""
+    if bool(anchor.access_key) != bool(anchor.secret_key):
+        one, other = ("access", "secret") if anchor.access_key else ("secret", "access")
+        yield (*path, f"{one}_key"), f"needs `{other}_key` beside it", ""
+    if anchor.url and not anchor.url.startswith(("http://", "https://")):
+        yield (*path, "url"), "must be an address such as https://tsa.example.com", anchor.url
+
+
+def check_database(path: Path, database: Database) -> Iterator[Found]:
+    """A database is a Postgres server, or nothing is said."""
+    if database.url is not None and not database.url.reveal().startswith(("postgresql://", "postgres://")):
+        yield (*path, "url"), "must be postgresql://user:password@host/name; without it SQLite in state_dir is used", ""
 
 
 def check_timeouts(path: Path, timeouts: Timeouts) -> Iterator[Found]:

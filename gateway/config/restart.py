@@ -1,7 +1,8 @@
 """Which changes a reload cannot make: those of things that were created before the processes were.
 
-Sockets, and the directory whose lock and snapshots the node holds, belong to the supervisor's start; so does what
-OpenSSL copies into each connection before a certificate is chosen for it. Everything else acts with the next snapshot.
+Sockets, and the directory whose lock, snapshots and journal the node holds, belong to the supervisor's start; so does
+what OpenSSL copies into each connection before a certificate is chosen for it, and what stands once in a segment of
+the journal. Everything else acts with the next snapshot.
 """
 
 from typing import Final
@@ -11,6 +12,7 @@ from gateway.config.schema import Admin, Config, Tls
 _LISTEN: Final = ("host", "port", "backlog")
 _TLS: Final = ("client_ca", "min_version")
 _ADMIN: Final = ("host", "port")
+_NODE: Final = ("state_dir", "node", "region", "database", "exports")
 
 
 def restart_needed(old: Config, new: Config) -> list[str]:
@@ -18,8 +20,9 @@ def restart_needed(old: Config, new: Config) -> list[str]:
     changed = [f"listen.{name}" for name in _LISTEN if getattr(old.listen, name) != getattr(new.listen, name)]
     changed += _tls(old.listen.tls, new.listen.tls)
     changed += _admin(old.admin, new.admin)
-    if old.state_dir != new.state_dir:
-        changed.append("state_dir")
+    changed += [name for name in _NODE if getattr(old, name) != getattr(new, name)]
+    if old.journal.enabled != new.journal.enabled:
+        changed.append("journal.enabled")
     return changed
 
 

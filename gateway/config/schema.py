@@ -14,7 +14,7 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from gateway.config.secrets import Secret
 from gateway.units import KIB, MIB
@@ -269,6 +269,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     exports: tuple[Export, ...] = ()
     database: Database = Database()
 
+    @property
+    def route_defaults(self) -> RouteSettings:
+        """`defaults`, and what `journal` says for all routes where `defaults` says nothing."""
+        said, journal = self.defaults, self.journal
+        return structs.replace(
+            said,
+            durability=said.durability or journal.durability,
+            on_failure=said.on_failure or journal.on_failure,
+        )
+
 
 BUILT_IN: Final = RouteSettings(
     timeouts=Timeouts(connect_s=2, first_byte_s=60, first_content_s=600, idle_s=300, total_s=1800),
@@ -276,5 +286,7 @@ BUILT_IN: Final = RouteSettings(
     max_attempts=3,
     hold_s=10,
     keepalive_comment_s=15,
+    durability="written",
+    on_failure="closed",
 )
 """What applies where neither route, model nor `defaults` says anything; no field of it is None."""

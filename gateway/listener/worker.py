@@ -90,7 +90,7 @@ class DataPlane:
         await asyncio.sleep(0)
         gateway = self._listener.gateway
         gateway.wheel.stop()
-        gateway.close()
+        await gateway.close()
 
     def _unready(self) -> str:
         return "draining" if self._listener.draining or self._node.draining else ""

@@ -14,7 +14,7 @@ the caller exactly once. Left out: which targets there are (routing), how bytes 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.errors import (
     GatewayError,
@@ -51,14 +51,22 @@ _ENDINGS: Final = {
 }
 
 
+class Digest(Protocol):
+    """Is shown all that goes to the caller of a provider's answer."""
+
+    def update(self, data: bytes) -> None:
+        """More of it."""
+
+
 class Transfer:
     """One exchange's attempts and stream. Made per request, run once."""
 
-    def __init__(self, out: Outgoing, reply: Reply, terms: Terms, wheel: Wheel) -> None:
+    def __init__(self, out: Outgoing, reply: Reply, terms: Terms, wheel: Wheel, digest: Digest | None = None) -> None:
         self.out = out
         self.reply = reply
         self.terms = terms
         self.wheel = wheel
+        self._digest = digest
         self.attempts: list[Attempt] = []
         self._started_ns = self._last_ns = time.monotonic_ns()
         self._comment_ns = self._started_ns + terms.hold_ns if out.streamed and not out.raw else 0
@@ -191,6 +199,8 @@ class Transfer:
         """Bytes for the caller."""
         self._last_ns = time.monotonic_ns()
         self._answer_bytes += len(data)
+        if self._digest is not None:
+            self._digest.update(data)
         self.reply.data(data)
 
     def completion_seen(self) -> None:
@@ -368,6 +378,8 @@ class Transfer:
             )
             return
         self._answer_bytes += len(body)
+        if self._digest is not None:
+            self._digest.update(body)
         self.reply.whole(self._head(attempt, length, None), body)
 
     def _head(self, attempt: AttemptRun, length: int, running: Attempt | None) -> AnswerHead:

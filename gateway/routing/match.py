@@ -7,7 +7,7 @@ Invariant: every request matches, because the list ends in the implicit route `d
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +30,8 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
     hold_ns: int
     comment_ns: int
     max_attempts: int
+    synced: bool  # a decision counts as recorded once the disk has it
+    unrecorded: bool  # while the journal cannot be written, serve all the same
 
 
 class Route:
@@ -72,13 +74,15 @@ class Route:
             hold_ns=_ns(self._said("hold_s")),
             comment_ns=_ns(self._said("keepalive_comment_s")),
             max_attempts=int(self._said("max_attempts")),
+            synced=self._said("durability") == "synced",
+            unrecorded=self._said("on_failure") == "open",
         )
 
-    def _said(self, setting: str) -> float:
+    def _said(self, setting: str) -> Any:  # noqa: ANN401 - as the schema types it
         for source in (self._settings, self._defaults, BUILT_IN):
             value = getattr(source, setting)
             if value is not None:
-                return float(value)
+                return value
         raise AssertionError(setting)  # BUILT_IN leaves nothing unsaid
 
 
@@ -86,8 +90,9 @@ class Router:
     """All routes of a config, in order."""
 
     def __init__(self, config: Config) -> None:
-        named = [_compiled(route, config.defaults) for route in config.routes]
-        self.routes = (*named, Route(DEFAULT_ROUTE, Pattern(), RouteSettings(), config.defaults))
+        defaults = config.route_defaults
+        named = [_compiled(route, defaults) for route in config.routes]
+        self.routes = (*named, Route(DEFAULT_ROUTE, Pattern(), RouteSettings(), defaults))
         self._only = self.routes[0] if len(self.routes) == 1 else None
 
     def match(self, path: str, model: str, labels: Mapping[str, str]) -> Route:

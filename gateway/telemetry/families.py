@@ -109,6 +109,48 @@ RELOADS: Final = Family(
 ADMIN_REFUSALS: Final = Family(
     "gateway_admin_refusals_total", Kind.COUNTER, "Requests to the admin port without its token."
 )
+JOURNAL_LINES: Final = Family("gateway_journal_lines_total", Kind.COUNTER, "Lines written to the journal.")
+JOURNAL_BYTES: Final = Family("gateway_journal_bytes_total", Kind.COUNTER, "Bytes written to the journal.")
+JOURNAL_LOST: Final = Family(
+    "gateway_journal_lost_records_total",
+    Kind.COUNTER,
+    "Records that are in no journal: served unrecorded, or given up while it could not be written.",
+)
+JOURNAL_FAILURES: Final = Family(
+    "gateway_journal_failures_total", Kind.COUNTER, "Writes and syncs of the journal that the disk refused."
+)
+JOURNAL_FAILING: Final = Family(
+    "gateway_journal_failing", Kind.GAUGE, "1 while this process cannot write its chain of the journal.", ("slot",)
+)
+JOURNAL_LAG: Final = Family(
+    "gateway_journal_lag_records",
+    Kind.GAUGE,
+    "Signed records that a reader of the journal has not read yet.",
+    ("reader",),
+)
+JOURNAL_POISON: Final = Family(
+    "gateway_journal_poison_records_total", Kind.COUNTER, "Records a reader could not take and set aside.", ("reader",)
+)
+JOURNAL_MANIFESTS: Final = Family("gateway_journal_manifests_total", Kind.COUNTER, "Manifests signed.")
+JOURNAL_SIGN_FAILURES: Final = Family(
+    "gateway_journal_sign_failures_total", Kind.COUNTER, "Turns in which a manifest could not be signed or written."
+)
+JOURNAL_SIGNED_AGE: Final = Family(
+    "gateway_journal_signed_age_ms", Kind.GAUGE, "Milliseconds since a manifest was last signed; -1 before the first."
+)
+JOURNAL_BROKEN: Final = Family(
+    "gateway_journal_broken_chains", Kind.GAUGE, "Chains that do not verify and are signed no further."
+)
+JOURNAL_USED: Final = Family("gateway_journal_used_bytes", Kind.GAUGE, "What the journal takes up on the disk.")
+JOURNAL_ALARM: Final = Family(
+    "gateway_journal_alarm", Kind.GAUGE, "1 while the journal takes up more than 80 % of max_bytes."
+)
+ANCHOR_AGE: Final = Family(
+    "gateway_journal_anchor_age_ms",
+    Kind.GAUGE,
+    "Milliseconds since the journal's head was last anchored; -1 before the first time.",
+    ("anchor",),
+)
 WORKERS: Final = Family("gateway_workers", Kind.GAUGE, "Worker processes by state.", ("state",))
 SNAPSHOT_GENERATION: Final = Family(
     "gateway_snapshot_generation", Kind.GAUGE, "Number of the snapshot of config and keys that is published."
@@ -140,5 +182,19 @@ FAMILIES: Final = (
     RELOADS,
     ADMIN_REFUSALS,
     LOG_LINES_DROPPED,
+    JOURNAL_LINES,
+    JOURNAL_BYTES,
+    JOURNAL_LOST,
+    JOURNAL_FAILURES,
+    JOURNAL_FAILING,
+    JOURNAL_LAG,
+    JOURNAL_POISON,
+    JOURNAL_MANIFESTS,
+    JOURNAL_SIGN_FAILURES,
+    JOURNAL_SIGNED_AGE,
+    JOURNAL_BROKEN,
+    JOURNAL_USED,
+    JOURNAL_ALARM,
+    ANCHOR_AGE,
     DROPPED,
 )

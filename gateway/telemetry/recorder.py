@@ -44,6 +44,16 @@ class Names(msgspec.Struct, frozen=True):
         return wildcard if wildcard in self.targets else families.UNKNOWN
 
 
+class Journaled(msgspec.Struct, frozen=True):
+    """What a process's chain of the journal says of itself; totals are since the process began."""
+
+    lines: int = 0
+    written_bytes: int = 0
+    lost: int = 0
+    failures: int = 0
+    failing: bool = False
+
+
 class Gauges(msgspec.Struct, frozen=True):
     """What a worker's stages say of themselves each second; totals are since the worker's start."""
 
@@ -51,6 +61,28 @@ class Gauges(msgspec.Struct, frozen=True):
     connections: int = 0
     upstream: Mapping[str, tuple[int, int]] = {}  # provider -> connections busy, idle
     log_lines_dropped: int = 0
+    journal: Journaled = Journaled()
+
+
+class JournalCounts:
+    """Shows what a process's chain says of itself; workers and control have one each."""
+
+    def __init__(self, metrics: Metrics, slot: int) -> None:
+        self._failing = metrics.gauge(families.JOURNAL_FAILING, slot=str(slot))
+        self._lines = metrics.counter(families.JOURNAL_LINES)
+        self._bytes = metrics.counter(families.JOURNAL_BYTES)
+        self._lost = metrics.counter(families.JOURNAL_LOST)
+        self._failures = metrics.counter(families.JOURNAL_FAILURES)
+        self._seen = Journaled()
+
+    def show(self, now: Journaled) -> None:
+        """Count what was added since the last time."""
+        seen, self._seen = self._seen, now
+        self._failing.set(int(now.failing))
+        self._lines.add(now.lines - seen.lines)
+        self._bytes.add(now.written_bytes - seen.written_bytes)
+        self._lost.add(now.lost - seen.lost)
+        self._failures.add(now.failures - seen.failures)
 
 
 class _Kept(NamedTuple):
@@ -89,6 +121,7 @@ class Recorder:
         self._connections = metrics.gauge(families.CONNECTIONS)
         self._lines_dropped = metrics.counter(families.LOG_LINES_DROPPED)
         self._lines_dropped_seen = 0
+        self._journal = JournalCounts(metrics, slot)
 
     def renamed(self, names: Names) -> None:
         """Follow a new snapshot: labels come from its names from now on."""
@@ -131,6 +164,7 @@ class Recorder:
         self._rss.set(resident_bytes())
         self._lines_dropped.add(gauges.log_lines_dropped - self._lines_dropped_seen)
         self._lines_dropped_seen = gauges.log_lines_dropped
+        self._journal.show(gauges.journal)
         for provider, (busy, idle) in gauges.upstream.items():
             self._upstream_gauges(provider, busy, idle)
         for provider in self._upstream.keys() - gauges.upstream.keys():

@@ -44,6 +44,8 @@ TERMS = Terms(
     hold_ns=10 * NS_PER_S,
     comment_ns=15 * NS_PER_S,
     max_attempts=3,
+    synced=False,
+    unrecorded=False,
 )
 
 

@@ -3,6 +3,7 @@
     wired = Wired(FakeProvider())
     wired.gateway            # what the pipeline takes
     wired.records            # what has been recorded
+    wired.desk.lines.told()  # what stands in the journal
 
 Every provider serves the model `gpt`, the first in the list first, and `passthrough` by its name.
 """
@@ -20,6 +21,7 @@ from gateway.record import Record
 from gateway.routing.match import Router
 from gateway.routing.models import Candidate, catalogue
 from gateway.wheel import Wheel
+from tests.fakes.journal import FakeDesk
 from tests.fakes.provider import FakeProvider
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class Wired:
         self.ticks: list[tuple[int, int]] = []
         self.retired_for: list[Gateway] = []
         self.closed = False
+        self.desk = FakeDesk()
         own = Model(targets=tuple(TargetConfig(provider=p.account.name, model="gpt-real", weight=1) for p in providers))
         served = {"gpt": own} if models is None else models
         self.config = Config(models=served if providers else {}, **config)
@@ -107,11 +110,13 @@ class Wired:
             passthrough={name: provider.target("*") for name, provider in by_name.items()},
             guard=self.guard,
             wheel=Wheel(),
+            scribe=self.desk.scribe,
             record=lambda record, route, model: self.records.append((record, route, model)),
             tick=lambda streams, connections: self.ticks.append((streams, connections)),
             poll=self._poll,
             retire=self.retired_for.append,
             close=self._close,
+            generation=7,
             loaded_s=int(time.time()),
             random_bytes=RandomBytes(),
         )
@@ -119,5 +124,5 @@ class Wired:
     def _poll(self) -> None:
         self.polls += 1
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         self.closed = True

@@ -13,7 +13,10 @@ import pytest
 from gateway.assemble import Assembly, NodeGuard
 from gateway.config.boot import boot_snapshot
 from gateway.config.revocations import Revocations
+from gateway.config.schema import Config
 from gateway.errors import InvalidCredential, KeyDisabled
+from gateway.journal.opening import ensure_journal, open_desk
+from gateway.journal.read import entries
 from gateway.nodestate import NODE, NodeState, body_mark
 from gateway.pipeline import Gateway
 from gateway.record import Ending, Kind, Record
@@ -58,7 +61,12 @@ class Worker:
         self.state = NodeState(self.segment)
         self.reader, self.writer = os.pipe()
         self.sink = LineSink(self.writer, lambda count: b"dropped %d\n" % count)
-        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink)
+        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None)
+
+    def published(self, text: str) -> Config:
+        """The config as the supervisor reads it."""
+        self.path.write_text(text)
+        return boot_snapshot(self.path).config
 
     def load(self, text: str = CONFIG) -> Gateway:
         """Publish a config, and load it as a worker does."""
@@ -223,7 +231,7 @@ def test_at_the_end_every_pool_is_closed(worker: Worker) -> None:
     gateway = worker.load()
     for name in ("one", "two"):
         _note(gateway.passthrough[name].pool, lambda name=name: closed.append(name))  # type: ignore[misc]
-    gateway.close()
+    run(gateway.close())
     assert sorted(closed) == ["one", "two"]
 
 
@@ -241,6 +249,42 @@ def test_a_snapshot_that_cannot_be_used_changes_nothing(worker: Worker, tmp_path
         worker.assembly.load(generation)
     good.record(record(), "agents", "gpt")
     assert len(worker.lines()) == 1, "the old log settings hold"
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_without_a_desk_keeps_no_journal(worker: Worker) -> None:
+    assert worker.load().scribe is None
+
+
+def test_a_worker_writes_its_own_chain_and_gives_it_back(worker: Worker) -> None:
+    async def main() -> None:
+        config = worker.published(CONFIG)
+        ensure_journal(worker.state_dir)
+        desk = open_desk(config, SLOT, 6)
+        assert desk is not None
+        desk.journal.start(asyncio.get_running_loop())
+        worker.assembly = Assembly(worker.segment, worker.state, SLOT, worker.state_dir, worker.sink, desk)
+        gateway = worker.load(CONFIG + "journal: {refusals_per_s: 3, segment_bytes: 100KiB}\n")
+        assert gateway.scribe is desk.scribe
+        for _ in range(2):
+            gateway.scribe.outcome(Record(Kind.OUTCOME, "x", 1_000_000, error="invalid_api_key", ending="refused"))
+        gateway.tick(0, 0)
+        await asyncio.sleep(0.02)
+        gateway.tick(0, 0)
+        gateway.poll()
+        page = scrape(worker.segment, live={SLOT})
+        assert "gateway_journal_lines_total 2\n" in page, "where the segment begins, and the count"
+        await gateway.close()
+        (counted,) = [entry.record for entry in entries(worker.state_dir / "journal", "w1") if entry.record.count == 2]
+        assert (counted.action, counted.error) == ("refusals", "invalid_api_key")
+        again = open_desk(config, SLOT, 6)
+        assert again is not None
+        assert again.journal.chain == "w1", "it is free"
+        await again.close(0)
+
+    run(main())
 
 
 # --- the guard ------------------------------------------------------------------------------------------------------
@@ -271,7 +315,7 @@ def test_a_gateway_serves_on_a_loop(worker: Worker) -> None:
         with pytest.raises(Exception, match=r"provider"):
             await pool.connect(1)  # nobody listens on port 1
         gateway.wheel.stop()
-        gateway.close()
+        await gateway.close()
         await asyncio.sleep(0)
 
     run(main())

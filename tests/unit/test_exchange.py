@@ -1,5 +1,7 @@
 """What is known about a request folds into one record, however far the request came."""
 
+import hashlib
+
 import pytest
 
 from gateway.config.schema import Config
@@ -7,9 +9,11 @@ from gateway.dialects.base import RequestFacts
 from gateway.errors import InvalidRequest
 from gateway.exchange import Exchange
 from gateway.identity.identify import Principal
+from gateway.journal.scribe import Sealed
 from gateway.listener.head import Head
-from gateway.record import Attempt, Ending, Kind, Outcome, Usage
+from gateway.record import Attempt, Ending, Kind, Outcome, Personal, Usage
 from gateway.routing.match import Router
+from tests.fakes.journal import FakeKey
 from tests.fakes.provider import surface
 
 MS = 1_000_000
@@ -27,13 +31,14 @@ def test_a_request_that_came_nowhere() -> None:
     ex.head.surface = None
     ex.error = InvalidRequest("no")
     ex.answered_status = 400
-    record = ex.fold(1_700_000_000_000_000, ex.started_ns + 2 * MS)
+    record = ex.fold(1_700_000_000_000_000, ex.started_ns + 2 * MS, 3)
     assert (record.kind, record.exchange_id, record.at_us) == (Kind.OUTCOME, "req_1", 1_700_000_000_000_000)
     assert (record.ending, record.error, record.status) == ("refused", "invalid_request", 400)
     assert (record.surface, record.route, record.model, record.target, record.key_id) == ("", "", "", "", "")
     assert (record.duration_us, record.overhead_us, record.first_content_us) == (2000, 2000, -1)
-    assert record.personal is not None
-    assert (record.personal.client_ip, record.personal.user) == ("1.2.3.4", "")
+    assert (record.decision, record.generation, record.answer_digest) == ("refuse", 3, "")
+    assert (record.personal, record.sealed, record.sealed_by) == (None, "", "")
+    assert ex.personal() == Personal("", "", "1.2.3.4", "sdk/1")
 
 
 def test_a_request_that_came_to_its_end() -> None:
@@ -50,10 +55,13 @@ def test_a_request_that_came_to_its_end() -> None:
         Ending.COMPLETE, 200, attempts, usage, streamed=True, upstream_bytes=10, downstream_bytes=20,
         first_content_us=400, upstream_us=700, changed=("model",),
     )  # fmt: skip
-    record = ex.fold(5, ex.started_ns + MS)
+    ex.sealed, ex.decision = Sealed(FakeKey("k"), "text"), "allow"
+    ex.answer = ex.sealed.hasher()
+    record = ex.fold(5, ex.started_ns + MS, 1)
     assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
-    assert record.personal is not None
-    assert (record.personal.user, record.personal.end_user, record.personal.user_agent) == ("ann", "u1", "sdk/1")
+    assert ex.personal() == Personal("ann", "u1", "1.2.3.4", "sdk/1")
+    assert (record.personal, record.sealed, record.sealed_by) == (None, "text", "k")
+    assert (record.decision, record.answer_digest) == ("allow", hashlib.sha256(b"k").hexdigest())
     assert (record.surface, record.route) == ("chat.completions", "default")
     assert (record.model, record.target) == ("gpt", "b/m"), "the caller's word, and who answered"
     assert (record.attempts, record.usage, record.changed) == (attempts, usage, ("model",))
@@ -67,13 +75,13 @@ def test_what_the_relay_says_went_wrong_comes_before_what_the_caller_was_told() 
     ex = exchange()
     ex.error = InvalidRequest("no")
     ex.outcome = Outcome(Ending.TRUNCATED, 200, error="upstream_truncated")
-    assert ex.fold(0, ex.started_ns).error == "upstream_truncated"
+    assert ex.fold(0, ex.started_ns, 1).error == "upstream_truncated"
 
 
 def test_our_own_time_is_never_negative() -> None:
     ex = exchange()
     ex.outcome = Outcome(Ending.COMPLETE, 200, upstream_us=5000)
-    assert ex.fold(0, ex.started_ns + MS).overhead_us == 0
+    assert ex.fold(0, ex.started_ns + MS, 1).overhead_us == 0
 
 
 def test_exchanges_share_nothing() -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import hashlib
 import random
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -23,6 +25,7 @@ from tests.fakes.provider import (
     STOP,
     STREAMED,
     TEXT,
+    USAGE,
     USED,
     WHOLE,
     FakeProvider,
@@ -119,9 +122,7 @@ def test_a_request_from_credential_to_record() -> None:
     record = play(served(wired, ex))
     assert reply_of(ex).body == WHOLE
     assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
-    assert record.personal is not None
-    assert (record.personal.user, record.personal.end_user, record.personal.client_ip) == ("ann", "u1", "1.2.3.4")
-    assert record.personal.user_agent == "sdk/1"
+    assert (record.sealed_by, record.sealed) == ("acme/ann/u1", "req_1|ann|u1|1.2.3.4|sdk/1")
     assert (record.surface, record.route, record.model) == ("chat.completions", "default", "gpt")
     assert (record.target, record.ending, record.usage) == ("fake/gpt-real", "complete", USED)
     assert record.changed == ("model",)
@@ -149,6 +150,141 @@ def test_a_request_without_a_trace_begins_one() -> None:
     assert all(len(record.trace_id) == 32 for record in records)
     assert records[0].trace_id != records[1].trace_id
     assert records[1].trace_id.encode() in provider.line.asked
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def test_the_decision_stands_in_the_journal_before_the_first_upstream_byte() -> None:
+    async def main() -> None:
+        provider = answering()
+        wired = Wired(provider)
+        wired.desk.lines.answer = None
+        wired.gateway.wheel.start()
+        ex = asked()
+        identify(ex, wired.gateway)
+        task = asyncio.ensure_future(run(ex, wired.gateway))
+        await turns()
+        assert (provider.dials, reply_of(ex).heads) == (0, [])
+        wired.desk.lines.waiting[0].set_result(True)
+        await task
+        finish(ex, wired.gateway)
+        assert reply_of(ex).body == WHOLE
+        wired.gateway.wheel.stop()
+
+    play(main())
+
+
+def test_an_exchange_leaves_a_decision_and_an_outcome() -> None:
+    wired = Wired(answering())
+    body = b'{"model":"gpt","messages":[],"user":"u1"}'
+    record = play(served(wired, asked(body=body, headers=((b"user-agent", b"sdk/1"),))))
+    decision, outcome = wired.desk.lines.told()
+    key = b"acme/ann/u1"
+    assert decision == {
+        "kind": "decision",
+        "exchange_id": "req_1",
+        "at_us": decision["at_us"],
+        "trace_id": record.trace_id,
+        "span_id": record.span_id,
+        "sealed": "req_1|ann|u1|1.2.3.4|sdk/1",
+        "sealed_by": "acme/ann/u1",
+        "request_bytes": len(body),
+        "prompt_digest": hashlib.sha256(key + body).hexdigest(),
+        "org": "acme",
+        "team": "search",
+        "key_id": "demo",
+        "surface": "chat.completions",
+        "route": "default",
+        "model": "gpt",
+        "decision": "allow",
+        "generation": 7,
+    }
+    assert outcome == orjson.loads(msgspec.json.encode(record))
+    assert (outcome["kind"], outcome["sealed"], outcome["decision"]) == ("outcome", decision["sealed"], "allow")
+    assert outcome["answer_digest"] == hashlib.sha256(key + WHOLE).hexdigest()
+    assert wired.desk.lines.commits[0][1] is False
+
+
+def test_the_answers_digest_is_of_what_the_caller_got() -> None:
+    wired, ex = Wired(answering(stream(ROLE, TEXT, STOP, USAGE, DONE), END)), asked(body=STREAMED)
+    play(served(wired, ex))
+    got = reply_of(ex).body
+    assert got.endswith(DONE)
+    assert wired.desk.lines.told()[1]["answer_digest"] == hashlib.sha256(b"acme/ann/" + got).hexdigest()
+
+
+def test_a_route_may_wait_for_the_disk() -> None:
+    wired = Wired(answering(), routes=(Route(name="careful", durability="synced"),))
+    play(served(wired, asked()))
+    assert wired.desk.lines.commits[0][1] is True
+
+
+def test_what_cannot_be_recorded_is_not_sent() -> None:
+    wired = Wired(answering())
+    wired.desk.lines.answer = False
+    error = refused(wired, asked())
+    assert (error.code, error.status, error.retry_after_s) == ("journal_unavailable", 503, 1)
+    assert wired.desk.lines.gone_on == 0
+
+
+def test_a_route_may_go_on_unrecorded() -> None:
+    wired = Wired(answering(), routes=(Route(name="hasty", on_failure="open"),))
+    wired.desk.lines.answer = False
+    record = play(served(wired, asked()))
+    assert (record.ending, record.decision, wired.desk.lines.gone_on) == ("complete", "allow", 1)
+
+
+def test_a_refusal_of_a_known_caller_leaves_one_line() -> None:
+    wired = Wired(answering())
+    refused(wired, asked(body=b'{"model":"nope","messages":[]}'))
+    (line,) = wired.desk.lines.told()
+    assert (line["kind"], line["decision"], line["ending"]) == ("outcome", "refuse", "refused")
+    assert line["sealed_by"] == "acme/ann/"
+
+
+def test_the_digest_of_a_large_body_is_made_off_the_loop() -> None:
+    large = CHAT[:-1] + b" " * 3000 + b"}"
+    wired = Wired(answering(), inline_bytes=2000)
+    play(served(wired, asked(body=large)))
+    assert wired.desk.lines.told()[0]["prompt_digest"] == hashlib.sha256(b"acme/ann/" + large).hexdigest()
+
+
+def test_without_a_key_nothing_personal_is_written() -> None:
+    wired = Wired(answering())
+    wired.desk.sealer.out = True
+    play(served(wired, asked()))
+    decision, outcome = wired.desk.lines.told()
+    assert (decision["sealed"], decision["prompt_digest"]) == ("", "")
+    assert not {"sealed", "sealed_by", "answer_digest", "personal"} & outcome.keys()
+
+
+def test_a_gateway_may_keep_no_journal() -> None:
+    wired = Wired(answering())
+    wired.gateway.scribe = None
+    record = play(served(wired, asked()))
+    assert (record.ending, record.sealed, record.personal) == ("complete", "", None)
+    assert wired.desk.lines.contents == []
+
+
+def test_who_leaves_while_the_decision_is_written_has_sent_nothing_upstream() -> None:
+    async def main() -> None:
+        provider = answering()
+        wired = Wired(provider)
+        wired.desk.lines.answer = None
+        wired.gateway.wheel.start()
+        ex = asked()
+        identify(ex, wired.gateway)
+        task = asyncio.ensure_future(run(ex, wired.gateway))
+        await turns()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        finish(ex, wired.gateway)
+        assert (provider.dials, wired.recorded[-1].ending, wired.recorded[-1].decision) == (0, "abandoned", "")
+        wired.gateway.wheel.stop()
+
+    play(main())
 
 
 # --- identity -------------------------------------------------------------------------------------------------------

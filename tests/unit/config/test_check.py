@@ -106,5 +106,5 @@ def test_a_configured_key_that_was_revoked_is_pointed_out(path: Path) -> None:
 def test_an_empty_config_has_no_admin_port_and_says_none(path: Path) -> None:
     path.write_text("{}")
     said = run(path)[1]
-    assert "admin   not served" in said
+    assert "admin    not served" in said
     assert "models\n  (none)" in said

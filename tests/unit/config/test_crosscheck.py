@@ -29,6 +29,8 @@ GOOD = [
     "listen: {host: '::'}",
     "listen: {host: '::1', proxy_protocol: true}\ntrusted_proxies: [10.0.0.0/8]",
     "routes: [{name: a, match: {path: /v1/*, model: gpt-*}}, {name: b}]",
+    "journal: {max_bytes: 1MiB, segment_bytes: 256KiB}\nexports: [{name: a, kind: file, path: /tmp/x}]",
+    "database: {url: 'postgresql://u:p@h/d'}",
     "keys: [{id: a@b.c, secret: x}, {id: d/e, secret: y}]",
 ]
 
@@ -83,6 +85,13 @@ BAD = [
     ("routes: [{name: a b}]", "is not a route name"),
     ("routes: [{name: a, match: {path: v1}}]", "must start with `/`"),
     ("routes: [{name: a, match: {model: a*b}}]", "routes[0].match.model: may have one `*`"),
+    ("journal: {anchors: [{kind: file}]}", "journal.anchors[0].path: is missing: an anchor of kind file needs it"),
+    ("journal: {max_bytes: 1MiB, segment_bytes: 512KiB}", "journal.max_bytes: holds less than four segments"),
+    ("database: {url: 'mysql://u:hidden@h/d'}", "database.url: must be postgresql://"),
+    ("exports: [{name: a b, kind: stdout}]", "is not an export's name"),
+    ("exports: [{name: a, kind: stdout}, {name: a, kind: stdout}]", "is also the name of exports[0]"),
+    ("exports: [{name: a, kind: file}]", "exports[0].path: is missing"),
+    ("journal: {enabled: false}\nexports: [{name: a, kind: stdout}]", "have nothing to read"),
     ("defaults: {timeouts: {first_byte_s: 9, total_s: 5}}", "is longer than `total_s`"),
 ]
 

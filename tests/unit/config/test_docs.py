@@ -34,10 +34,13 @@ WORDS = {
 }
 
 
+SHARED = ("relay", "max_attempts", "hold_s", "keepalive_comment_s", "durability", "on_failure")
+
+
 def documented_path(path: str) -> str:
     """Where a setting that exists in several places is described."""
     path = re.sub(r".*(timeouts\.)", r"\1", path)
-    return re.sub(r"^routes\[\]\.(relay|max_attempts|hold_s|keepalive_comment_s)$", r"defaults.\1", path)
+    return re.sub(rf"^routes\[\]\.({'|'.join(SHARED)})$", r"defaults.\1", path)
 
 
 def holds_structs(spec: Spec) -> bool:

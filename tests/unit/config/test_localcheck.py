@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.localcheck import check_files, check_provider, check_timeouts
-from gateway.config.schema import Provider, Timeouts, Tls
+from gateway.config.localcheck import check_anchor, check_database, check_files, check_provider, check_timeouts
+from gateway.config.schema import Anchor, Database, Provider, Timeouts, Tls
 from gateway.config.secrets import Secret
 
 KEY = Secret("x")
@@ -94,6 +94,28 @@ def test_a_client_certificate_is_two_files() -> None:
 )
 def test_proxies(proxy: str, good: bool) -> None:
     assert (found(Provider(kind="openai", api_key=KEY, proxy=proxy)) == []) is good
+
+
+ANCHORS = [
+    (Anchor(kind="file", path="/a"), []),
+    (Anchor(kind="file"), ["path"]),
+    (Anchor(kind="s3", bucket="b", access_key=KEY, secret_key=KEY), []),
+    (Anchor(kind="s3", access_key=KEY), ["bucket", "access_key"]),
+    (Anchor(kind="s3", bucket="b", secret_key=KEY, url="b.example.com"), ["secret_key", "url"]),
+    (Anchor(kind="rfc3161", url="https://t", path="/a"), []),
+    (Anchor(kind="rfc3161"), ["path", "url"]),
+]
+
+
+@pytest.mark.parametrize(("anchor", "faults"), ANCHORS)
+def test_what_an_anchor_cannot_do_without(anchor: Anchor, faults: list[str]) -> None:
+    assert [path[-1] for path, _, _ in check_anchor((), anchor)] == faults
+
+
+@pytest.mark.parametrize(("url", "good"), [("postgresql://h/d", True), ("postgres://h", True), ("sqlite:///x", False)])
+def test_a_database_is_a_postgres_server(url: str, good: bool) -> None:
+    assert (list(check_database((), Database(url=Secret(url)))) == []) is good
+    assert list(check_database((), Database())) == []
 
 
 def test_a_part_cannot_take_longer_than_the_whole() -> None:

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.restart import restart_needed
-from gateway.config.schema import Admin, Config, Listen, Log, Tls
+from gateway.config.schema import Admin, Config, Database, Export, Journal, Listen, Log, Tls
 from gateway.config.secrets import Secret
 
 OLD = Config(admin=Admin(token=Secret("t" * 16)), state_dir="/s")
@@ -15,6 +15,10 @@ CASES = [
     (replace(OLD, admin=ADMIN), ["admin.host", "admin.port"]),
     (replace(OLD, admin=None), ["admin"]),
     (replace(OLD, state_dir="/t"), ["state_dir"]),
+    (replace(OLD, node="n", region="r", journal=Journal(enabled=False)), ["node", "region", "journal.enabled"]),
+    (replace(OLD, database=Database(url=Secret("postgresql://h/d"))), ["database"]),
+    (replace(OLD, exports=(Export(name="e", kind="stdout"),)), ["exports"]),
+    (replace(OLD, journal=Journal(durability="synced", max_bytes=1, segment_s=9)), []),
     (replace(OLD, listen=Listen(workers=9, max_connections=5), log=Log(level="debug"), drain_s=1), []),
     (replace(OLD, admin=Admin(token=Secret("u" * 16))), []),
     (OLD, []),

@@ -4,7 +4,18 @@ import os
 
 import pytest
 
-from gateway.config.schema import BUILT_IN, Config, Key, Listen, Provider, Route, Target, Timeouts
+from gateway.config.schema import (
+    BUILT_IN,
+    Config,
+    Journal,
+    Key,
+    Listen,
+    Provider,
+    Route,
+    RouteSettings,
+    Target,
+    Timeouts,
+)
 from gateway.config.spec import settings, spec
 
 
@@ -21,6 +32,14 @@ def test_what_is_built_in_leaves_nothing_unsaid() -> None:
     for settings_of in (BUILT_IN, BUILT_IN.timeouts):
         assert settings_of is not None
         assert None not in [getattr(settings_of, name) for name in settings_of.__struct_fields__]
+
+
+def test_what_the_journal_says_applies_where_defaults_say_nothing() -> None:
+    config = Config(
+        journal=Journal(durability="synced", on_failure="open"), defaults=RouteSettings(durability="written")
+    )
+    assert (config.route_defaults.durability, config.route_defaults.on_failure) == ("written", "open")
+    assert (Config().route_defaults.durability, Config().route_defaults.on_failure) == ("written", "closed")
 
 
 def test_timeouts_inherit_one_by_one() -> None:
@@ -42,7 +61,7 @@ def test_a_config_is_replaced_and_never_edited() -> None:
 
 
 def test_no_setting_is_known_and_unknown_at_once() -> None:
-    assert all(field.name not in ("limits", "journal", "rpm") for _, field in settings(Config))
+    assert all(field.name not in ("limits", "policy", "rpm") for _, field in settings(Config))
 
 
 def test_unknown_fields_are_forbidden_in_every_struct() -> None:

@@ -91,7 +91,7 @@ REPORTED = [
     ("listen: {port: 70000}", "listen.port", "must be at most 65535 (is 70000)"),
     ("region: ${ZONE}", "region", "ZONE is not set"),
     ("keys: [{id: a, secret: x, rpm: 5}]", "keys[0].rpm", "not enforced by this version: remove it"),
-    ("journal: {durability: synced}", "journal", "not enforced by this version"),
+    ("policy: {durability: synced}", "policy", "not enforced by this version"),
     ("defaults: {relay: filter}", "defaults.relay", "not enforced by this version"),
     ("admin: {token: 'a b'}", "admin.token", "no HTTP header can carry"),
 ]

@@ -1,6 +1,6 @@
 """The first route that matches wins, and what it does not say comes from the model, the defaults, what is built in."""
 
-from gateway.config.schema import BUILT_IN, Config, Match, Model, Route, RouteSettings, Target, Timeouts
+from gateway.config.schema import BUILT_IN, Config, Journal, Match, Model, Route, RouteSettings, Target, Timeouts
 from gateway.routing.match import DEFAULT_ROUTE, Router
 from gateway.units import NS_PER_S
 
@@ -48,3 +48,13 @@ def test_terms_are_remembered_per_entry() -> None:
     assert route.terms("fast", fast).total_ns == NS_PER_S
     assert route.terms("", None).total_ns != NS_PER_S
     assert route.terms("fast", fast) is route.terms("fast", fast)
+
+
+def test_what_must_be_on_the_disk_and_what_may_go_unrecorded() -> None:
+    routes = (Route(name="careful", match=Match(path="/a"), durability="synced"), Route(name="rest"))
+    router = Router(Config(routes=routes, journal=Journal(on_failure="open")))
+    careful, rest = (route.terms("", None) for route in router.routes[:2])
+    assert (careful.synced, careful.unrecorded) == (True, True)
+    assert (rest.synced, rest.unrecorded) == (False, True)
+    usual = Router(Config()).routes[0].terms("", None)
+    assert (usual.synced, usual.unrecorded) == (False, False)

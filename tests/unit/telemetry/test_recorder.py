@@ -7,7 +7,7 @@ from gateway.segment import Segment
 from gateway.telemetry import recorder as module
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Gauges, Names, Recorder, resident_bytes
+from gateway.telemetry.recorder import Gauges, Journaled, Names, Recorder, resident_bytes
 from gateway.telemetry.scrape import scrape
 
 NAMES = Names(
@@ -139,3 +139,18 @@ def test_a_tick_shows_the_gauges_of_now(bench: Bench) -> None:
     (rss,) = bench.shown("gateway_worker_rss_bytes")
     assert rss.startswith('{slot="1"} ')
     assert resident_bytes() > 1_000_000
+
+
+def test_what_a_chain_says_of_itself_is_counted_once(bench: Bench) -> None:
+    for journal in (Journaled(3, 900, 1, 1, failing=True), Journaled(5, 1500, 1, 1), Journaled(5, 1500, 1, 1)):
+        bench.recorder.tick(Gauges(journal=journal))
+    assert bench.shown("gateway_journal_lines_total") == [" 5"]
+    assert bench.shown("gateway_journal_bytes_total") == [" 1500"]
+    assert bench.shown("gateway_journal_lost_records_total") == [" 1"]
+    assert bench.shown("gateway_journal_failures_total") == [" 1"]
+    assert bench.shown("gateway_journal_failing") == ['{slot="1"} 0']
+
+
+def test_a_chain_that_cannot_be_written_shows(bench: Bench) -> None:
+    bench.recorder.tick(Gauges(journal=Journaled(failing=True)))
+    assert bench.shown("gateway_journal_failing") == ['{slot="1"} 1']
