@@ -40,14 +40,20 @@ def targets(config: Config) -> Targets:
         return Targets(views.targets(config, {}), live=False)
 
 
-def ask(config: Config, method: str, path: str) -> dict[str, Any]:
-    """One request to the admin API of this config's node. Raises AdminUnreachable or AdminRefused."""
+def ask(config: Config, method: str, path: str, body: object = None, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """One request to the admin API of this config's node, `body` as JSON. Raises AdminUnreachable or AdminRefused.
+
+    Unreachable does not mean undone: an answer that did not come in time may have been under way.
+    """
     if config.admin is None or not config.admin.port:
         raise AdminUnreachable("the config has no admin port")
     host = _EVERY_ADDRESS.get(config.admin.host, config.admin.host)
-    connection = http.client.HTTPConnection(host, config.admin.port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, config.admin.port, timeout=timeout_s)
+    headers = {"Authorization": f"Bearer {config.admin.token.reveal()}"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
     try:
-        connection.request(method, path, headers={"Authorization": f"Bearer {config.admin.token.reveal()}"})
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
         content = json.loads(response.read(MAX_ANSWER_BYTES))
     except (OSError, http.client.HTTPException, ValueError) as error:

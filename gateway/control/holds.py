@@ -33,7 +33,11 @@ class HoldsUnreadable(Exception):
 
 
 class HoldRefused(ValueError):
-    """What was asked for makes no hold, or there is none to release; the message says why."""
+    """What was asked for makes no hold, or releases none; the message says why."""
+
+
+class UnknownHold(HoldRefused):
+    """There is no hold with this id."""
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,13 +92,13 @@ class Holds:
         return hold
 
     def release(self, hold_id: str, actor: str) -> Hold:
-        """End a hold. Raises HoldRefused when there is none with that id, HoldsUnreadable, OSError."""
+        """End a hold. Raises UnknownHold, HoldRefused, HoldsUnreadable, OSError (then it is in force)."""
         _check("released", actor, "")
         with self._busy:
             found = {hold.id: hold for hold in self.all()}
             hold = found.pop(hold_id, None)
             if hold is None:
-                raise HoldRefused(f"there is no hold {hold_id!r}: see `gateway journal hold list`")
+                raise UnknownHold(f"there is no hold {hold_id!r}: see `gateway journal hold list`")
             self._append(_record(self._now_us(), "journal.release", actor, hold))
             self._write(tuple(found.values()))
         return hold

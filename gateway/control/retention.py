@@ -67,7 +67,7 @@ class Retention:
     ) -> None:
         self._journal = layout.journal_of(state_dir)
         self._sealing = layout.sealing_of(state_dir)
-        self._settings = settings
+        self.settings = settings
         self._notary = notary
         self._places = places
         self._append = append
@@ -88,7 +88,7 @@ class Retention:
 
     def adopt(self, settings: RetentionSettings) -> None:
         """Follow a reload, from the next turn on."""
-        self._settings = settings
+        self.settings = settings
 
     def turn(self) -> None:
         """Remove what is below the signed floors, and decide what goes next.
@@ -115,7 +115,7 @@ class Retention:
             stock = self._uncondemned(inventory.take(self._journal))
             plan = self._expiry.plan(
                 stock,
-                Standing(self._now_us(), self._settings, self._notary.signed, self._places(), holds, unreadable),
+                Standing(self._now_us(), self.settings, self._notary.signed, self._places(), holds, unreadable),
             )
             self._condemn(plan.drops)
         return plan
@@ -203,7 +203,7 @@ class Retention:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _show(self, plan: Plan) -> None:
-        most = self._settings.max_bytes
+        most = self.settings.max_bytes
         self.used_bytes, self.blocked_bytes, self.reasons = plan.used_bytes, plan.blocked_bytes, plan.reasons
         self.alarm = plan.used_bytes * _PERCENT >= most * ALARM_PERCENT
         told = "; ".join(plan.reasons) or ("full" if self.alarm else "")

@@ -87,3 +87,33 @@ def test_something_else_on_the_port_is_no_admin_api(context: FakeContext, body: 
 def test_no_admin_port_is_unreachable(context: FakeContext) -> None:
     with pytest.raises(AdminUnreachable):
         client.ask(load(context.settings.config), "GET", "/")
+
+
+def echo_app() -> web.Application:
+    async def echo(request: web.Request) -> web.Response:
+        content = await request.json() if request.can_read_body else None
+        kind = request.headers.get("Content-Type", "")
+        return web.json_response({"method": request.method, "body": content, "kind": kind})
+
+    app = web.Application()
+    app.router.add_route("*", "/v1/echo", echo)
+    return app
+
+
+@pytest.mark.parametrize(("body", "kind"), [({"org": "é", "user": ""}, "application/json"), (None, "")])
+def test_a_body_goes_as_json(context: FakeContext, body: object, kind: str) -> None:
+    config = config_of(context)
+    told = while_serving(context, echo_app(), lambda: client.ask(config, "POST", "/v1/echo", body))
+    assert told == {"method": "POST", "body": body, "kind": kind}
+
+
+def test_an_answer_that_takes_too_long_is_unreachable(context: FakeContext) -> None:
+    async def never(_request: web.Request) -> web.Response:
+        await asyncio.sleep(0.5)
+        return web.json_response({})
+
+    app = web.Application()
+    app.router.add_post("/v1/never", never)
+    config = config_of(context)
+    with pytest.raises(AdminUnreachable, match="timed out"):
+        while_serving(context, app, lambda: client.ask(config, "POST", "/v1/never", {}, 0.05))
