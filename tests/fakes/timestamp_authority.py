@@ -6,18 +6,17 @@ Its certificates are made on the spot. `answer` replaces what it says next, for 
 import datetime as dt
 import subprocess
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _DAY = dt.timedelta(days=1)
 _CONFIG = """
@@ -98,6 +97,17 @@ class TimestampAuthority(Stamper):
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.url = f"http://127.0.0.1:{self._server.server_port}/tsr"
 
+    def hold(self) -> Callable[[], None]:
+        """Say nothing until the returned function is called."""
+        go_on = threading.Event()
+
+        def held(query: bytes) -> Answer:
+            go_on.wait(10)
+            return Answer(self.stamp(query))
+
+        self.answer = held
+        return go_on.set
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -132,8 +142,9 @@ def _handler_of(authority: TimestampAuthority) -> type[BaseHTTPRequestHandler]:
             self.send_response(answer.status)
             self.send_header("content-type", answer.content_type)
             self.send_header("content-length", str(len(answer.body)))
-            self.end_headers()
-            self.wfile.write(answer.body)
+            with suppress(ConnectionError):  # whoever asked has left
+                self.end_headers()
+                self.wfile.write(answer.body)
 
         def log_message(self, *_: object) -> None:
             pass
