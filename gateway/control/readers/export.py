@@ -194,5 +194,14 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw]:
     return _fields_of(body + b"}")
 
 
+def saved_seqs(state_dir: Path, name: str, node: str) -> dict[str, int]:
+    """How far an export has got: the last line behind it of each chain, {} where nothing counts. For who only looks."""
+    try:
+        saved = _cursors_of((state_dir / DIRECTORY / f"{name}.json").read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+    return {chain: at.seq for chain, at in saved.chains.items()} if saved.node == node else {}
+
+
 def _begins(entry: Entry) -> bool:
     return entry.record.kind is Kind.CHECKPOINT and entry.record.action == "segment"
