@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway import __version__
+from gateway.cli.audit import add_audit
+from gateway.cli.journal import add_journal
+from gateway.cli.usage import add_usage
 
 _DEFAULT_CONFIG: Final = "gateway.yaml"
 
@@ -31,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_init(commands)
     _add_keys(commands)
+    add_usage(commands)
+    add_audit(commands)
+    add_journal(commands)
     _add_targets(commands)
     _add_dialects(commands)
     return parser

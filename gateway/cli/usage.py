@@ -20,9 +20,8 @@ from gateway.config.schema import Config
 from gateway.control import client
 from gateway.control.database.handle import Database
 from gateway.control.database.trouble import DatabaseTrouble
-from gateway.control.usage_api import ask
 from gateway.control.usage_fields import DIMENSIONS, TIMES
-from gateway.control.usage_page import lines
+from gateway.control.usage_page import ask, lines
 from gateway.control.usage_question import BY, MAX_LIMIT, BadQuestion, parse
 
 _SHOWN: Final = {

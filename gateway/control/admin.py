@@ -21,10 +21,13 @@ from gateway.config.schema import Config
 from gateway.config.secrets import Secret
 from gateway.control import views
 from gateway.control.context import Context
+from gateway.control.counts import readings
 from gateway.control.gate import TokenGate
-from gateway.control.publisher import Publisher
+from gateway.control.keeping import Keeping
+from gateway.control.publisher import ADMIN, Publisher
 from gateway.control.readiness import Readiness, workers_wanted
 from gateway.nodestate import SlotPhase
+from gateway.record import Kind
 from gateway.telemetry import families
 from gateway.telemetry.scrape import (
     OPENMETRICS_TYPE,
@@ -61,10 +64,11 @@ _encode: Final = msgspec.json.Encoder().encode
 class Admin:
     """The handlers, and the application they make up."""
 
-    def __init__(self, context: Context, publisher: Publisher, readiness: Readiness) -> None:
+    def __init__(self, context: Context, publisher: Publisher, readiness: Readiness, keeping: Keeping) -> None:
         self._context = context
         self._publisher = publisher
         self._readiness = readiness
+        self._keeping = keeping
         self.gate = TokenGate(self._token, time.monotonic)
 
     def application(self) -> web.Application:
@@ -87,6 +91,12 @@ class Admin:
             Endpoint("GET", "/v1/keys", self.keys, "keys without their secrets; ?after=0&limit=100"),
             Endpoint("POST", "/v1/keys/{id:.+}/revoke", self.revoke_key, "revoke a key, for good"),
             Endpoint("POST", "/v1/reload", self.reload, "read the config again, as on SIGHUP"),
+            Endpoint("GET", "/v1/usage", self._usage, "who used what: ?by=team,model&from=&to=&format=csv"),
+            Endpoint("GET", "/v1/journal", self._of_journal("status"), "the journal: chains, readers, retention"),
+            Endpoint("GET", "/v1/journal/holds", self._of_journal("holds"), "legal holds in force"),
+            Endpoint("POST", "/v1/journal/holds", self._of_journal("add_hold"), "hold a time from being dropped"),
+            Endpoint("POST", "/v1/journal/holds/{id}/release", self._of_journal("release_hold"), "end a hold"),
+            Endpoint("POST", "/v1/journal/erase", self._of_journal("erase"), "forget a user, or all of an org"),
         )
 
     # --- open to all ------------------------------------------------------------------------------------------------
@@ -135,9 +145,11 @@ class Admin:
     async def revoke_key(self, request: web.Request) -> web.Response:
         """Revoke a key for good; acts in every worker within a tick."""
         key_id = request.match_info["id"]
+        self._keeping.revoking(key_id)
         if not await self._publisher.revoke(key_id):
             return _error(404, "key_not_found", f"there is no key with the id {key_id!r}")
         _log.info("key revoked", extra={"fields": {"key_id": key_id}})
+        self._keeping.tell(Kind.ADMIN, "key.revoke", key_id, ADMIN)
         return _answer({"id": key_id, "revoked": True})
 
     async def routes(self, _request: web.Request) -> web.Response:
@@ -146,7 +158,7 @@ class Admin:
 
     async def reload(self, _request: web.Request) -> web.Response:
         """Read the config again, as on SIGHUP: the new generation, or every problem and the old one."""
-        result = await self._publisher.reload()
+        result = await self._publisher.reload(ADMIN)
         if not result.problems:
             return _answer({"reloaded": True, "generation": result.generation, "restart_needed": result.restart})
         error = {"code": "config_refused", "message": "the config was not adopted: the old one serves"}
@@ -170,6 +182,23 @@ class Admin:
                 "last_reload_problems": self._publisher.last_reload.problems,
             }
         )
+
+    async def _usage(self, request: web.Request) -> web.StreamResponse:
+        """Who used what, from the usage table."""
+        parts = self._keeping.parts
+        return _no_journal() if parts is None else await parts.usage_api.get(request)
+
+    def _of_journal(self, name: str) -> Handler:
+        """A handler of the journal's part of this API (`journal_api.py`), for when the journal is open."""
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            parts = self._keeping.parts
+            if parts is None:
+                return _no_journal()
+            answer: web.StreamResponse = await getattr(parts.journal_api, name)(request)
+            return answer
+
+        return handler
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -198,6 +227,7 @@ class Admin:
             Reading(families.BUILD_INFO, 1, (__version__, platform.python_version())),
             Reading(families.SNAPSHOT_GENERATION, state.generation),
             *(Reading(families.WORKERS, count, (name,)) for name, count in views.worker_counts(state)),
+            *readings(self._keeping),
             Reading(families.WORKER_STARTS, sum(state.slot(slot).birth for slot in state.worker_slots)),
         ]
 
@@ -232,3 +262,7 @@ def _whole_number(request: web.Request, name: str, default: int, most: int) -> i
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
         raise web.HTTPBadRequest(reason=f"{name} is not a whole number")
     return min(int(text), most)
+
+
+def _no_journal() -> web.Response:
+    return _error(503, "no_journal", "no journal is kept (journal.enabled), or it cannot be opened yet: see the log")

@@ -7,21 +7,25 @@ are the process layer's business (`context.stopping`).
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from gateway import __version__
 from gateway.control.admin import Admin
 from gateway.control.context import Context
+from gateway.control.counts import Counts
+from gateway.control.keeping import GATEWAY, Keeping
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
+from gateway.record import Kind
 from gateway.tasks import spawn
 from gateway.telemetry import families
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.logs import setup_logging
-from gateway.telemetry.metrics import Counter, Metrics
-from gateway.telemetry.recorder import resident_bytes
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.telemetry.lines import LineSink
@@ -33,18 +37,22 @@ _log: Final = logging.getLogger("gateway.control")
 
 async def control_main(context: Context) -> None:
     """Run control until `context.stopping`; raises when the admin port cannot be served, or a part of it breaks."""
-    publisher = Publisher(context)
+    keeping = Keeping(lambda: publisher.config)
+    publisher = Publisher(context, keeping.reloaded)
     publisher.open()
+    keeping.tell(Kind.ADMIN, "control.start", f"generation {publisher.generation}", GATEWAY, version=__version__)
     logs = Logs(publisher)
     logs.follow()
     publisher.watch_revocations()
     readiness = Readiness(context.state)
-    admin = Admin(context, publisher, readiness)
+    admin = Admin(context, publisher, readiness, keeping)
+    counts = _counts(context, publisher, admin, keeping, logs)
     runner = web.AppRunner(admin.application(), access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
     await runner.setup()
     work = [
         spawn(publisher.answer_requests(), name="reload requests"),
-        spawn(watch(context, publisher, readiness, Counts(context, publisher, admin, logs)), name="watch"),
+        spawn(watch(Watched(context, publisher, readiness, keeping, logs, counts)), name="watch"),
+        spawn(keeping.run(), name="journal"),
     ]
     try:
         await web.SockSite(runner, context.admin.dup()).start()
@@ -54,6 +62,7 @@ async def control_main(context: Context) -> None:
         for task in work:
             task.cancel()
         await runner.cleanup()
+        await keeping.close()
         logs.close()
 
 
@@ -71,13 +80,38 @@ async def _set(event: asyncio.Event) -> None:
     await event.wait()
 
 
-async def watch(context: Context, publisher: Publisher, readiness: Readiness, counts: "Counts") -> None:
-    """Look at the board and the revocations five times a second, until cancelled."""
-    while not context.stopping.is_set():
-        readiness.observe(time.monotonic_ns())
-        publisher.watch_revocations()
-        counts.tick()
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What control looks after while it runs."""
+
+    context: Context
+    publisher: Publisher
+    readiness: Readiness
+    keeping: Keeping
+    logs: "Logs"
+    counts: Counts
+
+
+async def watch(watched: Watched) -> None:
+    """Look at the board, the config in use and the revocations five times a second, until told to stop."""
+    while not watched.context.stopping.is_set():
+        watched.readiness.observe(time.monotonic_ns())
+        watched.publisher.watch_revocations()
+        watched.keeping.watch_revoked(watched.publisher.revoked)
+        watched.logs.follow()
+        watched.keeping.follow()
+        watched.counts.tick()
         await asyncio.sleep(WATCH_S)
+
+
+def _counts(context: Context, publisher: Publisher, admin: Admin, keeping: Keeping, logs: "Logs") -> Counts:
+    metrics = Metrics(context.segment.slot(METRICS, context.slot))
+    counts = Counts(metrics, context.slot, keeping)
+    counts.follow(metrics.counter(families.RELOADS, result="published"), lambda: publisher.reloads_published)
+    counts.follow(metrics.counter(families.RELOADS, result="refused"), lambda: publisher.reloads_refused)
+    counts.follow(metrics.counter(families.ADMIN_REFUSALS), lambda: admin.gate.refused)
+    counts.follow(metrics.counter(families.LOG_LINES_DROPPED), lambda: logs.dropped)
+    return counts
 
 
 class Logs:
@@ -109,40 +143,3 @@ class Logs:
             self._sink.close()
             self._dropped_before += self._sink.dropped
             self._sink = None
-
-
-class Counts:
-    """Shows the plain integers that control's parts keep, in control's slot of the metrics."""
-
-    def __init__(self, context: Context, publisher: Publisher, admin: Admin, logs: Logs) -> None:
-        metrics = Metrics(context.segment.slot(METRICS, context.slot))
-        self._rss = metrics.gauge(families.WORKER_RSS, slot=str(context.slot))
-        self._logs = logs
-        self._followed = [
-            Tally(metrics.counter(families.RELOADS, result="published"), lambda: publisher.reloads_published),
-            Tally(metrics.counter(families.RELOADS, result="refused"), lambda: publisher.reloads_refused),
-            Tally(metrics.counter(families.ADMIN_REFUSALS), lambda: admin.gate.refused),
-            Tally(metrics.counter(families.LOG_LINES_DROPPED), lambda: logs.dropped),
-        ]
-
-    def tick(self) -> None:
-        """Count what was added since the last tick."""
-        self._logs.follow()
-        self._rss.set(resident_bytes())
-        for tally in self._followed:
-            tally.follow()
-
-
-class Tally:
-    """A counter that follows a total which starts at 0 with the process."""
-
-    def __init__(self, counter: Counter, total: Callable[[], int]) -> None:
-        self._counter = counter
-        self._total = total
-        self._seen = 0
-
-    def follow(self) -> None:
-        """Add what the total has grown by."""
-        total = self._total()
-        self._counter.add(total - self._seen)
-        self._seen = total

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.config.boot import reload_snapshot
@@ -29,6 +30,8 @@ from gateway.control.context import Context
 if TYPE_CHECKING:
     from gateway.config.schema import Config
 
+ADMIN: Final = "admin"  # who did something: whoever has the admin token, or whoever has the node
+OPERATOR: Final = "operator"
 _log: Final = logging.getLogger("gateway.control")
 
 
@@ -41,10 +44,14 @@ class Reloaded(NamedTuple):
 
 
 class Publisher:
-    """The snapshot in use by control, and the way to the next. `config` is None until one could be read."""
+    """The snapshot in use by control, and the way to the next. `config` is None until one could be read.
 
-    def __init__(self, context: Context) -> None:
+    `told` hears what came of each reload, and who asked for it.
+    """
+
+    def __init__(self, context: Context, told: Callable[[Reloaded, str], None]) -> None:
         self._context = context
+        self._told = told
         self._store = SnapshotStore(context.settings.state_dir)
         self._busy = asyncio.Lock()
         self.config: Config | None = None
@@ -72,14 +79,17 @@ class Publisher:
     async def answer_requests(self) -> None:
         """Reload whenever the supervisor asks; returns when told to stop."""
         while (request := await self._context.next_reload()) is not None:
-            result = await self.reload()
+            result = await self.reload(OPERATOR)
             if result.problems:
                 self._context.reload_refused(request)
             else:
                 self._context.reloaded(request, result.generation)
 
-    async def reload(self) -> Reloaded:
-        """Read the config file again: publish what it says, or keep what is in use and log every problem."""
+    async def reload(self, actor: str) -> Reloaded:
+        """Read the config file again: publish what it says, or keep what is in use and log every problem.
+
+        `actor` is who asked for it.
+        """
         async with self._busy:
             try:
                 result = await asyncio.to_thread(self._reload)
@@ -95,6 +105,7 @@ class Publisher:
             else:
                 self.reloads_published += 1
                 self._announce(result)
+            self._told(result, actor)
         return result
 
     async def revoke(self, key_id: str) -> bool:

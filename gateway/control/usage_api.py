@@ -15,8 +15,8 @@ from aiohttp import web
 
 from gateway.control.database.handle import Database
 from gateway.control.database.trouble import BadValue, DatabaseTrouble, TooMuchAsked
-from gateway.control.usage_page import content, lines
-from gateway.control.usage_question import BadQuestion, Question, parse
+from gateway.control.usage_page import ask, lines
+from gateway.control.usage_question import BadQuestion, parse
 
 AT_ONCE: Final = 2
 _encode: Final = msgspec.json.Encoder().encode
@@ -49,14 +49,6 @@ class UsageApi:
         if (question.format or _accepted(request)) == "csv":
             return _csv(request, told)
         return web.Response(body=_encode(told) + b"\n", content_type="application/json")
-
-
-def ask(database: Database, question: Question) -> dict[str, Any]:
-    """The answer as a document. Blocks; raises DatabaseTrouble, TooMuchAsked."""
-    from gateway.control.database import usage_query  # noqa: PLC0415 - it loads SQLAlchemy, and control starts without
-
-    with database.reading() as connection:
-        return content(question, usage_query.answer(connection, question))
 
 
 def _accepted(request: web.Request) -> str:

@@ -1,7 +1,7 @@
 """An answer about usage as people and programs read it: a JSON document, or lines for a spreadsheet.
 
 A spreadsheet takes a cell that begins with = + - @ for a formula, and a key's name may come from anywhere: such a text
-gets a leading apostrophe, which spreadsheets do not show. Numbers are written as they are. Pure.
+gets a leading apostrophe, which spreadsheets do not show. Numbers are written as they are.
 """
 
 import csv
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.control.database.handle import Database
 from gateway.control.usage_fields import MEASURES
 from gateway.control.usage_question import Question, Value
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from gateway.control.database.usage_query import Answer
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def ask(database: Database, question: Question) -> dict[str, Any]:
+    """The answer as a document. Blocks; raises DatabaseTrouble, TooMuchAsked."""
+    from gateway.control.database import usage_query  # noqa: PLC0415 - it loads SQLAlchemy, and control starts without
+
+    with database.reading() as connection:
+        return content(question, usage_query.answer(connection, question))
 
 
 def content(question: Question, answer: "Answer") -> dict[str, Any]:

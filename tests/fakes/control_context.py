@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.boot import boot_snapshot
+from gateway.journal.opening import ensure_journal
 from gateway.nodestate import NODE, NodeState, Order, SlotPhase
 from gateway.segment import Segment
 from gateway.telemetry.directory import METRICS
@@ -90,6 +91,7 @@ def fake_context(directory: Path, config: str = CONFIG) -> FakeContext:
     """A booted node with WORKERS ready workers, listening for its admin port on a free one."""
     settings = FakeSettings(directory / "gateway.yaml", directory / "state")
     settings.config.write_text(config)
+    ensure_journal(settings.state_dir)
     segment = Segment.create([NODE, METRICS], slots=2 * WORKERS + 2)
     state = NodeState(segment)
     state.generation = boot_snapshot(settings.config, (), settings.state_dir).generation

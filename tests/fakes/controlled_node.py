@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gateway.config.boot import boot_snapshot
 from gateway.control.main import control_main
+from gateway.journal.opening import ensure_journal
 from gateway.nodestate import NODE
 from gateway.process.node import Node
 from gateway.process.settings import ServeSettings
@@ -65,6 +66,10 @@ def main(directory: Path) -> int:
         argv=(sys.executable, "-m", "tests.fakes.controlled_node", str(directory)),
     )
 
+    def publish() -> int:
+        ensure_journal(settings.state_dir)
+        return boot_snapshot(settings.config, (), settings.state_dir).generation
+
     def ready(node: Node) -> None:
         (directory / "ready").write_text(str(port_of(node.listening.admin)))
 
@@ -72,7 +77,7 @@ def main(directory: Path) -> int:
         settings,
         QuietApp,
         control_main,
-        publish=lambda: boot_snapshot(settings.config, (), settings.state_dir).generation,
+        publish=publish,
         on_ready=ready,
         import_counters=import_counters,
     )

@@ -18,7 +18,7 @@ from gateway.control import client
 from gateway.control.client import AdminRefused, AdminUnreachable
 from gateway.control.database.handle import Database
 from gateway.control.database.usage_rows import add
-from gateway.control.usage_api import ask
+from gateway.control.usage_page import ask
 from gateway.control.usage_fields import MEASURES, Group
 from gateway.control.usage_question import parse
 

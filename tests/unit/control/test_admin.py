@@ -11,6 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway import __version__
 from gateway.control.admin import Admin
+from gateway.control.keeping import Keeping
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
 from gateway.record import Attempt, Kind, Record
@@ -30,9 +31,10 @@ def context(tmp_path: Path) -> Iterator[FakeContext]:
 
 
 def admin_of(context: FakeContext) -> Admin:
-    publisher = Publisher(context)
+    keeping = Keeping(lambda: publisher.config)
+    publisher = Publisher(context, keeping.reloaded)
     publisher.open()
-    admin = Admin(context, publisher, Readiness(context.state))
+    admin = Admin(context, publisher, Readiness(context.state), keeping)
     admin.gate._delay_s = 0.001
     return admin
 
@@ -62,7 +64,7 @@ def ask(
 
 def paths() -> list[tuple[str, str]]:
     endpoints = Admin.endpoints(Admin.__new__(Admin))
-    return [(endpoint.method, endpoint.path.replace("{id:.+}", "ann")) for endpoint in endpoints]
+    return [(endpoint.method, endpoint.path.replace("{id:.+}", "ann").replace("{id}", "ann")) for endpoint in endpoints]
 
 
 # --- who gets in ---

@@ -14,6 +14,7 @@ from gateway.config.schema import Config
 from gateway.control import client
 from gateway.control.admin import Admin
 from gateway.control.client import AdminRefused, AdminUnreachable
+from gateway.control.keeping import Keeping
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
 from tests.fakes.control_context import FakeContext, fake_context
@@ -46,9 +47,10 @@ def while_serving(context: FakeContext, app: web.Application, work: Callable[[],
 
 
 def admin_app(context: FakeContext) -> web.Application:
-    publisher = Publisher(context)
+    keeping = Keeping(lambda: publisher.config)
+    publisher = Publisher(context, keeping.reloaded)
     publisher.open()
-    return Admin(context, publisher, Readiness(context.state)).application()
+    return Admin(context, publisher, Readiness(context.state), keeping).application()
 
 
 def test_a_running_node_tells(context: FakeContext) -> None:

@@ -10,12 +10,12 @@ import pytest
 from aiohttp import ClientSession
 
 from gateway.control import main as module
-from gateway.control.main import Logs, Tally, control_main
+from gateway.control.main import Logs, control_main
 from gateway.control.publisher import Publisher
+from gateway.journal.read import entries
+from gateway.record import Kind
 from gateway.segment import Segment
 from gateway.telemetry import families
-from gateway.telemetry.directory import METRICS
-from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.scrape import counted, scrape
 from tests.fakes.control_context import CONFIG, TOKEN, FakeContext, fake_context
 
@@ -112,6 +112,34 @@ def test_a_revocation_from_the_command_line_is_shown(context: FakeContext) -> No
     run(context, talk)
 
 
+def test_what_operators_do_stands_in_the_journal(context: FakeContext) -> None:
+    async def talk(session: ClientSession) -> None:
+        journal = context.settings.state_dir / "journal"
+        await until((journal / "control").is_dir)
+        context.requests.put_nowait(1)
+        await until(lambda: bool(context.answers))
+        async with session.post("/v1/reload") as response:
+            assert response.status == 200
+        async with session.post("/v1/keys/ann/revoke") as response:
+            assert response.status == 200
+        with (context.settings.state_dir / "revocations").open("a") as file:
+            file.write(json.dumps({"key": "team/bob", "at_ms": 1}) + "\n")
+        await until(lambda: "team/bob" in told(journal))
+
+    def told(journal: Path) -> dict[str, tuple[str, str]]:
+        records = [entry.record for entry in entries(journal, "control")]
+        return {record.subject: (record.action, record.actor) for record in records if record.kind is Kind.ADMIN}
+
+    run(context, talk)
+    assert told(context.settings.state_dir / "journal") == {
+        "generation 1": ("control.start", "gateway"),
+        "generation 2": ("config.reload", "operator"),
+        "generation 3": ("config.reload", "admin"),
+        "ann": ("key.revoke", "admin"),
+        "team/bob": ("key.revoke", "operator"),
+    }
+
+
 def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None:
     context.admin.close()
 
@@ -132,7 +160,7 @@ def test_control_does_not_go_on_without_one_of_its_parts(context: FakeContext, m
 
 
 def test_logging_follows_the_config(context: FakeContext) -> None:
-    publisher = Publisher(context)
+    publisher = Publisher(context, lambda _result, _actor: None)
     logs = Logs(publisher)
     logs.follow()
     assert logs.dropped == 0
@@ -140,18 +168,7 @@ def test_logging_follows_the_config(context: FakeContext) -> None:
     logs.follow()
     assert logging.getLogger().level == logging.WARNING
     context.write(CONFIG.replace("level: warning", "level: error"))
-    asyncio.run(publisher.reload())
+    asyncio.run(publisher.reload("operator"))
     logs.follow()
     assert logging.getLogger().level == logging.ERROR
     logs.close()
-
-
-def test_a_tally_adds_what_is_new(context: FakeContext) -> None:
-    total = [3]
-    counter = Metrics(context.segment.slot(METRICS, 0)).counter(families.ADMIN_REFUSALS)
-    tally = Tally(counter, lambda: total[0])
-    tally.follow()
-    tally.follow()
-    total[0] = 5
-    tally.follow()
-    assert counted(context.segment, families.ADMIN_REFUSALS) == {(): 5}

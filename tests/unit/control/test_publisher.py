@@ -26,7 +26,7 @@ def context(tmp_path: Path) -> Iterator[FakeContext]:
 
 @pytest.fixture
 def publisher(context: FakeContext) -> Publisher:
-    made = Publisher(context)
+    made = Publisher(context, lambda _result, _actor: None)
     made.open()
     return made
 
@@ -40,7 +40,7 @@ def test_it_opens_what_the_board_names(publisher: Publisher) -> None:
 
 def test_without_a_snapshot_it_goes_on_and_says_so(context: FakeContext, caplog: pytest.LogCaptureFixture) -> None:
     context.state.generation = 99
-    publisher = Publisher(context)
+    publisher = Publisher(context, lambda _result, _actor: None)
     publisher.open()
     assert publisher.config is None
     assert "99" in caplog.text
@@ -50,7 +50,7 @@ def test_without_a_snapshot_it_goes_on_and_says_so(context: FakeContext, caplog:
 
 def test_a_good_config_becomes_the_next_generation(context: FakeContext, publisher: Publisher) -> None:
     context.write(CONFIG.replace("large:", "larger:").replace("[large]", "[larger]"))
-    result = asyncio.run(publisher.reload())
+    result = asyncio.run(publisher.reload("operator"))
     assert result == module.Reloaded(2)
     assert context.state.generation == publisher.generation == 2
     assert publisher.config is not None
@@ -63,7 +63,7 @@ def test_a_bad_config_changes_nothing_and_every_problem_is_logged(
 ) -> None:
     context.write(BAD.replace("weight: 2", "weight: -2"))
     before = publisher.config
-    result = asyncio.run(publisher.reload())
+    result = asyncio.run(publisher.reload("operator"))
     assert result.generation == 1
     assert len(result.problems) == 2
     assert context.state.generation == 1
@@ -80,7 +80,7 @@ def test_a_disk_that_cannot_be_written_refuses_the_reload(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "reload_snapshot", full)
-    result = asyncio.run(publisher.reload())
+    result = asyncio.run(publisher.reload("operator"))
     assert result.problems == ("the snapshot cannot be written: [Errno 28] No space left on device",)
     assert context.state.generation == 1
 
@@ -92,7 +92,7 @@ def test_a_defect_refuses_the_reload_and_control_lives_on(
         raise ZeroDivisionError("secret inside")
 
     monkeypatch.setattr(module, "reload_snapshot", broken)
-    result = asyncio.run(publisher.reload())
+    result = asyncio.run(publisher.reload("operator"))
     assert result.problems == ("internal error: ZeroDivisionError",)
     assert caplog.records[0].exc_info is not None
     assert (publisher.reloads_published, publisher.reloads_refused) == (0, 1)
@@ -111,7 +111,8 @@ def test_requests_of_the_supervisor_are_answered_once_each(
 
 def test_reloads_asked_for_at_once_follow_each_other(context: FakeContext, publisher: Publisher) -> None:
     async def main() -> list[int]:
-        return [result.generation for result in await asyncio.gather(publisher.reload(), publisher.reload())]
+        results = await asyncio.gather(publisher.reload("operator"), publisher.reload("admin"))
+        return [result.generation for result in results]
 
     assert asyncio.run(main()) == [2, 3]
     assert context.state.generation == 3
@@ -119,7 +120,7 @@ def test_reloads_asked_for_at_once_follow_each_other(context: FakeContext, publi
 
 def test_the_number_of_workers_follows_the_config(context: FakeContext, publisher: Publisher) -> None:
     context.write("listen: {workers: 5}\n" + CONFIG)
-    asyncio.run(publisher.reload())
+    asyncio.run(publisher.reload("operator"))
     assert context.state.workers_wanted == 5
 
 
@@ -127,7 +128,7 @@ def test_what_acts_only_after_a_restart_is_said(
     context: FakeContext, publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     context.write("listen: {port: 9001}\n" + CONFIG)
-    result = asyncio.run(publisher.reload())
+    result = asyncio.run(publisher.reload("operator"))
     assert result.restart == ("listen.port",)
     assert "listen.port has changed: it acts after a restart" in caplog.text
 

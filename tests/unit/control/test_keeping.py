@@ -1,0 +1,189 @@
+"""The parts of the journal in control: opened when it can be, told what happened before, followed, closed in order."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.config.schema import Anchor, Config, Export, Journal
+from gateway.control import keeping as module
+from gateway.control.holds import HoldRefused
+from gateway.control.keeping import Keeping, Parts
+from gateway.journal import layout
+from gateway.journal.manifest import last_manifest
+from gateway.journal.opening import ensure_journal
+from gateway.journal.read import entries
+from gateway.record import Kind, Record
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SIGN_S", "RETAIN_S", "RETRY_S"):
+        monkeypatch.setattr(module, name, 0.01)
+
+
+def config(directory: Path, **changed: object) -> Config:
+    return replace(Config(state_dir=str(directory / "state")), **changed)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in a thread
+            await asyncio.sleep(0.005)
+
+
+def kept(keeping: Keeping, talk: Callable[[Parts], Awaitable[None]]) -> None:
+    """Run it around `talk`, and close it as control does."""
+
+    async def main() -> None:
+        running = asyncio.ensure_future(keeping.run())
+        await until(lambda: keeping.parts is not None or running.done())
+        assert keeping.parts is not None
+        await talk(keeping.parts)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await keeping.close()
+
+    asyncio.run(main())
+
+
+def records(directory: Path) -> list[Record]:
+    journal = directory / "state" / "journal"
+    return [entry.record for entry in entries(journal, layout.CONTROL) if entry.record.action != "segment"]
+
+
+def test_what_was_told_before_it_was_open_comes_first(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    keeping = Keeping(lambda: config(tmp_path), clock_us=lambda: 7)
+    keeping.tell(Kind.ADMIN, "early", "x", "gateway", n=1)
+
+    async def talk(_parts: Parts) -> None:
+        keeping.tell(Kind.MODE, "late", "y", "admin")
+
+    kept(keeping, talk)
+    assert [(record.action, record.subject, record.actor, record.at_us) for record in records(tmp_path)] == [
+        ("early", "x", "gateway", 7),
+        ("late", "y", "admin", 7),
+    ]
+    assert json.loads(records(tmp_path)[0].detail) == {"n": 1}
+
+
+def test_the_last_manifest_covers_everything(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    keeping = Keeping(lambda: config(tmp_path))
+
+    async def talk(_parts: Parts) -> None:
+        for _ in range(5):
+            keeping.tell(Kind.ADMIN, "a", "b", "c")
+
+    kept(keeping, talk)
+    manifest = last_manifest(tmp_path / "state" / "journal")
+    assert manifest is not None
+    end = manifest.end_of(layout.CONTROL)
+    assert end is not None
+    assert end.seq == 5
+
+
+def test_readers_follow_what_is_signed(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    export = Export(name="out", kind="file", path=str(tmp_path / "out.jsonl"))
+    keeping = Keeping(lambda: config(tmp_path, exports=(export,)))
+    keeping.tell(Kind.ADMIN, "a", "b", "c")
+
+    async def talk(parts: Parts) -> None:
+        assert [runner.name for runner in parts.readers.runners] == ["usage", "export-out"]
+        await until(
+            lambda: (tmp_path / "out.jsonl").is_file() and b'"action":"a"' in (tmp_path / "out.jsonl").read_bytes()
+        )
+        await until(lambda: all(runner.lag_records == 0 for runner in parts.readers.runners))
+
+    kept(keeping, talk)
+
+
+def test_a_hold_added_from_a_thread_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    keeping = Keeping(lambda: config(tmp_path))
+
+    async def talk(parts: Parts) -> None:
+        holds = parts.journal_api._holds
+        await asyncio.to_thread(holds.add, "a lawsuit", "ann")
+        assert [record.action for record in records(tmp_path)] == ["journal.hold"]
+        with pytest.raises(HoldRefused):
+            await asyncio.to_thread(holds.add, "", "ann")
+
+    kept(keeping, talk)
+
+
+def test_a_journal_that_cannot_be_opened_is_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keeping = Keeping(lambda: config(tmp_path))
+
+    async def main() -> None:
+        running = asyncio.ensure_future(keeping.run())
+        await asyncio.sleep(0.1)
+        assert keeping.parts is None
+        ensure_journal(tmp_path / "state")
+        await until(lambda: keeping.parts is not None)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await keeping.close()
+
+    asyncio.run(main())
+    assert [record.getMessage()[:35] for record in caplog.records if record.levelname == "ERROR"] == [
+        "control cannot open the journal, an"
+    ]
+
+
+@pytest.mark.parametrize("said", [None, Config(journal=Journal(enabled=False))])
+def test_without_a_config_that_wants_one_none_is_kept(said: Config | None) -> None:
+    async def main() -> None:
+        keeping = Keeping(lambda: said)
+        running = asyncio.ensure_future(keeping.run())
+        await asyncio.sleep(0.05)
+        keeping.follow()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await keeping.close()
+        assert keeping.parts is None
+
+    asyncio.run(main())
+
+
+def test_a_reload_is_followed(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    current = [config(tmp_path)]
+    keeping = Keeping(lambda: current[0])
+
+    async def talk(parts: Parts) -> None:
+        keeping.follow()
+        assert parts.retention.settings.keep_days == 400
+        anchor = Anchor(kind="file", path=str(tmp_path / "anchors"))
+        current[0] = config(tmp_path, journal=Journal(keep_days=3, anchors=(anchor,)))
+        keeping.follow()
+        assert parts.retention.settings.keep_days == 3
+        assert len(parts.anchoring.scheduled) == 1
+        await until(lambda: parts.anchoring.scheduled[0].anchored > 0)
+
+    kept(keeping, talk)
+
+
+def test_what_is_told_while_nothing_is_open_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNTOLD", 3)
+    keeping = Keeping(lambda: None)
+    for _ in range(10):
+        keeping.tell(Kind.ADMIN, "a", "b", "c")
+    assert len(keeping._untold) == 3
+
+
+def test_revocations_by_whoever_has_the_node_are_told_once() -> None:
+    keeping = Keeping(lambda: None, clock_us=lambda: 1)
+    keeping.watch_revoked({"old"})
+    keeping.revoking("by-admin")
+    keeping.watch_revoked({"old", "by-admin", "new"})
+    keeping.watch_revoked({"old", "by-admin", "new"})
+    assert [json.loads(content)["subject"] for content in keeping._untold] == ["new"]
