@@ -11,7 +11,8 @@ one host, and a store that many nodes share. This page is their contract; where 
   first attempt and moved only by RENEW.
 - A SLOTS bucket is charged 1 by a hold, however often it is taken and whatever the amount says.
 - SETTLE applies actual - reserved to every bucket named, once, and frees the slots named. A bucket that is not named
-  keeps its charge, so the caller names all of the hold's. It leaves a mark which makes a repetition harmless for a day.
+  keeps its charge, and a slot that is not named may stay taken until the lease ends, so the caller names all of the
+  hold's. It leaves a mark which makes a repetition harmless for a day.
 - RENEW moves the lease of OPEN and EXPIRED holds to now + lease_ms; the slots of the latter count again.
 - LEASE moves up to `want` of a RATE or WINDOW bucket into a slice that a node admits from by itself, and first takes
   back what is unused of the slice before, at most what that was (below zero: what was used beyond it, charged). Nothing
@@ -20,6 +21,9 @@ one host, and a store that many nodes share. This page is their contract; where 
   and an older one is granted nothing. After `lease_ms` the node may not use the slice, and what is then unused of it
   is not taken back any more; nor is it when the window it was of is over.
 - PEEK changes nothing.
+
+A charge of 0 leaves a row as it is stored, so a RATE refills, from its last charge on, at the rate in force when it is
+next looked at; but once it would be full at the rate of its last charge, an engine may forget it.
 
 Amounts are at most MAX_AMOUNT, a bucket stands at most once among the takes and once among the releases, and a hold
 charges at most MAX_CHARGES buckets at a time.

@@ -1,0 +1,157 @@
+"""A real store for a test: redis-server on a free port of this machine, or the one that `GATEWAY_TEST_STORE` names.
+
+`GATEWAY_TEST_STORE=redis://host:port` runs the tests that only need *a* store against a Dragonfly, a Valkey or another
+Redis; it must be one whose data may go. Tests that kill, stop or configure a server start their own.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from gateway.limiter.resp import Parser, ReplyError, command
+
+READY_WITHIN_S = 20
+ANSWER_WITHIN_S = 20
+
+
+class StoreConnection:
+    """A plain connection that waits for each answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._socket = socket.create_connection((host, port), timeout=ANSWER_WITHIN_S)
+        self._parser = Parser()
+        self._replies: list[object] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._socket.close()
+
+    def send(self, call: bytes) -> object:
+        """Send one command's bytes and return its reply. An error reply is raised."""
+        self._socket.sendall(call)
+        while not self._replies:
+            data = self._socket.recv(65_536)
+            if not data:
+                raise ConnectionError("the store closed the connection")
+            self._replies += self._parser.feed(data)
+        reply = self._replies.pop(0)
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    def ask(self, *words: str | bytes) -> object:
+        """Send one command, word by word."""
+        return self.send(command(*(word.encode() if isinstance(word, str) else word for word in words)))
+
+
+class StoreServer:
+    """A redis-server of our own: nothing is saved, everything is in a folder that goes with it."""
+
+    def __init__(self, *options: str, tls: bool = False) -> None:
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self._tls = tls
+        self._folder = tempfile.TemporaryDirectory(prefix="store-")
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Start, or start again, and wait until it answers."""
+        ports = ("--port", "0", "--tls-port", str(self.port)) if self._tls else ("--port", str(self.port))
+        quiet = ("--save", "", "--appendonly", "no", "--loglevel", "warning", "--bind", self.host)
+        words = ["redis-server", *ports, *quiet, "--dir", self._folder.name, *self._options]
+        with (Path(self._folder.name) / "log").open("ab") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+        until = time.monotonic() + READY_WITHIN_S
+        while not self._accepts():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise AssertionError((Path(self._folder.name) / "log").read_text())
+            time.sleep(0.02)
+
+    def connect(self) -> StoreConnection:
+        return StoreConnection(self.host, self.port)
+
+    def pause(self) -> None:
+        """Stop it: it keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL: its data is gone."""
+        self._signal(signal.SIGKILL)
+        self._reap()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+        self._folder.cleanup()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _reap(self) -> None:
+        assert self._process is not None
+        self._process.wait(READY_WITHIN_S)
+        self._process = None
+
+    def _accepts(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*options: str, tls: bool = False) -> Iterator[StoreServer]:
+    """A server of our own for the length of a test."""
+    server = StoreServer(*options, tls=tls)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def any_store() -> Iterator[str]:
+    """The URL of a store: the one named in the environment, or a server of our own."""
+    named = os.environ.get("GATEWAY_TEST_STORE", "")
+    if named:
+        yield named
+        return
+    with running() as server:
+        yield server.url
+
+
+def connect(url: str) -> StoreConnection:
+    """A plain connection to a store without a password."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    return StoreConnection(parts.hostname, parts.port or 6379)
