@@ -57,14 +57,25 @@ def read_checkpoint(given: str) -> Checkpoint:
         return Checkpoint(digest=given)
     try:
         with Path(given).open("rb") as file:
-            lines = [line.strip() for line in file if line.strip()]
-        line = lines[-1] if lines else b""
-        return Checkpoint(n=parse(line).n, line=line)
+            lines = [line.strip() for line in file]
     except OSError as error:
         why = f"no number, no SHA-256 and no file: {error.strerror}"
-    except BadManifest as error:
-        why = f"a file, whose last line is no manifest: {error}"
+    else:
+        line = next(
+            filter(_is_manifest, reversed(lines)), b""
+        )  # an anchor that was cut short is followed by a whole one
+        if line:
+            return Checkpoint(n=parse(line).n, line=line)
+        why = "a file in which no line is a manifest"
     raise BadCheckpoint(f"{given} is {why}; give a file that an anchor wrote, or a manifest's number or hash")
+
+
+def _is_manifest(line: bytes) -> bool:
+    try:
+        parse(line)
+    except BadManifest:
+        return False
+    return True
 
 
 class ManifestScan:
@@ -92,6 +103,12 @@ class ManifestScan:
         for path in self._paths(n):
             yield from _lines_of(path, self._sizes[path])
 
+    def firsts(self) -> Iterator[bytes]:
+        """The line that each file begins with, without newlines. Raises OSError."""
+        for path in self._sizes:
+            with path.open("rb") as file:
+                yield file.readline(MAX_LINE_BYTES).removesuffix(b"\n")
+
     def find(self, checkpoint: Checkpoint) -> bytes:
         """The line that a checkpoint names, without its newline, b"" when there is none. Raises OSError."""
         for raw in self.lines(checkpoint.n):
@@ -103,7 +120,7 @@ class ManifestScan:
     def _paths(self, n: int) -> list[Path]:
         """The files from the last one on that begins with no later number than `n`, and says so."""
         paths = list(self._sizes)
-        before = [at for at, path in enumerate(paths) if 0 <= _first_number(path) <= n] if n > 0 else []
+        before = [at for at, line in enumerate(self.firsts()) if 0 <= _number_of(line) <= n] if n > 0 else []
         return paths[max(before, default=0) :]
 
     def _settle(self, pause: Callable[[float], None]) -> int:
@@ -122,11 +139,9 @@ class ManifestScan:
         for path in reversed(self._sizes):
             with FileIO(path) as file:
                 lines = _tail(file, self._sizes[path]).split(b"\n")
-            for line in reversed(lines[:-1]):
-                try:
-                    return Signed(parse(line), line)
-                except BadManifest:
-                    continue
+            line = next(filter(_is_manifest, reversed(lines[:-1])), b"")
+            if line:
+                return Signed(parse(line), line)
         return None
 
 
@@ -145,11 +160,6 @@ def _lines_of(path: Path, size: int) -> Iterator[bytes]:
                 return
             size -= len(line)
             yield line
-
-
-def _first_number(path: Path) -> int:
-    with path.open("rb") as file:
-        return _number_of(file.readline(MAX_LINE_BYTES))
 
 
 def _number_of(line: bytes) -> int:

@@ -48,6 +48,8 @@ def verify(
 
     Raises NoJournal for a directory that holds nothing of a journal, and OSError for what cannot be read.
     """
+    if not journal.is_dir():
+        raise layout.NoJournal(f"{journal} is no directory")
     if not layout.manifest_files(journal) and not layout.chains(journal) and not (journal / "node.json").exists():
         raise layout.NoJournal(f"{journal} holds no journal: there is no chain, no manifest and no node.json")
     check = _Check(journal, keys or {}, progress or _unseen, pause)

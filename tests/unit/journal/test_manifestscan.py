@@ -115,7 +115,7 @@ def test_a_checkpoint_by_number_hash_or_file(made: AJournal, tmp_path: Path) -> 
     assert read_checkpoint("12") == Checkpoint(n=12)
     assert read_checkpoint("ab" * 32) == Checkpoint(digest="ab" * 32)
     file = tmp_path / "anchor.json"
-    file.write_bytes(made.manifests[2] + b"\n" + made.manifests[3] + b"\n\n")
+    file.write_bytes(made.manifests[2] + b"\n" + made.manifests[3] + b"\n\n" + made.manifests[4][:90])
     assert read_checkpoint(str(file)) == Checkpoint(n=3, line=made.manifests[3])
 
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_by_number_hash_or_file(made: AJournal, tmp_path: Path) -> 
 def test_a_file_without_a_manifest(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "anchor.json"
     file.write_bytes(content)
-    with pytest.raises(BadCheckpoint, match="last line is no manifest"):
+    with pytest.raises(BadCheckpoint, match="no line is a manifest"):
         read_checkpoint(str(file))
 
 

@@ -112,6 +112,8 @@ def test_any_chunk_size_gives_the_same(made: AJournal, monkeypatch: pytest.Monke
 def test_what_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(layout.NoJournal, match="holds no journal"):
         verify(tmp_path)
+    with pytest.raises(layout.NoJournal, match="is no directory"):
+        verify(tmp_path / "nowhere")
 
 
 # --- chains ---------------------------------------------------------------------------------------------------------
