@@ -40,8 +40,13 @@ class ChainFiles:
         if prepared:
             self.path.touch()
 
-    def _make(self, detail: str) -> bytes:
-        seq = len(self.lines)
+    def misnumber(self) -> None:
+        """Write a line that chains and has another number than it should: what a defect of a writer would do."""
+        with self.path.open("ab") as file:
+            file.write(self._make("", seq=len(self.lines) + 1))
+
+    def _make(self, detail: str, seq: int = -1) -> bytes:
+        seq = len(self.lines) if seq < 0 else seq
         body = body_of(seq, content_of(Record(Kind.OUTCOME, f"{self.chain}-{seq}", seq, detail=detail)))
         leaf = leaf_of(body)
         self.head = link(self.head, leaf)

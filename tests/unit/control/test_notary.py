@@ -171,6 +171,18 @@ def test_a_long_turn_is_cut_into_short_ones_and_says_there_is_more(
     scene.manifests()
 
 
+def test_what_one_turn_reads_is_shared_by_the_chains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.w0.append(20)
+    scene.w1.append(20)
+    size = len(scene.w0.lines[0])
+    monkeypatch.setattr(module, "TURN_BYTES", 8 * size)
+    monkeypatch.setattr(tail, "CHUNK_BYTES", size)
+    notary = scene.notary()
+    notary.turn()
+    assert notary.behind
+    assert all(2 <= seq <= 4 for seq in notary.head_seq.values())
+
+
 def test_a_clock_that_steps_back_blocks_nothing(scene: Scene) -> None:
     notary = scene.notary()
     for now_us in (2_000_000, 1_000_000, -5):
@@ -463,6 +475,19 @@ def test_a_key_that_does_not_follow_signs_nothing(scene: Scene, tmp_path: Path) 
     assert "must sign next, and the current one" in other.problem
     assert "restore that directory from a copy" in other.problem
     assert len(list(lines(scene.journal))) == len(signed)
+
+
+def test_another_nodes_manifests_are_not_gone_on_from(scene: Scene) -> None:
+    scene.w0.append(1)
+    first = scene.notary()
+    first.turn()
+    first.close()
+    (scene.journal / "node.json").unlink()
+    assert layout.ensure_node(scene.journal) != scene.node
+    other = scene.notary()
+    other.turn()
+    assert "manifest 1 is not this node's" in other.problem
+    assert other.signed == {}
 
 
 def test_a_forged_last_manifest_is_not_gone_on_from(scene: Scene) -> None:

@@ -277,6 +277,16 @@ def test_a_manifest_of_a_newer_build_is_never_cut_off(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_last_manifest_counts_once_it_is_known_to_be_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, made(1))  # by a process that may have been killed before it synced
+    synced = list[str]()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink().name))
+    ManifestLog(tmp_path).close()
+    assert synced == ["0000000001.jsonl", "manifests"]
+
+
 class Died(BaseException):
     """Stands for a power cut: nothing after it happens."""
 

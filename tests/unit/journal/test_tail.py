@@ -213,6 +213,13 @@ def test_lines_missing_moved_or_added(chain: ChainFiles, tail: Tail, rewrite: "o
     assert "does not follow" in tail.broken
 
 
+def test_a_line_that_chains_under_a_wrong_number(chain: ChainFiles, tail: Tail) -> None:
+    chain.append(2)
+    chain.misnumber()
+    assert taken(tail).leaves == chain.leaves[:2]
+    assert "line 2: it does not follow" in tail.broken
+
+
 def test_another_chains_lines(tmp_path: Path, tail: Tail) -> None:
     ChainFiles(tmp_path, "w1").append(1)
     (tmp_path / "w1").rename(tmp_path / "w0")
