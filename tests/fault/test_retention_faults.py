@@ -230,7 +230,7 @@ def test_what_a_reader_had_passed_is_all_that_went(journal: Callable[[int], Writ
 
 
 def test_over_many_days_nothing_piles_up(tmp_path: Path) -> None:
-    """A worker's chain, control's, and one whose worker is gone: after keep_days they, and the manifests, stay small."""
+    """A worker's chain, control's, and one whose worker is gone: after keep_days neither grows, nor do manifests."""
     found, now_us = WrittenJournal(tmp_path / "state"), [NOW_US]
     process = Process(found, now_us=lambda: now_us[0])
     signing = layout.signing_of(found.state_dir)
