@@ -72,18 +72,19 @@ class Proved(NamedTuple):
 def find(journal: Path, wanted: str) -> Iterator[Entry]:
     """The records that are meant: one by its id (node/chain/segment/seq, or without the node), or all of an exchange.
 
-    Raises NotProvable, OSError.
+    Raises NoJournal, NotProvable, OSError.
     """
+    here = layout.node_id(journal)
     *node, chain, segment, seq = wanted.split("/") if wanted.count("/") >= _ID_PARTS - 1 else ("", "", "")
     if layout.is_chain(chain) and segment.isdecimal() and seq.isdecimal():
-        if node and node != [layout.node_id(journal)]:
-            raise NotProvable(f"{wanted} is of node {'/'.join(node)}, this is the journal of {layout.node_id(journal)}")
+        if node and node != [here]:
+            raise NotProvable(f"{wanted} is of node {'/'.join(node)}, this is the journal of {here}")
         return _of_id(journal, chain, int(segment), int(seq))
     return _of_exchange(journal, wanted)
 
 
 def prove(journal: Path, entry: Entry, keys: Keys) -> Proof:
-    """The proof of one line, from the manifest that covers it. Raises NotProvable, OSError.
+    """The proof of one line, from the manifest that covers it. Raises NoJournal, NotProvable, OSError.
 
     `keys`: where the public key that signed is looked for. Holds the leaves of one manifest in memory.
     """
