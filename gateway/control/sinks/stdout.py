@@ -6,7 +6,8 @@ the reader comes back later. O_NONBLOCK would be simpler and is out of the quest
 every process that shares it, the operator's shell among them.
 
 Invariant: a line that was begun is finished before anything else is written. Lines up to PIPE_BUF go out in one write
-and do not mix with what other processes write to the same pipe; longer ones may. "Durable" means: the kernel has it.
+and do not mix with what other processes write to the same pipe, nor does a kill of this one cut them; longer ones may.
+"Durable" means: the kernel has it.
 """
 
 import os
