@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     add = parsed.add_argument
     add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
     add("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
-    add("--targets", type=_names(targets.NAMES), default=targets.NAMES, help=f"of {','.join(targets.NAMES)}")
+    add("--targets", type=_names(targets.NAMES), default=targets.USUAL, help=f"of {','.join(targets.NAMES)}")
     add("--subject", choices=targets.NAMES[1:], default="gateway", help="the target the goals are for")
     add("--repeats", type=int, help="interleaved repeats (5)")
     add("--seconds", type=float, help="length of one measurement (3)")

@@ -217,8 +217,21 @@ class Gateway(Target):
         return overlaid(base, self.extra)
 
 
-NAMES: Final = ("direct", "nginx", "gateway", "aiohttp")
+@dataclass
+class Unrecorded(Gateway):
+    """The gateway without its journal: what recording every exchange costs is the difference."""
+
+    name = "unrecorded"
+
+    def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
+        """As the gateway's, and no journal."""
+        return overlaid(super().config(place, port, secret), {"journal": {"enabled": False}})
+
+
+NAMES: Final = ("direct", "nginx", "gateway", "unrecorded", "aiohttp")
 """In the order of the report."""
+USUAL: Final = ("direct", "nginx", "gateway", "aiohttp")
+"""What is compared when nothing else is asked for."""
 
 
 def make(names: tuple[str, ...], gateway_settings: Mapping[str, object]) -> list[Target]:
@@ -227,6 +240,7 @@ def make(names: tuple[str, ...], gateway_settings: Mapping[str, object]) -> list
         "direct": Direct(),
         "nginx": Nginx(),
         "gateway": Gateway(extra=gateway_settings),
+        "unrecorded": Unrecorded(extra=gateway_settings),
         "aiohttp": AiohttpProxy(),
     }
     return [known[name] for name in NAMES if name in names]
