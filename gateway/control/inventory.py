@@ -102,7 +102,10 @@ def _size(path: Path) -> int:
 
 def first_line(journal: Path, chain: str, number: int) -> Entry | None:
     """The line a segment begins with, where it is what a segment begins with. Raises OSError."""
-    entry = next(entries(journal, chain, Place(number, 0), Place(number + 1, 0)), None)
+    try:
+        entry = next(entries(journal, chain, Place(number, 0), Place(number + 1, 0)), None)
+    except FileNotFoundError:  # dropped a moment ago
+        return None
     return entry if entry is not None and not entry.error and entry.record.action == "segment" else None
 
 

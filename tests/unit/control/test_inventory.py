@@ -85,6 +85,13 @@ def test_any_other_line_in_front_is_no_first_line(journal: WrittenJournal) -> No
     assert inventory.first_line(journal.path, "w0", 1) is None
 
 
+def test_one_that_is_dropped_at_that_moment_tells_nothing(journal: WrittenJournal) -> None:
+    path = journal.chain("w0").segment(1)
+    path.unlink()
+    path.symlink_to("nowhere")
+    assert inventory.first_line(journal.path, "w0", 1) is None
+
+
 # --- times ----------------------------------------------------------------------------------------------------------
 
 
