@@ -74,9 +74,9 @@ def with_lines(journal: Path, chain: str) -> list[int]:
     return [segment for segment in layout.segments(journal, chain) if size_of(journal, chain, segment)]
 
 
-def find_end(journal: Path, origin: Origin, signed: Signed | None) -> End:
-    """How far the chain is good. Raises OSError, ForeignChain."""
-    end = _signed_start(journal, origin, signed) or _start_before_the_last(journal, origin)
+def find_end(journal: Path, origin: Origin, signed: Signed | None) -> tuple[Place, End]:
+    """From where on the chain was checked, and how far it is good. Raises OSError, ForeignChain."""
+    start = end = _signed_start(journal, origin, signed) or _start_before_the_last(journal, origin)
     for segment in with_lines(journal, origin.chain):
         if segment < end.segment:
             continue
@@ -87,7 +87,7 @@ def find_end(journal: Path, origin: Origin, signed: Signed | None) -> End:
         end = reached
         if end.offset < size_of(journal, origin.chain, segment):
             break
-    return end
+    return Place(start.segment, start.offset), end
 
 
 def header_of(journal: Path, origin: Origin, segment: int) -> Header | None:

@@ -24,6 +24,7 @@ from gateway.journal.chain import Chain, NotWritten, Origin, SegmentFile
 from gateway.journal.disk import Disk
 from gateway.journal.end import End, Signed, find_end, header_of, size_of, with_lines
 from gateway.journal.line import content_of
+from gateway.journal.read import Place
 from gateway.record import Kind, Record
 from gateway.units import NS_PER_US
 
@@ -83,10 +84,10 @@ def open_chain(
     Raises OSError and ForeignChain; the lock stays the caller's then, and trying again loses nothing.
     """
     recovery = _Recovery(disk, journal, origin)
-    end = find_end(journal, origin, signed)
+    start, end = find_end(journal, origin, signed)
     lost = 0 if signed is None else max(0, signed.seq + 1 - end.seq)
     recovery.set_aside(end)
-    recovery.sync_last()
+    recovery.sync(start)
     number = recovery.current(end, signed.place.segment if signed is not None and lost else 0)
     file = recovery.open_segment(number)
     chain = Chain(disk, journal, origin, lock_fd, file, end.seq, end.head)
@@ -157,11 +158,18 @@ class _Recovery:
             yield chunk
             offset += len(chunk)
 
-    def sync_last(self) -> None:
-        """Bring to the disk what a killed process had written, or named, and not synced yet."""
-        for segment in with_lines(self.journal, self.origin.chain)[-2:]:
-            with self._opened(self._path(segment)) as fd:
-                self.disk.sync(fd)
+    def sync(self, start: Place) -> None:
+        """Bring to the disk what a killed process had written, or named, and not synced yet.
+
+        It is written again first: the kernel may have failed to write it, told that process, and forgotten about it.
+        """
+        for segment in with_lines(self.journal, self.origin.chain):
+            if segment >= start.segment:
+                offset = start.offset if segment == start.segment else 0
+                with self._opened(self._path(segment)) as fd:
+                    for chunk in self._chunks(fd, offset):
+                        offset += self._put(fd, chunk, offset)
+                    self.disk.sync(fd)
         self.disk.sync_dir(self.directory)
 
     # --- going on ---------------------------------------------------------------------------------------------------

@@ -101,12 +101,12 @@ class Syncer:
 
     async def stop(self) -> None:
         """Sync what was written, end the thread, and close every segment but the current one."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
         if self._thread is None:
             self._last_turns()
         else:
-            with self._wake:
-                self._stopping = True
-                self._wake.notify()
             await asyncio.to_thread(self._thread.join)
         *full, current = self._files
         for file in [*full, *([self._next] if self._next is not None else [])]:
@@ -135,7 +135,8 @@ class Syncer:
         elif urgent:
             self._report(self._listener.on_synced, position)
         self._close_full(files[:-1])
-        if self._next is None and (self._next_wanted or files[-1].size >= self.prepare_bytes):
+        wanted = self._next_wanted or files[-1].size >= self.prepare_bytes
+        if wanted and self._next is None and not self._stopping:
             self._try_to_prepare(files[-1].number + 1)
 
     def _run(self) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from gateway.journal.disk import Disk
 
 BLOCK = 512
-_LOCK = "lock"
 
-Fault = OSError | int  # an error to raise, or how many bytes a write takes
+Fault = BaseException | int  # what to raise, or how many bytes a write takes
+Write = tuple[int, bytes | None]  # offset and data; None: cut at this offset
 
 
 class FaultyDisk(Disk):
@@ -31,7 +31,7 @@ class FaultyDisk(Disk):
     def _call(self, name: str) -> int | None:
         self.calls.append(name)
         fault = self.fault(name, len(self.calls))
-        if isinstance(fault, OSError):
+        if isinstance(fault, BaseException):
             raise fault
         return fault
 
@@ -87,21 +87,24 @@ def broken() -> OSError:
 
 
 class PowerDisk(FaultyDisk):
-    """The files of one directory tree; syncs are noted and not made, which is faster."""
+    """The files of one directory tree; syncs are noted and not made, which is faster.
+
+    A sync that fails loses what it should have brought to the disk, as kernels do: only what is written again counts.
+    """
 
     def __init__(self, root: Path, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None) -> None:
         super().__init__(fault)
         self.root = root
         self._durable: dict[int, bytearray] = {}  # content by inode
-        self._writes: dict[int, list[tuple[int, bytes | None]]] = {}  # not synced; None: cut at this size
-        self._names: dict[Path, int] = {}  # durable names
+        self._writes: dict[int, list[Write]] = {}  # not synced, by inode
+        self._names: dict[Path, int] = {}  # durable ones
         self._renames: list[tuple[Path, Path | None, int]] = []  # not synced: new name, old one, inode
 
     def create(self, path: Path) -> int:
         made = not path.exists()
         fd = super().create(path)
-        inode = os.fstat(fd).st_ino
         if made:
+            inode = os.fstat(fd).st_ino
             self._renames.append((path, None, inode))
             self._durable[inode] = bytearray()
             self._writes[inode] = []
@@ -117,26 +120,32 @@ class PowerDisk(FaultyDisk):
         self._writes[os.fstat(fd).st_ino].append((size, None))
 
     def sync(self, fd: int) -> None:
-        self._call("sync")
-        inode = os.fstat(fd).st_ino
-        _apply(self._durable[inode], self._writes[inode])
-        self._writes[inode].clear()
+        writes = self._writes[inode := os.fstat(fd).st_ino]
+        try:
+            self._call("sync")
+        except OSError:
+            writes[:] = [write for write in writes if write[1] is None]
+            raise
+        _apply(self._durable[inode], writes)
+        writes.clear()
 
     def sync_dir(self, path: Path) -> None:
         self._call("sync_dir")
-        for new, old, inode in [entry for entry in self._renames if entry[0].parent == path]:
-            self._rename_durably(new, old, inode)
-        self._renames = [entry for entry in self._renames if entry[0].parent != path]
+        for entry in [entry for entry in self._renames if entry[0].parent == path]:
+            self._rename_durably(*entry)
+            self._renames.remove(entry)
 
     def rename(self, source: Path, target: Path) -> None:
         inode = source.stat().st_ino
         super().rename(source, target)
         self._renames.append((target, source, inode))
 
-    def _rename_durably(self, new: Path, old: Path | None, inode: int) -> None:
-        if old is not None and self._names.get(old) == inode:
-            del self._names[old]
-        self._names[new] = inode
+    def keep(self, path: Path) -> None:
+        """This file is on the disk as it is now, its name too."""
+        inode = path.stat().st_ino
+        self._names[path] = inode
+        self._durable[inode] = bytearray(path.read_bytes())
+        self._writes[inode] = []
 
     def lose_power(self, dice: random.Random) -> None:
         """The process and what was not synced are gone, except for what happened to reach the disk."""
@@ -146,23 +155,22 @@ class PowerDisk(FaultyDisk):
                 self._rename_durably(*entry)
         for inode, writes in self._writes.items():
             _apply(self._durable[inode], [part for write in writes for part in _parts(*write) if dice.random() < 0.5])
+        contents = {path: bytes(self._durable[inode]) for path, inode in self._names.items()}
         for path in [path for path in self.root.rglob("*") if path.is_file()]:
             path.unlink()
-        contents = {path: bytes(self._durable[inode]) for path, inode in self._names.items()}
-        self.__init__(self.root, self.fault)  # type: ignore[misc] # the machine starts again
-        for path, content in contents.items():
-            path.write_bytes(content)
-            self.adopt(path)
+        for known in (self._durable, self._writes, self._names, self._renames):
+            known.clear()
+        for path, data in contents.items():
+            path.write_bytes(data)
+            self.keep(path)
 
-    def adopt(self, path: Path) -> None:
-        """This file is on the disk."""
-        inode = path.stat().st_ino
-        self._names[path] = inode
-        self._durable[inode] = bytearray(path.read_bytes())
-        self._writes[inode] = []
+    def _rename_durably(self, new: Path, old: Path | None, inode: int) -> None:
+        if old is not None and self._names.get(old) == inode:
+            del self._names[old]
+        self._names[new] = inode
 
 
-def _parts(offset: int, data: bytes | None) -> list[tuple[int, bytes | None]]:
+def _parts(offset: int, data: bytes | None) -> list[Write]:
     """A write as the blocks that reach the disk one by one."""
     if data is None:
         return [(offset, None)]
@@ -170,7 +178,7 @@ def _parts(offset: int, data: bytes | None) -> list[tuple[int, bytes | None]]:
     return [(offset + begin, data[begin:end]) for begin, end in itertools.pairwise(cuts)]
 
 
-def _apply(content: bytearray, writes: list[tuple[int, bytes | None]]) -> None:
+def _apply(content: bytearray, writes: list[Write]) -> None:
     for offset, data in writes:
         if data is None:
             del content[offset:]

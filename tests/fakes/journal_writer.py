@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest import mock
 
@@ -28,8 +29,8 @@ class FakeSigner:
         return b"signed:" + hashlib.sha256(data).digest()
 
 
-def content(text: str, kind: Kind = Kind.OUTCOME) -> bytes:
-    return content_of(Record(kind, text, 1))
+def content(text: str, kind: Kind = Kind.OUTCOME, detail: str = "") -> bytes:
+    return content_of(Record(kind, text, 1, detail=detail))
 
 
 def settings(journal: Path, **changes: Any) -> JournalSettings:
@@ -53,7 +54,7 @@ class Writer:
     ) -> None:
         self.loop = HandLoop()
         self.journal = Journal.open(given, ["w0"], FakeSigner, signed, disk)
-        with mock.patch("threading.Thread.start"):
+        with mock.patch.object(Thread, "start", _nothing):
             self.journal.start(self.loop.real())
         self.loop.turn()
 
@@ -62,9 +63,15 @@ class Writer:
         self.loop.settle()
 
     def close(self) -> None:
-        last_turns = self.journal._syncer._last_turns  # which the thread would do
-        with mock.patch("threading.Thread.join", side_effect=last_turns):
+        def last_turns(_: Thread) -> None:
+            self.journal._syncer._last_turns()
+
+        with mock.patch.object(Thread, "join", last_turns):
             self.loop.run(self.journal.close())
+
+
+def _nothing(_: Thread) -> None:
+    """What a thread does that is turned by hand."""
 
 
 def checked(journal: Path, chain: str = "w0") -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ def path(chain: WrittenChain, segment: int) -> Path:
 
 
 def end(chain: WrittenChain, signed: Signed | None = None) -> End:
-    return find_end(chain.path.parent.parent, ORIGIN, signed)
+    return find_end(chain.path.parent.parent, ORIGIN, signed)[1]
 
 
 def after(chain: WrittenChain, line: int) -> Signed:
@@ -46,9 +46,16 @@ def test_a_whole_chain_ends_at_its_end(chain: WrittenChain) -> None:
     assert end(chain) == whole
 
 
+def test_it_is_checked_from_the_signed_place_or_the_last_segment_but_one(chain: WrittenChain) -> None:
+    journal = chain.path.parent.parent
+    assert find_end(journal, ORIGIN, None)[0] == Place(2, 0)
+    assert find_end(journal, ORIGIN, after(chain, 7))[0] == after(chain, 7).place
+    assert find_end(journal, ORIGIN, after(chain, 1))[0] == after(chain, 1).place
+
+
 def test_no_chain_ends_before_everything(tmp_path: Path) -> None:
     (tmp_path / "w0").mkdir()
-    assert find_end(tmp_path, ORIGIN, None) == End(0, 0, 0, genesis(NODE, "w0"))
+    assert find_end(tmp_path, ORIGIN, None) == (Place(0, 0), End(0, 0, 0, genesis(NODE, "w0")))
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -96,6 +96,43 @@ def test_after_a_failed_sync_the_same_bytes_are_written_again(scene: Scene) -> N
     assert scene.turn() == []
 
 
+def test_what_is_written_during_a_sync_is_not_reported_with_it(scene: Scene) -> None:
+    scene.write("a", urgent=True)
+    position = scene.chain.written_bytes
+
+    def write_more(name: str, _number: int) -> None:
+        if name == "sync":
+            scene.disk.fault = lambda _name, _: None
+            scene.write("b", urgent=True)
+
+    scene.disk.fault = write_more
+    scene.turn()
+    assert scene.told.reports == [("synced", position)]
+    assert (scene.turn(), scene.told.reports[1:]) == (["sync"], [("synced", scene.chain.written_bytes)])
+
+
+def test_stopping_tries_a_failed_sync_once_more(scene: Scene) -> None:
+    scene.write("a")
+    failures = [broken()]
+    scene.disk.fault = lambda name, _: failures.pop() if name == "sync" and failures else None
+    before = len(scene.disk.calls)
+    scene.loop.run(scene.syncer.stop())
+    assert scene.disk.calls[before:] == ["sync", "pwrite", "sync"]
+    assert scene.chain.file.synced == scene.chain.file.size
+
+
+def test_stopping_closes_all_but_the_current_segment_and_makes_none(scene: Scene) -> None:
+    scene.syncer.want_next()
+    scene.turn()
+    scene.syncer.want_next()
+    following = scene.syncer._next
+    assert following is not None
+    scene.loop.run(scene.syncer.stop())
+    assert following.fd not in scene.disk.fds
+    scene.syncer.want_next()
+    assert "create" not in scene.turn()
+
+
 def test_the_next_segment_is_made_ahead_and_the_full_one_closed_when_synced(scene: Scene) -> None:
     scene.syncer.prepare_bytes = scene.chain.file.size + 1
     assert scene.turn() == []
