@@ -26,6 +26,7 @@ from gateway.control.database.handle import Database
 from gateway.control.erasure import Erasure
 from gateway.control.expiry import RetentionSettings
 from gateway.control.holds import Holds
+from gateway.control.idle import IdleChains
 from gateway.control.journal_api import JournalApi
 from gateway.control.notary import Notary
 from gateway.control.publisher import OPERATOR, Reloaded
@@ -44,13 +45,14 @@ from gateway.journal.opening import open_journal, settings_of
 from gateway.journal.read import Place
 from gateway.journal.recover import NoFreeChain
 from gateway.journal.seal import Opener
-from gateway.journal.signing import SigningError
+from gateway.journal.signing import Signer, SigningError, load_signer
 from gateway.record import Kind, Record
 from gateway.tasks import spawn
 from gateway.units import NS_PER_US
 
 SIGN_S: Final = 1.0
 RETAIN_S: Final = 10.0
+IDLE_S: Final = 3600.0
 RETRY_S: Final = 1.0
 THREADS: Final = 32  # readers, anchors and questions wait in threads; one that hangs must not keep the notary waiting
 GATEWAY: Final = "gateway"  # who did what nobody asked for
@@ -70,6 +72,7 @@ class Parts:
     readers: Readers
     exports: Sequence[ExportReader]
     retention: Retention
+    idle: IdleChains
     anchoring: Anchoring
     database: Database
     usage_api: UsageApi
@@ -128,6 +131,7 @@ class Keeping:
         work = [
             spawn(_repeat(parts.notary.turn, SIGN_S), name="notary"),
             spawn(_repeat(parts.retention.turn, RETAIN_S), name="retention"),
+            spawn(_repeat(parts.idle.turn, IDLE_S), name="idle chains"),
             spawn(parts.readers.run(), name="readers"),
             spawn(parts.anchoring.run(), name="anchoring"),
         ]
@@ -203,12 +207,17 @@ class Keeping:
         retention = Retention(state_dir, limits, notary, places, append.content, holds, self._clock_us)
         erasure = Erasure(state_dir, holds, _forget(database), append.record, self._clock_us)
         self._followed = config
+
+        def signer() -> Signer:
+            return load_signer(layout.signing_of(state_dir))
+
         return Parts(
             journal,
             notary,
             readers,
             exports,
             retention,
+            IdleChains(directory, config.region, config.journal.segment_s, signer, self._clock_us),
             Anchoring(directory, config.journal.anchors),
             database,
             UsageApi(database, lambda: usage.lag_records),
