@@ -76,7 +76,6 @@ def postgres_engine(url: str) -> Engine:
             given.set(drivername="postgresql+psycopg"),
             connect_args=ours | {"prepare_threshold": None},
             hide_parameters=True,
-            pool_pre_ping=True,
             pool_size=2,
             max_overflow=3,
             pool_timeout=CONNECT_S,
@@ -177,12 +176,16 @@ _POSTGRES: Final = {
     "57014": "the server took too long: see what else it is doing",
     "55P03": "another program holds a table: let that one finish",
     "57P": "the server is starting or stopping",
-    "08": "see that the server runs and can be reached",
+    "08": "see that the server runs and can be reached, and that database.url names its user, password and database",
 }
 
 
-def explained(error: Exception, where: str) -> Exception | None:
-    """An error as DatabaseTrouble or BadValue; None for one that is neither, and so a defect."""
+def explained(error: Exception, where: str, *, reading: bool = False) -> Exception | None:
+    """An error as DatabaseTrouble or BadValue; None for one that is neither, and so a defect.
+
+    A connection that could not be made comes without a code, and its text is in the server's language: its help is
+    for every case.
+    """
     if isinstance(error, exc.TimeoutError):
         return DatabaseTrouble(f"database {where}: all connections are in use")
     if not isinstance(error, exc.DBAPIError) or error.orig is None:
@@ -190,7 +193,7 @@ def explained(error: Exception, where: str) -> Exception | None:
     said = " ".join((str(error.orig).strip().splitlines() or [""])[0].split())[:_LINE_CHARS]
     if isinstance(error.orig, sqlite3.Error):
         return _explained_sqlite(error, error.orig, said, where)
-    return _explained_postgres(error, said, where)
+    return _explained_postgres(error, said, where, reading=reading)
 
 
 def _explained_sqlite(error: exc.DBAPIError, orig: sqlite3.Error, said: str, where: str) -> Exception:
@@ -203,8 +206,10 @@ def _explained_sqlite(error: exc.DBAPIError, orig: sqlite3.Error, said: str, whe
     return DatabaseTrouble(f"database {where}: {said}" + (f"; {fix}" if fix else ""))
 
 
-def _explained_postgres(error: exc.DBAPIError, said: str, where: str) -> Exception:
+def _explained_postgres(error: exc.DBAPIError, said: str, where: str, *, reading: bool) -> Exception:
     state = getattr(error.orig, "sqlstate", None) or "08"
+    if reading and state == "57014":
+        return TooMuchAsked(_too_much())
     if isinstance(error, exc.DataError | exc.IntegrityError):
         return BadValue(said)
     fix = next((fix for begin, fix in _POSTGRES.items() if state.startswith(begin)), "")

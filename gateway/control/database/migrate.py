@@ -25,13 +25,21 @@ def upgrade(engine: Engine) -> None:
     """Make the schema that of the newest version. Raises DatabaseTrouble when it is newer than that."""
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            _alone(connection)
         found = version_of(connection)
         _refuse_newer(found)
         if found != VERSIONS[-1]:
             _apply(connection)
             _log.info("the database is now of version %s (it was %s)", VERSIONS[-1], found or "empty")
+
+
+def _alone(connection: Connection) -> None:
+    """Make other nodes wait, and see that this database can hold any text at all."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise DatabaseTrouble(f"the database is encoded in {encoding}: create one WITH ENCODING 'UTF8'")
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
 
 
 def check(engine: Engine) -> None:
