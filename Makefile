@@ -105,7 +105,8 @@ $(STAMPS)/test: $(STAMPS)/project requirements/test.txt
 
 # program:package, as Debian names them
 test-needs: $(STAMPS)/test node-sdk
-	@tools/need.sh redis-server:redis-server haproxy:haproxy nginx:nginx-light systemd-analyze:systemd
+	@tools/need.sh redis-server:redis-server haproxy:haproxy nginx:nginx-light systemd-analyze:systemd openssl:openssl \
+		'/usr/lib/postgresql/*/bin/initdb:postgresql'
 
 node-sdk:
 	@tools/node-sdk.sh

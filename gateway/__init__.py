@@ -6,12 +6,12 @@ One request, in order (the story itself is `pipeline.py`):
   3 route      routing/     path + model + labels choose a Route: which settings and targets apply
   7 plan       routing/     the route and the model become an ordered list of attempts
   7 relay      relay/       attempts, failover until content, then the stream, untouched
-  9 record     record.py    what is known folds into one flat Record; logs and metrics read it
+  9 record     journal/     a decision before the first upstream byte, an outcome at the end; all else reads them
 
 Numbers are the journey's in docs/ARCHITECTURE.md; a stage that is not built is not in the pipeline.
 
 Layers, imports point down only (tests/test_architecture.py):
-  process > listener, assemble, control > pipeline > exchange > identity, relay, telemetry
+  process > listener, assemble, control > pipeline > exchange > identity, limiter, relay, journal, telemetry
   > routing, providers > dialects, config > record, verdicts, errors, units, tasks, segment
 """
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make sure that programs exist: need.sh PROGRAM:PACKAGE …, each a command or a file's path, and Debian's package of it.
+# Make sure that programs exist: need.sh PROGRAM:PACKAGE …, each a command or a file's path (a pattern), and Debian's package of it.
 #
 # As root the missing packages are installed, without starting the services they bring; otherwise the command that
 # would do it is said, and the answer is a failure: nothing is left out in silence.
@@ -9,7 +9,7 @@ PATH=$PATH:/usr/sbin:/sbin # where Debian keeps nginx and haproxy
 missing=()
 for pair in "$@"; do
   program=${pair%%:*}
-  if ! command -v "$program" >/dev/null && ! [ -e "$program" ]; then missing+=("${pair#*:}"); fi
+  if ! command -v "$program" >/dev/null && ! compgen -G "$program" >/dev/null; then missing+=("${pair#*:}"); fi
 done
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 
