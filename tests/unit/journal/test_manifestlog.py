@@ -32,6 +32,22 @@ HEAD = sha256(b"head").hexdigest()
 DAY_US = 86_400 * US_PER_S
 
 
+@pytest.fixture(autouse=True)
+def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every log that a test opens is closed at its end."""
+    opened = list[ManifestLog]()
+    real = ManifestLog.__init__
+
+    def noted(log: ManifestLog, journal: Path) -> None:
+        real(log, journal)
+        opened.append(log)
+
+    monkeypatch.setattr(ManifestLog, "__init__", noted)
+    yield
+    for log in opened:
+        log.close()
+
+
 def made(count: int, **changes: object) -> list[tuple[bytes, Manifest]]:
     """Manifests that follow each other; chain w0 gets a line with each."""
     told, prev = [], FIRST_PREV

@@ -371,7 +371,7 @@ def test_what_cannot_be_synced_is_not_given_out_and_then_read_from_the_disk(
 def test_one_file_is_open_between_calls_and_none_after(chain: ChainFiles, tail: Tail) -> None:
     def open_segments() -> list[str]:
         links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
-        return [link.name for link in links if link.suffix == ".jsonl"]
+        return [link.name for link in links if link.parent == chain.path.parent]
 
     for _ in range(3):
         chain.append(1)
