@@ -128,10 +128,11 @@ class Keeping:
         for content in self._untold:
             parts.journal.append(content)
         self._untold.clear()
+        notary = parts.notary
         work = [
-            spawn(_repeat(parts.notary.turn, SIGN_S), name="notary"),
-            spawn(_repeat(parts.retention.turn, RETAIN_S), name="retention"),
-            spawn(_repeat(parts.idle.turn, IDLE_S), name="idle chains"),
+            spawn(_repeat(notary.turn, lambda: 0.0 if notary.behind else SIGN_S), name="notary"),
+            spawn(_repeat(parts.retention.turn, lambda: RETAIN_S), name="retention"),
+            spawn(_repeat(parts.idle.turn, lambda: IDLE_S), name="idle chains"),
             spawn(parts.readers.run(), name="readers"),
             spawn(parts.anchoring.run(), name="anchoring"),
         ]
@@ -259,11 +260,11 @@ def _forget(database: Database) -> Callable[[str, str], int]:
     return forget
 
 
-async def _repeat(turn: Callable[[], None], every_s: float) -> None:
-    """A turn in a thread, again and again, at a steady pace."""
+async def _repeat(turn: Callable[[], None], every_s: Callable[[], float]) -> None:
+    """A turn in a thread, again and again, at a steady pace; `every_s` is asked after each."""
     loop = asyncio.get_running_loop()
     due_s = loop.time()
     while True:
         await asyncio.to_thread(turn)
-        due_s = max(due_s + every_s, loop.time())
+        due_s = max(due_s + every_s(), loop.time())
         await asyncio.sleep(due_s - loop.time())
