@@ -86,8 +86,8 @@ class ManifestScan:
 
     def __init__(self, journal: Path, pause: Callable[[float], None] = time.sleep) -> None:
         """Raises OSError."""
-        sized = [(path, path.stat().st_size) for path in manifest_files(journal)]
-        self._sizes = {path: size for path, size in sized if size}
+        sized = [(path, path.stat().st_size) for path in reversed(manifest_files(journal))]  # those before are whole
+        self._sizes = {path: size for path, size in reversed(sized) if size}
         self.torn = self._settle(pause) if self._sizes else 0
         self.newest = self._find_newest()
 

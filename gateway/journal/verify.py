@@ -16,6 +16,7 @@ back to an earlier signed state as a whole, which only something outside of it c
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,9 @@ from gateway.journal.findings import ChainReport, Fault, Finding, Report
 from gateway.journal.line import Malformed, parse, record_of
 from gateway.journal.manifest import BadManifest, ChainEnd, Manifest, ManifestFloor, fault_after
 from gateway.journal.manifest import parse as parse_manifest
-from gateway.journal.manifestscan import Checkpoint, ManifestScan, Signed
+from gateway.journal.manifestscan import Checkpoint, Signed
 from gateway.journal.merkle import Tree
+from gateway.journal.moment import take
 from gateway.journal.scan import ChainScan
 from gateway.journal.starts import Waypoint, find_beginning, header_of
 from gateway.journal.torn import Cut, changed, changed_manifests, cut_of
@@ -34,6 +36,7 @@ from gateway.record import Record
 from gateway.units import US_PER_S
 
 UNSIGNED_S: Final = 10  # control signs each second: what waits longer for it waits for nobody, or was signed once
+_AGAIN: Final = 2
 Progress = Callable[[int, int], None]
 
 
@@ -46,13 +49,23 @@ def verify(
 ) -> Report:
     """Check a journal, from its beginning or from a manifest that is trusted; `progress` is told bytes done and all.
 
-    Raises NoJournal for a directory that holds nothing of a journal, and OSError for what cannot be read.
+    Begins again when retention drops what was still to be read. Raises NoJournal for a directory that holds nothing of
+    a journal, and OSError for what cannot be read.
     """
     if not journal.is_dir():
         raise layout.NoJournal(f"{journal} is no directory")
     if not layout.manifest_files(journal) and not layout.chains(journal) and not (journal / "node.json").exists():
         raise layout.NoJournal(f"{journal} holds no journal: there is no chain, no manifest and no node.json")
-    check = _Check(journal, keys or {}, progress or _unseen, pause)
+    for _ in range(_AGAIN):
+        with suppress(FileNotFoundError):
+            return _verify(journal, keys or {}, since, progress or _unseen, pause)
+    return _verify(journal, keys or {}, since, progress or _unseen, pause)
+
+
+def _verify(
+    journal: Path, keys: Keys, since: Checkpoint | None, progress: Progress, pause: Callable[[float], None]
+) -> Report:
+    check = _Check(journal, keys, progress, pause)
     check.run(since)
     return check.report
 
@@ -70,8 +83,7 @@ class _Check:
         self._told = progress
         self._pause = pause
         self._trust = Trust(keys, self.report.manifests)
-        self._manifests = ManifestScan(journal, pause)  # before sizes are taken: what is signed is in the files
-        self._sizes = {chain: _sizes(journal, chain) for chain in layout.chains(journal)}
+        self._manifests, self._sizes = take(journal, pause)
         self._scans = dict[str, ChainScan]()
         self._reports = dict[str, ChainReport]()
         self._waypoints = dict[str, Waypoint]()
@@ -384,15 +396,6 @@ class _Check:
         findings, notes = self._trust.doubts(dropped=floor is not None or self.report.since >= 0, broke=self._broke)
         self.report.findings.extend([*findings, *changed_manifests(self._journal)])
         self.report.notes.extend(notes)
-
-
-def _sizes(journal: Path, chain: str) -> dict[int, int]:
-    """The bytes of each segment that holds any; the next one is made before it is needed, and is empty until then."""
-    sizes = {
-        segment: layout.segment_path(journal, chain, segment).stat().st_size
-        for segment in layout.segments(journal, chain)
-    }
-    return {segment: size for segment, size in sizes.items() if size}
 
 
 def _at_us(line: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -712,3 +713,48 @@ def test_what_is_written_meanwhile_waits_for_the_next_time(made: AJournal) -> No
 
     report = verify(made.journal, read_keys([made.public]), progress=writing)
     assert (report.verdict, report.chains[0].last, report.manifests.last) == ("verified", 12, 5)
+
+
+def test_what_retention_drops_meanwhile_is_no_finding(made: AJournal) -> None:
+    dropped = False
+
+    def dropping(_done: int, _total: int) -> None:
+        nonlocal dropped
+        if not dropped:
+            dropped = True
+            made.drop("w0", 3)
+
+    report = verify(made.journal, read_keys([made.public]), progress=dropping)
+    assert (report.verdict, report.chains[0].first) == ("verified", 10)
+
+
+def test_what_goes_away_again_and_again_is_an_error(made: AJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def gone(path: Path) -> None:
+        opened.append(path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("gateway.journal.scan.FileIO", gone)
+    with pytest.raises(FileNotFoundError):
+        verify(made.journal)
+    assert len(opened) == 3
+
+
+def test_memory_does_not_grow_with_the_journal(tmp_path: Path) -> None:
+    """Ten times as many lines, segments and manifests, and at most a little more at the highest point."""
+    highest = []
+    for size in (1, 10):
+        made = AJournal(tmp_path / str(size))
+        for _ in range(20 * size):
+            made.write("w0", 20, detail="x" * 1500)
+            made.write("w1", 20, detail="x" * 1500)
+            made.roll("w0")
+            made.sign()
+        keys = read_keys([made.public])
+        verify(made.journal, keys)  # what is loaded and cached once is no part of it
+        tracemalloc.start()
+        assert verify(made.journal, keys).lines > 800 * size
+        highest.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert highest[1] < highest[0] * 1.3 + 100_000, highest
