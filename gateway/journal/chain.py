@@ -180,16 +180,18 @@ class Chain:
         self.written_bytes += len(data)
 
     def _keep_whole(self, lines: Sequence[bytes], done: int) -> int:
-        """After `done` bytes of `lines`: note the complete ones, and cut off the rest. Returns how many there are."""
+        """After `done` bytes of `lines`: note the complete ones, and cut off the rest. Returns how many there are.
+
+        What is behind them is cut off whatever `done` says: a write that failed may have left more than it told.
+        """
         count = size = 0
         while count < len(lines) and size + len(lines[count]) <= done:
             size += len(lines[count])
             count += 1
         if count:
             self._wrote(lines[:count], b"".join(lines[:count]), parse(lines[count - 1]).hash)
-        if done > size:
-            self.torn = True
-            self._try_to_cut_back()
+        self.torn = True
+        self._try_to_cut_back()
         return count
 
     def _try_to_cut_back(self) -> None:

@@ -21,10 +21,6 @@ class Disk:
 
     __slots__ = ()
 
-    def open(self, path: Path) -> int:
-        """A descriptor to read and write a file that is there."""
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-
     def create(self, path: Path) -> int:
         """A descriptor to read and write a file, made when it is not there; nothing of one that is there is lost."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)

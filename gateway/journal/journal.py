@@ -74,6 +74,7 @@ class Journal:
         self._write_failures = 0
         self._sync_failing = False
         self._aged = False
+        self._closing = False
         self._closed = False
         self._retry_s = RETRY_S
         self._timers: dict[str, TimerHandle] = {}
@@ -185,8 +186,9 @@ class Journal:
 
     async def close(self) -> None:
         """Write and sync everything, and give the chain back. What cannot be written now is lost, and logged."""
-        if self._closed:
+        if self._closing:
             return
+        self._closing = True
         self._loop = get_running_loop()
         self._write_out()
         await self._syncer.stop()

@@ -89,10 +89,28 @@ def test_cut_short_at_any_byte_complete_lines_stand_and_the_rest_is_cut_off(tmp_
         chain.close()
 
 
+def test_a_write_that_fails_may_have_left_more_than_it_told(tmp_path: Path) -> None:
+    chain, disk = a_chain(tmp_path)
+    chain.write([content("a")])
+    size = chain.file.size
+
+    def fault(name: str, _number: int) -> Fault | None:
+        if name != "pwrite":
+            return None
+        with segment(tmp_path, 1).open("ab") as file:
+            file.write(b"x" * 1_000)
+        return no_space()
+
+    disk.fault = fault
+    with pytest.raises(NotWritten):
+        chain.write([content("b")])
+    assert segment(tmp_path, 1).stat().st_size == size
+
+
 def test_what_cannot_be_cut_off_now_is_cut_off_before_the_next_line(tmp_path: Path) -> None:
     chain, disk = a_chain(tmp_path)
     chain.write([content("a")])
-    disk.fault = Script(pwrite=[200, no_space()], truncate=[no_space(), no_space()])
+    disk.fault = Script(pwrite=[200, no_space()], truncate=[no_space(), no_space(), no_space()])
     with pytest.raises(NotWritten):
         chain.write([content("long" * 100)])
     assert chain.torn
