@@ -9,7 +9,9 @@ which no caller ever sees.
 """
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Final
+
+_MS_PER_S: Final = 1000
 
 
 class Source(Enum):
@@ -156,6 +158,26 @@ class RefusedBody(GatewayError):
     code, status, source = "refused_body", 400, Source.CALLER
 
 
+class NeverFits(GatewayError):
+    """The prompt alone is more than a limit ever allows at once: waiting does not help."""
+
+    code, status, source = "request_too_large_for_limit", 400, Source.CALLER
+
+
+class RateLimited(GatewayError):
+    """A limit is used up for now; `retry_after_ms` says until when, exactly, if nobody else comes first.
+
+    `levels` has what is left of every bucket of the request, in the order of its limits, for the answer's headers.
+    """
+
+    code, status, source = "rate_limit_exceeded", 429, Source.CALLER
+
+    def __init__(self, message: str, *, retry_after_ms: int, levels: tuple[int, ...] = (), detail: str = "") -> None:
+        super().__init__(message, retry_after_s=-(-retry_after_ms // _MS_PER_S), detail=detail)
+        self.retry_after_ms = retry_after_ms
+        self.levels = levels
+
+
 # --- ourselves ------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +189,12 @@ class Overloaded(GatewayError):
     """A bounded resource of this node (connections, spool, streams) is used up."""
 
     code, status, source = "overloaded", 503, Source.GATEWAY
+
+
+class LimitsUnavailable(GatewayError):
+    """What is left of a limit cannot be known now, and the limit is one that then refuses."""
+
+    code, status = "limits_unavailable", 503
 
 
 class JournalUnavailable(GatewayError):

@@ -24,6 +24,8 @@ FROZEN = {  # codes are an interface: callers and dashboards match on them
     "internal_error": 500,
     "invalid_api_key": 401,
     "invalid_request": 400,
+    "journal_unavailable": 503,
+    "limits_unavailable": 503,
     "malformed_http": 400,
     "method_not_allowed": 405,
     "missing_api_key": 401,
@@ -33,7 +35,9 @@ FROZEN = {  # codes are an interface: callers and dashboards match on them
     "not_found": 404,
     "overloaded": 503,
     "provider_configuration": 502,
+    "rate_limit_exceeded": 429,
     "refused_body": 400,
+    "request_too_large_for_limit": 400,
     "request_timeout": 408,
     "stored_object_not_allowed": 400,
     "unsupported_media_type": 415,
@@ -85,3 +89,9 @@ def test_an_error_carries_what_the_caller_sees_and_what_the_log_sees() -> None:
 def test_a_timeout_says_which() -> None:
     error = UpstreamTimeout("too slow", which="idle")
     assert (error.which, error.detail) == ("idle", "idle")
+
+
+@pytest.mark.parametrize(("wait_ms", "seconds"), [(1, 1), (1_000, 1), (1_001, 2), (60_000, 60)])
+def test_a_wait_is_announced_in_whole_seconds_rounded_up(wait_ms: int, seconds: int) -> None:
+    error = errors.RateLimited("wait", retry_after_ms=wait_ms, levels=(1, -2))
+    assert (error.retry_after_ms, error.retry_after_s, error.levels) == (wait_ms, seconds, (1, -2))
