@@ -194,6 +194,25 @@ def test_forgetting_while_it_is_being_read(database: Database, signed: SignedJou
     assert rows_in(database) == table(signed, records, frozenset(erased))
 
 
+def test_two_nodes_share_a_database(database: Database, server: Postgres, tmp_path: Path) -> None:
+    nodes = [SignedJournal(tmp_path / name) for name in ("one", "two")]
+    records = [record(at) for at in range(400)]
+    databases = [database, Database(server.url, tmp_path)]
+    runners = [runner_of(node, each) for node, each in zip(nodes, databases, strict=True)]
+    for node in nodes:
+        node.write(*records)
+    with running(runners[0]), running(runners[1]):
+        until(lambda: runners[0].records > 40 < runners[1].records, "both to be at it")
+        assert forget_user(database, "org0", "user2") > 0
+        until(lambda: runners[0].lag_records == runners[1].lag_records == 0, "the rest")
+    databases[1].close()
+    for org in ("org0", "org1"):
+        for user in ("user0", "user1", "user2"):
+            forget_user(database, org, user)
+    everybody = frozenset({"user0", "user1", "user2"})
+    assert rows_in(database) == table(nodes[0], records, everybody) | table(nodes[1], records, everybody)
+
+
 # --- versions -------------------------------------------------------------------------------------------------------
 
 

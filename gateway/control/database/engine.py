@@ -30,6 +30,7 @@ BUSY_S: Final = 5
 CONNECT_S: Final = 5
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
+IDLE_S: Final = 60  # between two statements of one transaction
 READ_S: Final = 20.0
 _SCHEMES: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 _LINE_CHARS: Final = 300
@@ -108,12 +109,13 @@ def _quoted(path: Path) -> str:
     return "".join(f"%{ord(char):02x}" if char in "%?#" else char for char in str(path.absolute()))
 
 
-def empty_log(engine: Engine) -> None:
-    """Bring all that is in SQLite's log into the file, and empty the log."""
+def empty_log(engine: Engine) -> bool:
+    """Bring all that is in SQLite's log into the file, and empty the log; False while somebody reads from it."""
     with closing(engine.raw_connection()) as connection:
         raw: Any = connection.driver_connection
         raw.set_progress_handler(None, 0)
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        ((busy, _, _),) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return not busy
 
 
 # --- what each connection and each transaction begins with ----------------------------------------------------------
@@ -148,9 +150,9 @@ def _begin_postgres(connection: Connection) -> None:
     if reading:
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     limit_s = READ_S if reading else STATEMENT_S
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(limit_s * 1000)}")
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_S * 1000}")
-    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 60000")
+    limits = {"statement_timeout": limit_s, "lock_timeout": LOCK_S, "idle_in_transaction_session_timeout": IDLE_S}
+    told = ", ".join(f"set_config('{name}', '{int(value_s * 1000)}', true)" for name, value_s in limits.items())
+    connection.exec_driver_sql(f"SELECT {told}")
 
 
 # --- what its errors mean -------------------------------------------------------------------------------------------

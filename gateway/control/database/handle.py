@@ -6,6 +6,7 @@ a server replaced meanwhile. Every method blocks: call them in a thread. Each tr
 it by an exception is rolled back.
 """
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,8 @@ READ_S: Final = 30.0  # longer than the engine's own limits, which tell more whe
 WRITE_S: Final = 120.0
 READING: Final = "gateway_reading"
 """The execution option of a transaction that only reads."""
+
+_log: Final = logging.getLogger("gateway.database")
 
 
 class Database:
@@ -60,7 +63,8 @@ class Database:
 
         if self.path is not None:
             with self._told():
-                engine.empty_log(self._open())
+                if not engine.empty_log(self._open()):
+                    _log.warning("what was deleted from %s is in %s-wal until the gateway stops", self.path, self.path)
 
     def close(self) -> None:
         """Let go of its connections; the next transaction opens it again."""

@@ -117,12 +117,22 @@ def test_a_question_ends_in_time(engine: Engine, monkeypatch: pytest.MonkeyPatch
     empty_log(engine)
 
 
-def test_the_log_is_emptied(engine: Engine, tmp_path: Path) -> None:
+def test_the_log_is_emptied_unless_somebody_reads_from_it(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "BUSY_S", 0)
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO t VALUES (1)"))
+    impatient = sqlite_engine(tmp_path / "gateway.db")
+    with engine.connect() as made:
+        reader = made.execution_options(**{READING: True})
+        with reader.begin():
+            reader.execute(text("SELECT count(*) FROM t")).all()
+            assert not empty_log(impatient)
     assert (tmp_path / "gateway.db-wal").stat().st_size > 0
-    empty_log(engine)
+    assert empty_log(impatient)
     assert (tmp_path / "gateway.db-wal").stat().st_size == 0
+    impatient.dispose()
 
 
 @pytest.mark.usefixtures("engine")

@@ -149,5 +149,20 @@ def test_cleaning_empties_the_log(tmp_path: Path) -> None:
     database.close()
 
 
+def test_a_log_that_cannot_be_emptied_now_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "BUSY_S", 0)
+    database, reader = Database("", tmp_path), Database("", tmp_path, read_only=True)
+    write(database)
+    with reader.reading() as connection:
+        connection.execute(select(CURSORS)).all()
+        write(database, chain="w1")
+        database.clean()
+    assert "until the gateway stops" in caplog.text
+    reader.close()
+    database.close()
+
+
 def test_cleaning_a_server_is_the_servers_business(tmp_path: Path) -> None:
     Database(f"postgresql://u@/d?host={tmp_path}", tmp_path).clean()

@@ -278,6 +278,25 @@ def test_trouble_while_writing_changes_nothing(database: Database, monkeypatch: 
     assert len(rows_in(database)) == 1
 
 
+def test_a_key_that_cannot_be_read_now_is_waited_for(database: Database, tmp_path: Path) -> None:
+    """The name would be lost for good: it is no longer asked for once the cursor has passed."""
+    signed = SignedJournal(tmp_path)
+    signed.write(outcome(sealed="x"))
+    broken = [OSError(24, "Too many open files")]
+
+    def open_personal(_record: Record) -> Personal | None:
+        if broken:
+            raise broken.pop()
+        return Personal(user="ann")
+
+    runner = Runner(UsageReader(database, signed.node, open_personal), signed.source(), tmp_path)
+    runner.step()
+    assert "Too many open files" in runner.failing
+    assert rows_in(database) == {}
+    runner.step()
+    assert [group.user for _, group in rows_in(database)] == ["ann"]
+
+
 def test_a_journal_is_counted_wholly(database: Database, tmp_path: Path) -> None:
     signed = SignedJournal(tmp_path)
     for chain in ("w0", "w1"):
