@@ -192,7 +192,7 @@ class ChainScan:
         after = link(self.head, leaf)
         if after != said:
             raise _Wrong(Fault.LINK, "its hash does not follow from the line before it and its own bytes")
-        if record is not None and record.kind is Kind.CHECKPOINT:
+        if record is not None:
             self._checkpoint(record, first=first)
         self.head, self.seq = after, seq + 1
         return leaf

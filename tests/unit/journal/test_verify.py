@@ -688,6 +688,16 @@ def test_a_write_cut_short_for_good(made: AJournal) -> None:
     assert "the gateway repairs that when it starts" in str(report.findings[0])
 
 
+def test_a_line_that_chains_is_not_judged_by_what_it_says(made: AJournal) -> None:
+    """Whether a record means anything is its readers' business; the chain says that its writer wrote it."""
+    at = made.chain("w0")
+    body = b'{"seq":%d,"kind":"outcome",nonsense' % at.seq
+    with made.path("w0", 3).open("ab") as file:
+        file.write(line_of(body, link(at.head, leaf_of(body))))
+    report = checked(made)
+    assert (report.verdict, report.unsigned) == ("verified", 1)
+
+
 def test_a_manifest_under_way_is_waited_for(made: AJournal) -> None:
     path = layout.manifest_files(made.journal)[-1]
     content = path.read_bytes()
