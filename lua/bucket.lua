@@ -215,13 +215,14 @@ local function settle(hold, bucket)
   if bucket.kind == 'r' or window == bucket.mark then charge(bucket, bucket.amount - (charged and charged[1] or 0)) end
 end
 
--- The last word of every script: numbers by "%d", one bulk string.
-local function answer(...)
-  return format('%d' .. string.rep(' %d', select('#', ...) - 1), ...)
+-- A JSON array of whole numbers, each by "%d": what answers are made of.
+local function array(numbers_, count)
+  if count == 0 then return '[]' end
+  return format('[%d' .. string.rep(',%d', count - 1) .. ']', unpack(numbers_, 1, count))
 end
 
 local function levels(buckets, count)
   local found = {}
   for i = 1, count do found[i] = buckets[i].limit - buckets[i].used end
-  return unpack(found)
+  return array(found, count)
 end

@@ -4,7 +4,7 @@
 --       2       the bucket
 -- ARGV  1       "<turn> <want> <unused> <lease_ms> <keep_ms>"; unused below zero: used beyond the slice
 --       2       the bucket's spec, and as its amount the least that is worth granting
--- Returns "<granted> <level> <wait_ms>": wait_ms until the least fits if nothing was granted, else 0; -1: it never does.
+-- Returns "[<granted>,<level>,<wait_ms>]": wait_ms until the least fits if nothing was granted, else 0; -1: it never does.
 -- Clock: the store's. Atomic: the whole script; the slice and the row are written by one MSET.
 
 local turn, want, unused, lease_ms, keep_ms = match(ARGV[1], '^(%d+) (%d+) (%-?%d+) (%d+) (%d+)$')
@@ -15,17 +15,17 @@ local text, buckets = load(KEYS[1], 2, now)
 local bucket = buckets[1]
 local least = bucket.amount
 
-local function granted_answer(granted)
+local function answer(granted)
   local wait = 0
   if granted < least then wait = wait_of(bucket, least, now) end
-  return answer(granted, bucket.limit - bucket.used, wait)
+  return array({ granted, bucket.limit - bucket.used, wait }, 3)
 end
 
 local last_turn, had, until_ms, window = -1, 0, 0, bucket.first
 if text then
   last_turn, had, until_ms, window = numbers(text, '^(%d+) (%d+) (%d+) (%d+)$')
-  if turn == last_turn then return granted_answer(had) end
-  if turn < last_turn then return granted_answer(0) end
+  if turn == last_turn then return answer(had) end
+  if turn < last_turn then return answer(0) end
 end
 
 if now >= until_ms then had = 0 end
@@ -37,4 +37,4 @@ if granted < least then granted = 0 end
 charge(bucket, granted)
 local counted = bucket.kind == 'w' and bucket.mark or 0
 save(KEYS[1], format('%d %d %d %d', turn, granted, now + lease_ms, counted), lease_ms + keep_ms, buckets, now)
-return granted_answer(granted)
+return answer(granted)

@@ -3,7 +3,7 @@
 -- KEYS  for each hold: the hold, then the SLOTS buckets it stands in
 -- ARGV  1       "<lease_ms> <keep_ms>"
 --       2 ..    for each hold the number of its slots
--- Returns "<state of hold 1> …": 1 open, now and until the new end; 0 unknown, 2 settled: nothing was renewed.
+-- Returns "[<state of hold 1>, …]": 1 open, now and until the new end; 0 unknown, 2 settled: nothing was renewed.
 -- Clock: the store's. Atomic: the whole script. An expired hold comes back, its slots counted even above their limit;
 -- a slot that the hold is not charged for is left alone.
 
@@ -37,4 +37,4 @@ for i, key in ipairs(holds) do
   end
   at = at + 1 + slots
 end
-return answer(unpack(states))
+return array(states, #states)

@@ -5,7 +5,7 @@
 --       n+2 ..       the buckets of the releases
 -- ARGV  1            "<n takes> <attempt> <lease_ms> <keep_ms>"; keep_ms: how long the hold is remembered past its lease
 --       2 ..         for each bucket key its spec and amount: a take's cost, a release's actual
--- Returns "<outcome> <binding> <wait_ms> <level of take 1> …": outcome 0 refused, 1 admitted, 2 settled, 3 expired;
+-- Returns "[<outcome>,<binding>,<wait_ms>,[<level of take 1>, …]]": outcome 0 refused, 1 admitted, 2 settled, 3 expired;
 --       binding is the index of the take that refused, from 0, or -1; wait_ms -1: it can never fit.
 -- Clock: the store's. Atomic: the whole script; all checks come before the first write. A refusal writes nothing.
 
@@ -14,9 +14,13 @@ local now = clock()
 local text, buckets = load(KEYS[1], 2, now)
 local hold = hold_of(text, now)
 
-if hold.state == 's' then return answer(2, -1, 0, levels(buckets, count)) end
-if hold.state == 'e' then return answer(3, -1, 0, levels(buckets, count)) end
-if attempt <= hold.attempt then return answer(1, -1, 0, levels(buckets, count)) end
+local function answer(outcome, binding, wait)
+  return format('[%d,%d,%d,%s]', outcome, binding, wait, levels(buckets, count))
+end
+
+if hold.state == 's' then return answer(2, -1, 0) end
+if hold.state == 'e' then return answer(3, -1, 0) end
+if attempt <= hold.attempt then return answer(1, -1, 0) end
 
 -- A bucket released and taken in one call is two entries of KEYS; from here on they are one row.
 local rows = {}
@@ -50,7 +54,7 @@ for i = 1, count do
     binding, longest = i - 1, wait
   end
 end
-if binding >= 0 then return answer(0, binding, longest, levels(buckets, count)) end
+if binding >= 0 then return answer(0, binding, longest) end
 
 if hold.state == '' then hold.lease_until = now + lease_ms end
 hold.attempt = attempt
@@ -76,4 +80,4 @@ save(KEYS[1], hold_text(hold), hold.lease_until - now + keep_ms, buckets, now)
 for i = count + 1, #buckets do
   if buckets[i].freed then redis.call('ZREM', buckets[i].key, id) end
 end
-return answer(1, -1, 0, levels(buckets, count))
+return answer(1, -1, 0)

@@ -29,12 +29,13 @@ Amounts are at most MAX_AMOUNT, a bucket stands at most once among the takes and
 charges at most MAX_CHARGES buckets at a time.
 
 Every operation is under way when its call returns; awaiting only fetches the answer, so that a settlement needs no
-task to live on. An operation that an engine cannot do (the store is away) raises when awaited, and may or may not have
-happened: repeating it is harmless, by the above.
+task to live on. An operation that an engine cannot do (the store is away) raises Unavailable when awaited. It may have
+happened all the same, or may yet: repeating it is harmless, and so is settling a hold whose RESERVE failed that way at
+what was used without it (0 if nothing was).
 """
 
 from collections.abc import Awaitable, Generator, Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
@@ -46,6 +47,24 @@ Answer = TypeVar("Answer")
 
 MAX_CHARGES: Final = 16
 NOTHING_BINDS: Final = -1
+
+
+class Reason(Enum):
+    """Why an engine could not do what it was asked."""
+
+    DOWN = "down"  # it was not asked: the breaker is open
+    BUSY = "busy"  # it was not asked: too many calls wait for it
+    LATE = "late"  # no answer within the deadline
+    LOST = "lost"  # the connection broke before the answer
+    REFUSED = "refused"  # it answered with an error
+
+
+class Unavailable(Exception):
+    """The engine could not do it; whether it did is not known unless the reason is DOWN or BUSY."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
 
 
 class Amount(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +85,7 @@ class Outcome(IntEnum):
     NO_ROOM = 4  # a table sized by the config is full
 
 
-class Reserved(msgspec.Struct, frozen=True, gc=False):
+class Reserved(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The answer to RESERVE.
 
     `levels` has one number for each take: what is left of its bucket, after the charge if there was one (below zero:
@@ -80,7 +99,7 @@ class Reserved(msgspec.Struct, frozen=True, gc=False):
     levels: tuple[int, ...] = ()
 
 
-class Settled(msgspec.Struct, frozen=True, gc=False):
+class Settled(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The answer to SETTLE: the state it found the hold in, and what is left of each bucket named."""
 
     found: State
@@ -94,7 +113,7 @@ class Renewal(msgspec.Struct, frozen=True, gc=False):
     slots: tuple[str, ...] = ()
 
 
-class Slice(msgspec.Struct, frozen=True, gc=False):
+class Slice(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The answer to LEASE: what was granted, what is left of the bucket, and how long until `least` fits."""
 
     granted: int
@@ -102,7 +121,7 @@ class Slice(msgspec.Struct, frozen=True, gc=False):
     wait_ms: int = 0
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The answer to PEEK for one bucket: what is left (below zero: debt), and how long until the amount fits."""
 
     level: int

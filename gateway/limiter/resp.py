@@ -15,6 +15,7 @@ MAX_REPLY_BYTES: Final = 1 << 20  # the longest answer of a script is some hundr
 MAX_DEPTH: Final = 8
 _END: Final = b"\r\n"
 _MAX_LINE: Final = 64 * 1024
+_SIZES: Final = {b"$%d" % size: size for size in range(512)}
 _BULK, _ARRAY, _INTEGER, _SIMPLE, _ERROR = b"$*:+-"
 
 
@@ -54,6 +55,8 @@ class Parser:
         """All replies that are whole now. Raises ProtocolViolation."""
         if self._kept:
             data = self._kept + data
+        elif data.startswith(b"$") and (strings := _only_short_strings(data)):
+            return strings
         replies: list[object] = []
         at = 0
         try:
@@ -66,6 +69,19 @@ class Parser:
         if len(self._kept) > MAX_REPLY_BYTES:
             raise ProtocolViolation(f"a reply is longer than {MAX_REPLY_BYTES} bytes")
         return replies
+
+
+def _only_short_strings(data: bytes) -> list[object]:
+    """The replies, if all are whole bulk strings in one line each, which is what scripts answer; else nothing."""
+    lines = data.split(_END)
+    replies = lines[1::2]
+    if len(lines) != 2 * len(replies) + 1 or lines[-1]:
+        return []
+    size_of = _SIZES.get
+    for size, reply in zip(lines[::2], replies, strict=False):
+        if size_of(size) != len(reply):  # a line end within a string shows as a wrong size, too
+            return []
+    return replies  # type: ignore[return-value]
 
 
 def _read(data: bytes, at: int, depth: int) -> tuple[object, int]:

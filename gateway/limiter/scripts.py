@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
-from gateway.limiter.engine import Amount, Outcome, Renewal, Reserved, Settled, Slice, Standing
+import msgspec
+
+from gateway.limiter.engine import Amount, Renewal, Reserved, Settled, Slice, Standing
 from gateway.limiter.hold import State
 from gateway.limiter.resp import bulk, command
 from gateway.limiter.spec import EXACT, MAX_AMOUNT, Kind, Spec, prove_amount, prove_lease
@@ -29,8 +31,13 @@ NAMES: Final = ("reserve", "settle", "renew", "lease", "peek")
 _VISIBLE: Final = "!\"#$&'()*+,-./:;<=>?@[\\]^_`|"  # what stands as it is in a key; ~ marks a hash
 _LETTER: Final = {Kind.RATE: "r", Kind.WINDOW: "w", Kind.SLOTS: "s"}
 _MAX_CACHED: Final = 65_536
-_OUTCOMES: Final = tuple(Outcome)
-_STATES: Final = tuple(State)
+
+# The values of the answers, which are JSON arrays in the order of the fields. Each raises ValueError for what is none.
+reserved: Final = msgspec.json.Decoder(Reserved).decode
+settled: Final = msgspec.json.Decoder(Settled).decode
+renewed: Final = msgspec.json.Decoder(tuple[State, ...]).decode
+leased: Final = msgspec.json.Decoder(Slice).decode
+peeked: Final = msgspec.json.Decoder(tuple[Standing, ...]).decode
 
 
 class Script:
@@ -192,32 +199,3 @@ def spec_text(spec: Spec) -> bytes:
     """A spec as the scripts read it, a blank behind it for the amount."""
     first, second = (spec.start_ms, spec.end_ms) if spec.kind is Kind.WINDOW else (spec.amount, spec.period_ms)
     return b"%b%d %d %d %d " % (_LETTER[spec.kind].encode(), spec.shadow, spec.limit, first, second)
-
-
-def reserved(answer: bytes) -> Reserved:
-    """The value of a RESERVE's answer."""
-    outcome, binding, wait_ms, *levels = map(int, answer.split())
-    return Reserved(_OUTCOMES[outcome], binding, wait_ms, tuple(levels))
-
-
-def settled(answer: bytes) -> Settled:
-    """The value of a SETTLE's answer."""
-    found, *levels = map(int, answer.split())
-    return Settled(_STATES[found], tuple(levels))
-
-
-def renewed(answer: bytes) -> tuple[State, ...]:
-    """The value of a RENEW's answer."""
-    return tuple(_STATES[int(state)] for state in answer.split())
-
-
-def leased(answer: bytes) -> Slice:
-    """The value of a LEASE's answer."""
-    granted, level, wait_ms = map(int, answer.split())
-    return Slice(granted, level, wait_ms)
-
-
-def peeked(answer: bytes) -> tuple[Standing, ...]:
-    """The value of a PEEK's answer."""
-    numbers = [int(number) for number in answer.split()]
-    return tuple(map(Standing, numbers[::2], numbers[1::2]))

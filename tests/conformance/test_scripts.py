@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.limiter import bucket, spec
-from gateway.limiter.engine import Amount, Renewal
+from gateway.limiter.engine import Amount, Outcome, Renewal
 from gateway.limiter.resp import Parser, ReplyError
-from gateway.limiter.scripts import NAMES, Calls, load_scripts
+from gateway.limiter.scripts import NAMES, Calls, load_scripts, reserved
 from gateway.limiter.spec import MAX_AMOUNT, MAX_PERIOD_MS, rate, slots, window
 from tests.fakes.limit_engines import lua_engine, store_engine
 from tests.fakes.limit_model import LimitModel
@@ -103,7 +103,7 @@ def test_a_refusal_and_a_peek_write_nothing(shim: LuaShim) -> None:
     before = repr(sorted(shim.rows.items()))
     shim.now_ms += 100
     refused = [Amount("r", TPM, 4_999), Amount("s", slots(1), 1), Amount("w", BUDGET, 1)]
-    assert shim.run(first_take(calls, "b", *refused)).startswith(b"0 ")
+    assert shim.run(first_take(calls, "b", *refused)).startswith(b"[0,")
     assert set(shim.calls) <= {b"TIME", b"MGET", b"ZCOUNT"}
     shim.run(calls.peek(refused))
     assert set(shim.calls) <= {b"TIME", b"MGET", b"ZCOUNT"}
@@ -137,18 +137,18 @@ def test_a_row_is_kept_until_it_is_worth_nothing(shim: LuaShim) -> None:
     slow = rate(MAX_AMOUNT, MAX_AMOUNT // 10, MAX_PERIOD_MS)
     shim.run(first_take(calls, "a", Amount("r", slow, MAX_AMOUNT), Amount("w", BUDGET, 1)))
     shim.now_ms += 10 * MAX_PERIOD_MS - 1
-    assert shim.run(calls.peek([Amount("r", slow, MAX_AMOUNT)])) == b"999999999962 1"
+    assert shim.run(calls.peek([Amount("r", slow, MAX_AMOUNT)])) == b"[[999999999962,1]]"
     shim.now_ms = START_MS + 59_999
-    assert shim.run(calls.peek([Amount("w", BUDGET, 100)])) == b"99 1"
+    assert shim.run(calls.peek([Amount("w", BUDGET, 100)])) == b"[[99,1]]"
 
 
 def test_the_mark_of_a_settled_hold_outlives_the_longest_replay(shim: LuaShim) -> None:
     calls = Calls(SCRIPTS, keep_ms=86_400_000)
     shim.run(calls.settle("a", [Amount("w", BUDGET, 1)]))
     shim.now_ms += 86_400_000 - 1
-    assert shim.run(calls.settle("a", [Amount("w", BUDGET, 1)])).startswith(b"2 ")
+    assert shim.run(calls.settle("a", [Amount("w", BUDGET, 1)])).startswith(b"[2,")
     shim.now_ms += 1
-    assert shim.run(calls.settle("a", [Amount("w", BUDGET, 1)])).startswith(b"0 ")
+    assert shim.run(calls.settle("a", [Amount("w", BUDGET, 1)])).startswith(b"[0,")
 
 
 def test_slots_left_by_the_dead_are_swept_when_others_come(shim: LuaShim) -> None:
@@ -173,7 +173,7 @@ def test_a_window_ahead_of_the_store_is_refused_before_anything_is_written(shim:
             shim.run(call)
     assert shim.rows == {}
     near = window(100, START_MS + 60_000, START_MS + 90_000)
-    assert shim.run(first_take(calls, "a", Amount("w", near, 1))) == b"1 -1 0 99"
+    assert shim.run(first_take(calls, "a", Amount("w", near, 1))) == b"[1,-1,0,[99]]"
 
 
 def test_a_store_that_does_not_know_the_time_is_refused(shim: LuaShim) -> None:
@@ -221,16 +221,16 @@ def run(store: StoreConnection) -> Callable[[bytes], bytes]:
 def test_a_store_counts_by_its_own_clock(store: StoreConnection, run: Callable[[bytes], bytes]) -> None:
     calls = Calls(SCRIPTS, "own-clock")
     slow = rate(1_000, 1, 86_400_000)
-    assert run(first_take(calls, "a", Amount("r", slow, 1_000), Amount("s", slots(1), 1))) == b"1 -1 0 0 0"
-    outcome, binding, wait_ms, *_ = map(int, run(first_take(calls, "b", Amount("r", slow, 1))).split())
-    assert (outcome, binding) == (0, 0)
-    assert 86_400_000 - 60_000 < wait_ms <= 86_400_000
+    assert run(first_take(calls, "a", Amount("r", slow, 1_000), Amount("s", slots(1), 1))) == b"[1,-1,0,[0,0]]"
+    refused = reserved(run(first_take(calls, "b", Amount("r", slow, 1))))
+    assert (refused.outcome, refused.binding) == (Outcome.REFUSED, 0)
+    assert 86_400_000 - 60_000 < refused.wait_ms <= 86_400_000
     time = store.ask("TIME")
     assert isinstance(time, list)
     row = store.ask("GET", "{gw:own-clock}:1:r:r")
     assert isinstance(row, bytes)
     assert 0 <= int(time[0]) * 1_000 + 999 - int(row.split()[2]) < 60_000
-    assert run(calls.settle("a", [Amount("r", slow, 400), Amount("s", slots(1), 1)])) == b"1 600 1"
+    assert run(calls.settle("a", [Amount("r", slow, 400), Amount("s", slots(1), 1)])) == b"[1,[600,1]]"
 
 
 def test_everything_in_a_store_has_an_end(store: StoreConnection, run: Callable[[bytes], bytes]) -> None:
@@ -258,8 +258,8 @@ def test_a_store_without_memory_charges_nothing(store: StoreConnection, run: Cal
             run(first_take(calls, "b", Amount("q", TPM, 1_000), Amount("s", slots(3), 1)))
     finally:
         store.ask("CONFIG", "SET", "maxmemory", before[1])
-    assert run(calls.peek([Amount("q", TPM, 5_000)])) == b"5000 0"
-    assert run(calls.settle("b", [Amount("q", TPM, 0)])).startswith(b"0 ")
+    assert run(calls.peek([Amount("q", TPM, 5_000)])) == b"[[5000,0]]"
+    assert run(calls.settle("b", [Amount("q", TPM, 0)])).startswith(b"[0,")
 
 
 def test_calls_are_what_a_client_sends() -> None:

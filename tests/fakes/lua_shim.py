@@ -79,6 +79,10 @@ class LuaShim:
         (words,) = Parser().feed(call)
         assert isinstance(words, list)
         assert words[0] == b"EVALSHA"
+        return self.run_words(words)
+
+    def run_words(self, words: list[bytes]) -> bytes:
+        """Run one EVALSHA, given word by word."""
         count = int(words[2])
         return self.evaluate(self._compiled[words[1]], words[3 : 3 + count], words[3 + count :])
 

@@ -79,6 +79,32 @@ def test_what_is_no_reply_is_a_violation(data: bytes) -> None:
         Parser().feed(data)
 
 
+@pytest.mark.parametrize(
+    "strings",
+    [
+        [b"[1,2]"] * 40,
+        [b"", b"", b"a"],
+        [b"\r\n"],
+        [b"a\r\nb", b"c"],
+        [b"c", b"$1\r\nx"],
+        [b"x" * 511, b"x" * 512],
+        [b"$3", b"abc"],
+    ],
+)
+def test_strings_alone_are_read_the_short_way_and_mean_the_same(strings: list[bytes]) -> None:
+    data = b"".join(map(bulk, strings))
+    assert Parser().feed(data) == strings
+    parser = Parser()
+    assert parser.feed(data[:-1]) + parser.feed(data[-1:]) == strings
+    assert parser.feed(data + b":1\r\n") == [*strings, 1]
+
+
+def test_a_string_that_is_shorter_than_it_says_swallows_no_other() -> None:
+    assert Parser().feed(b"$3\r\nab\r\n$1\r\nx\r\n"[:8]) == []
+    with pytest.raises(ProtocolViolation):
+        Parser().feed(b"$3\r\nab\r\n$1\r\nx\r\n")
+
+
 def test_whole_replies_before_a_torn_one_are_given() -> None:
     parser = Parser()
     assert parser.feed(b"+A\r\n$3\r\nab") == [b"A"]

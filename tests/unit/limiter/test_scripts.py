@@ -151,12 +151,20 @@ def test_a_key_is_made_of_kind_and_name() -> None:
 
 
 def test_answers_become_values() -> None:
-    assert reserved(b"1 -1 0 5 -6") == Reserved(Outcome.ADMITTED, -1, 0, (5, -6))
-    assert reserved(b"0 2 -1") == Reserved(Outcome.REFUSED, 2, -1, ())
-    assert reserved(b"2 -1 0 7").outcome is Outcome.SETTLED
-    assert reserved(b"3 -1 0 7").outcome is Outcome.EXPIRED
-    assert settled(b"3 9") == Settled(State.EXPIRED, (9,))
-    assert [settled(b"%d" % number).found for number in (0, 1, 2)] == [State.UNKNOWN, State.OPEN, State.SETTLED]
-    assert renewed(b"1 0 2") == (State.OPEN, State.UNKNOWN, State.SETTLED)
-    assert leased(b"5 -6 7") == Slice(5, -6, 7)
-    assert peeked(b"5 0 -6 -1") == (Standing(5, 0), Standing(-6, -1))
+    assert reserved(b"[1,-1,0,[5,-6]]") == Reserved(Outcome.ADMITTED, -1, 0, (5, -6))
+    assert reserved(b"[0,2,-1,[]]") == Reserved(Outcome.REFUSED, 2, -1, ())
+    assert reserved(b"[2,-1,0,[7]]").outcome is Outcome.SETTLED
+    assert reserved(b"[3,-1,0,[7]]").outcome is Outcome.EXPIRED
+    assert settled(b"[3,[9]]") == Settled(State.EXPIRED, (9,))
+    assert [settled(b"[%d,[]]" % number).found for number in (0, 1, 2)] == [State.UNKNOWN, State.OPEN, State.SETTLED]
+    assert renewed(b"[1,0,2]") == (State.OPEN, State.UNKNOWN, State.SETTLED)
+    assert leased(b"[5,-6,7]") == Slice(5, -6, 7)
+    assert peeked(b"[[5,0],[-6,-1]]") == (Standing(5, 0), Standing(-6, -1))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"OK", b"[]", b"[9,-1,0,[]]", b'["1",-1,0,[]]', b"[1,-1,0,[1.5]]", b"[1,-1,0,[]]x"]
+)
+def test_what_is_no_answer_is_no_value(answer: bytes) -> None:
+    with pytest.raises(ValueError):
+        reserved(answer)
