@@ -70,10 +70,10 @@ def _refuse_newer(found: str) -> None:
 
 
 def _apply(connection: Connection) -> None:
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of every part it loads
     from alembic import command  # noqa: PLC0415 - as slow to load as all else together, and hardly ever needed
     from alembic.config import Config  # noqa: PLC0415
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config(attributes={"connection": connection, "version_table": TABLE})
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
