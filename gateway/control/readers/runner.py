@@ -20,6 +20,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -149,11 +150,22 @@ class Runner:
         if reason != self.failing:
             trace = None if known else error
             _log.error("reader %s waits, and tries again: %s", self.name, reason, exc_info=trace)
+        with suppress(OSError):
+            self._look_ahead()
         self._fresh = False
         self.failing = reason
         self.failures += 1
         self._wait_s = min(max(2 * self._wait_s, self._limits.first_wait_s), self._limits.longest_wait_s)
         return self._wait_s
+
+    def _look_ahead(self) -> None:
+        """See since when lines have been waiting that nothing can be done about now."""
+        for chain, end in self._source.signed().items():
+            cursor = self._cursors.get(chain)
+            if cursor is not None and cursor.place < end and chain not in self._oldest_us:
+                first = next(entries(self._source.journal, chain, cursor.place, end), None)
+                if first is not None and not first.error:
+                    self._oldest_us[chain] = first.record.at_us
 
     def _well(self) -> None:
         if self.failing:

@@ -34,12 +34,17 @@ class Memory:
         self.asked = 0
         self.batches: list[Batch] = []
         self.first: Callable[[Batch], None] = lambda _batch: None
+        self.down = False
 
     def cursors(self, chains: Sequence[str]) -> dict[str, Cursor]:
+        if self.down:
+            raise Trouble("down")
         self.asked += 1
         return {chain: self.at.get(chain, Cursor()) for chain in chains}
 
     def apply(self, batch: Batch) -> None:
+        if self.down:
+            raise Trouble("down")
         self.batches.append(batch)
         assert batch.before == self.at.get(batch.chain, Cursor())
         self.first(batch)
@@ -178,6 +183,25 @@ def test_lag_is_told_in_records_and_in_time(signed: SignedJournal) -> None:
     reader.first = lambda _batch: None
     finish(runner)
     assert (runner.lag_records, runner.lag_s) == (0, 0.0)
+
+
+def test_lag_in_time_is_told_even_when_the_reader_cannot_say_where_it_is(signed: SignedJournal) -> None:
+    reader = Memory()
+    now_us = time.time_ns() // 1000
+    signed.write(outcome("x0", now_us - 3_600_000_000))
+    signed.write(outcome("y0", now_us - 3_600_000_000), chain="w1")
+    runner = runner_of(signed, reader)
+    finish(runner)
+    reader.down = True
+    signed.write(b"rubbish", outcome("x1", now_us - 30_000_000))
+    signed.write(outcome("y1", now_us - 60_000_000), chain="w1")
+    signed.write(outcome("z"), chain="w2")
+    assert [runner.lag_s, runner.step(), runner.step()] == [0.0, QUICK.first_wait_s, 2 * QUICK.first_wait_s]
+    assert runner.lag_records == 4
+    assert 59 < runner.lag_s < 600
+    reader.down = False
+    finish(runner)
+    assert (reader.ids(), reader.ids("w1"), runner.lag_s) == (["x0", "x1"], ["y0", "y1"], 0.0)
 
 
 # --- trouble --------------------------------------------------------------------------------------------------------
