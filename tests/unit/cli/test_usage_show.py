@@ -16,11 +16,14 @@ from gateway.cli import usage, usage_show
 from gateway.config.schema import Config
 from gateway.control import client
 from gateway.control.client import AdminRefused, AdminUnreachable
+from gateway.control.database import cursors
 from gateway.control.database.handle import READ_S, Database
 from gateway.control.database.usage_rows import add
+from gateway.control.readers.base import Cursor
 from gateway.control.usage_fields import MEASURES, Group
 from gateway.control.usage_page import ask
 from gateway.control.usage_question import parse
+from gateway.journal.read import Place
 
 HOUR_S = 1_763_733_600
 GROUP = Group("n", "acme", "search", "k", "ann", "large", "big/large")
@@ -127,6 +130,15 @@ def test_a_limit_is_said(config: Path, capsys: pytest.CaptureFixture[str]) -> No
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()[4:]] == ["k4", "k3", "total"]
     assert "there are more than these: see --limit" in said.err
+
+
+@pytest.mark.usefixtures("live")
+def test_what_was_never_counted_is_said(config: Path, database: Database, capsys: pytest.CaptureFixture[str]) -> None:
+    with database.writing() as connection:
+        was = cursors.held(connection, "usage", "n", ["w0"])["w0"]
+        cursors.advance(connection, "usage", "n", "w0", was, Cursor(Place(2, 0), 9, missing=5))
+    assert run(config, *AT) == 0
+    assert "5 records were dropped from the journal before they could be counted" in capsys.readouterr().err
 
 
 def test_pages_are_asked_for_until_there_is_enough(
