@@ -416,6 +416,17 @@ def test_closing_writes_syncs_and_answers(scene: Scene) -> None:
     scene.turn()
 
 
+def test_what_was_to_be_tried_again_ends_with_it(scene: Scene) -> None:
+    scene.disk.fault = full
+    scene.append("a")
+    scene.writer.close()
+    scene.disk.fault = well
+    scene.disk.calls.clear()
+    scene.journal._retry()
+    scene.pass_time(10.0)
+    assert scene.disk.calls == []
+
+
 def test_closing_what_was_never_started(tmp_path: Path) -> None:
     disk = FaultyDisk()
     journal = Journal.open(settings(tmp_path), ["w0"], FakeSigner, disk=disk)

@@ -1,7 +1,9 @@
 """Opening a chain that is whole, torn, or missing what was signed; and openings that are themselves cut short."""
 
+import contextlib
 import hashlib
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 
 from gateway.journal.end import ForeignChain, Signed
 from gateway.journal.read import Place
-from tests.fakes.disk import Fault, FaultyDisk, no_space
+from tests.fakes.disk import Fault, FaultyDisk, PowerDisk, no_space
+from tests.fakes.journal_story import Killed
 from tests.fakes.journal_writer import NODE, FakeSigner, Writer, checked, content, ids, segment, settings
 
 
@@ -65,7 +68,7 @@ def test_an_opening_cut_short_at_any_step_is_done_again(tmp_path: Path) -> None:
     for number in range(1, 30):
         journal = tmp_path / str(number)
         written_torn(journal)
-        disk = FaultyDisk(fails_at(number))
+        disk = FaultyDisk(fails_at(number, no_space()))
         try:
             Writer(settings(journal), disk).close()
         except OSError:
@@ -157,8 +160,30 @@ def test_a_chain_that_was_copied_from_another_node_is_refused_and_let_go(tmp_pat
     assert ids(tmp_path) == ["a"]
 
 
-def fails_at(number: int) -> Callable[[str, int], Fault | None]:
-    return lambda _name, count: no_space() if count == number else None
+@pytest.mark.parametrize("seed", range(4))
+def test_power_cut_at_any_step_of_a_repair_loses_neither_evidence_nor_record(tmp_path: Path, seed: int) -> None:
+    for number in range(1, 40):
+        journal = tmp_path / str(number)
+        written_torn(journal)
+        cut = segment(journal, 1).read_bytes().rpartition(b"\n")[2]
+        disk = PowerDisk(journal, fails_at(number, Killed()))
+        for path in (journal / "w0").iterdir():
+            disk.keep(path)
+        with contextlib.suppress(Killed):
+            Writer(settings(journal), disk)
+        disk.lose_power(random.Random(seed))
+        Writer(settings(journal)).close()
+        told = [json.loads(record["detail"]) for record in checked(journal) if record.get("action") == "repaired"]
+        kept = {path.read_bytes() for path in (journal / "w0").glob("torn-*")}
+        assert cut in kept
+        assert {hashlib.sha256(data).hexdigest() for data in kept} <= {each["cut_sha256"] for each in told}
+        if len(disk.calls) < number:
+            return
+    raise AssertionError("no opening got through")
+
+
+def fails_at(number: int, fault: Fault) -> Callable[[str, int], Fault | None]:
+    return lambda _name, count: fault if count == number else None
 
 
 def written_torn(journal: Path) -> None:
