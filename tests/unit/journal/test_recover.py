@@ -182,6 +182,27 @@ def test_power_cut_at_any_step_of_a_repair_loses_neither_evidence_nor_record(tmp
     raise AssertionError("no opening got through")
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_cut_stays_cut(tmp_path: Path, seed: int) -> None:
+    journal = tmp_path / "journal"
+    (journal / "w0").mkdir(parents=True)
+    for number in (1, 2, 3):
+        segment(journal, number).touch()
+        written(journal, f"{number}")
+    first = checked(journal)[0]
+    data = segment(journal, 1).read_bytes()
+    signed = Signed(Place(1, data.index(b"\n") + 1), 0, bytes.fromhex(first["hash"]))
+    segment(journal, 1).write_bytes(data[:-5])
+    disk = PowerDisk(journal)
+    for path in (journal / "w0").iterdir():
+        disk.keep(path)
+    Writer(settings(journal), disk, lambda _: signed)
+    disk.lose_power(random.Random(seed))
+    Writer(settings(journal)).close()
+    repaired = [record["subject"] for record in checked(journal) if record.get("action") == "repaired"]
+    assert repaired == ["w0/1", "w0/2", "w0/3"]
+
+
 def fails_at(number: int, fault: Fault) -> Callable[[str, int], Fault | None]:
     return lambda _name, count: fault if count == number else None
 

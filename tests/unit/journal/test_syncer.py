@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -201,6 +202,21 @@ def test_the_thread_syncs_and_ends(tmp_path: Path) -> None:
     assert scene.chain.file.synced == scene.chain.file.size
     assert scene.syncer._thread is not None
     assert not scene.syncer._thread.is_alive()
+
+
+def test_a_round_waits_for_more_to_come_and_after_a_failure_for_the_disk(scene: Scene) -> None:
+    scene.syncer.sync_s = 0.05
+    scene.write("a")
+    begun_s = time.monotonic()
+    assert not scene.syncer._wait(1_000)
+    assert time.monotonic() - begun_s >= 0.05
+    scene.syncer.sync_s = 1_000
+    scene.write("b", urgent=True)
+    assert not scene.syncer._wait(1_000), "at once when somebody waits"
+    scene.syncer.failed = True
+    begun_s = time.monotonic()
+    assert not scene.syncer._wait(0.05)
+    assert time.monotonic() - begun_s >= 0.05
 
 
 def test_a_thread_that_crashes_says_so(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
