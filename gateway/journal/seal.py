@@ -254,11 +254,12 @@ class Opener:
         self._directory = sealing_dir
 
     def open(self, record: Record) -> Personal | None:
-        """Who it was; None where the key was erased or is unknown, or nothing is sealed. Raises nothing.
+        """Who it was; None where the key was erased or is unknown, or nothing is sealed.
 
-        A part that was damaged, or put into another exchange's record, does not open either.
+        A part that was damaged, or put into another exchange's record, does not open either. Raises OSError where the
+        key's file is there and cannot be read: that is not erased, and may pass.
         """
-        key = self._key(record.sealed_by)
+        key = read_key(self._directory, record.sealed_by)
         if key is None:
             return None
         try:
@@ -269,15 +270,9 @@ class Opener:
             return None
 
     def digest(self, key_id: str, body: bytes) -> str | None:
-        """What a record under this key says as digest of this body; None without the key. Raises nothing."""
-        key = self._key(key_id)
+        """What a record under this key says as digest of this body; None without the key. Raises OSError as `open`."""
+        key = read_key(self._directory, key_id)
         return None if key is None else SealKey(key_id, key).digest(body)
-
-    def _key(self, key_id: str) -> bytes | None:
-        try:
-            return read_key(self._directory, key_id)
-        except OSError:
-            return None
 
 
 def _finish(table: KeyTable) -> None:

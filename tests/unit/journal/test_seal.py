@@ -152,12 +152,16 @@ def test_what_does_not_open(tmp_path: Path, sealer: Sealer) -> None:
     assert opener.digest("w0-9.1", b"") is None
 
 
-def test_a_directory_that_is_not_there_or_cannot_be_read_opens_nothing(tmp_path: Path, sealer: Sealer) -> None:
+def test_a_directory_that_is_not_there_opens_nothing_and_one_that_cannot_be_read_says_so(
+    tmp_path: Path, sealer: Sealer
+) -> None:
     record = sealed(sealer.key("acme", "ann", ""))
     assert Opener(tmp_path / "nowhere").open(record) is None
     with mock.patch.object(os, "open", side_effect=PermissionError):
-        assert Opener(tmp_path).open(record) is None
-        assert Opener(tmp_path).digest(record.sealed_by, b"") is None
+        with pytest.raises(PermissionError):
+            Opener(tmp_path).open(record)
+        with pytest.raises(PermissionError):
+            Opener(tmp_path).digest(record.sealed_by, b"")
 
 
 # --- which key ------------------------------------------------------------------------------------------------------
