@@ -295,6 +295,7 @@ class Journal:
                 "journal.on_failure says; it is tried again every %g s at the latest",
                 self.chain, what, self._chain.path, error.strerror or error, MAX_RETRY_S,
             )  # fmt: skip
+            self._flush()  # what this turn has brought so far waits in front of what it will bring
 
     def _retry(self) -> None:
         if self.failing and not self._sync_failing and not self._closed:
@@ -307,6 +308,7 @@ class Journal:
             self._chain.write(batch)
         except NotWritten as failed:
             self._outage.wrote(failed.lines)
+            self._syncer.written(urgent=False)
             self._write_failed(failed.error)
             return
         self._syncer.written(urgent=False)

@@ -93,6 +93,11 @@ class Story:
             self.writer.sync()
             self._hear()
 
+    def thread(self) -> None:
+        """A round of the sync thread, whose report the loop has not heard yet."""
+        if self.writer is not None:
+            self.writer.journal._syncer.turn()
+
     def pass_time(self, seconds: float = 1.5) -> None:
         if self.writer is not None:
             self.writer.loop.advance(seconds)

@@ -86,7 +86,7 @@ HAPPENINGS: tuple[Move, ...] = (Story.leave, Story.unrecorded, Story.sign, Story
 ERRORS = st.sampled_from((no_space, broken, Killed))
 MOVES = st.one_of(
     st.sampled_from(WRITES),
-    st.sampled_from((Story.turn, Story.sync, Story.pass_time, Story.age)),
+    st.sampled_from((Story.turn, Story.sync, Story.thread, Story.pass_time, Story.age)),
     st.sampled_from((heal, Story.sync, burst)),
     st.sampled_from(HAPPENINGS),
     st.builds(fails, st.sampled_from(CALLS), ERRORS),

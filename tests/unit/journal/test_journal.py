@@ -384,6 +384,31 @@ def test_what_was_handed_over_in_the_turn_that_learnt_of_it(scene: Scene) -> Non
     assert ids(scene.path) == ["a", "c"]
 
 
+def test_order_holds_through_the_turn_that_learnt_of_it(scene: Scene) -> None:
+    scene.append("a")
+    scene.turn()
+    scene.disk.fault = dead
+    scene.journal._syncer.turn()  # its report runs first, then this callback, then the write
+    scene.writer.loop.call_soon(scene.append, "c")
+    scene.append("b")
+    scene.turn()
+    scene.disk.fault = well
+    scene.writer.sync()
+    assert ids(scene.path) == ["a", "b", "c"]
+
+
+def test_lines_written_while_an_outage_ends_in_part_are_synced(scene: Scene) -> None:
+    scene.disk.fault = full
+    scene.append("a")
+    scene.turn()
+    taken: list[Fault | None] = [len(content("a")) * 4, no_space()]
+    scene.disk.fault = lambda name, _: taken.pop(0) if name == "pwrite" and taken else None
+    scene.journal._syncer.turn()
+    scene.pass_time(0.1)
+    assert scene.journal.failing
+    assert scene.journal._syncer._dirty
+
+
 def test_a_disk_that_fails_both_ways_must_heal_both_ways(scene: Scene) -> None:
     scene.append("a")
     scene.turn()
