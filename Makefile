@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick \
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare \
 	lock clean test-needs node-sdk
 
 help: ## list these verbs
@@ -73,6 +73,9 @@ bench: setup ## how fast, beside nginx: about ten minutes, a report in bench/res
 
 bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 	@$(BIN)/python -m bench.speed --quick
+
+bench-compare: setup ## A=folder B=folder: what got better, what worse, what cannot be told
+	@$(BIN)/python -m bench.compare $(A) $(B)
 
 # ---- keep it
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
 RESULTS: Final = Path(__file__).parent.parent / "results"
+QUICK: Final = Settings(repeats=2, seconds=1.5, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=())
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
 
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, help="interleaved repeats (5)")
     add("--seconds", type=float, help="length of one measurement (3)")
     add("--streams", type=int, help="idle streams to hold open (10,000)")
+    add("--rate", type=float, help="requests a second of the latency section (half of what the subject can do)")
     add("--long", action="store_true", help="also a million requests, watching memory and descriptors")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the generated gateway.yaml")
     add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>)")
@@ -62,8 +64,13 @@ def _names(known: Sequence[str]) -> "type[str]":
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The standard set or the quick one, with what the command line says laid over it."""
-    base = Settings(repeats=2, seconds=1.5, warmup=0.5, hold=1_000, hold_seconds=3.0) if options.quick else Settings()
-    chosen: dict[str, object] = {"repeats": options.repeats, "seconds": options.seconds, "hold": options.streams}
+    base = QUICK if options.quick else Settings()
+    chosen: dict[str, object] = {
+        "repeats": options.repeats,
+        "seconds": options.seconds,
+        "hold": options.streams,
+        "rate": options.rate,
+    }
     values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
     values |= {"sections": options.only, "subject": options.subject, "long": options.long}
     values["targets"] = tuple(name for name in targets.NAMES if name in {*options.targets, options.subject})
@@ -75,6 +82,8 @@ def expected_s(settings: Settings) -> float:
     rounds = {"json": 1, "sse": 2, "latency": 1}
     turns = sum(count for section, count in rounds.items() if section in settings.sections)
     total = turns * settings.repeats * len(settings.targets) * settings.measurement_s()
+    if "latency" in settings.sections:
+        total += len(settings.sweep) * len({"direct", "nginx", settings.subject}) * settings.measurement_s()
     if "memory" in settings.sections:
         total += 2 * (MEMORY_TARGET_S + settings.hold_seconds) + (2 * memory.MANY_REQUESTS_S if settings.long else 0)
     return total
@@ -128,8 +137,9 @@ class Run:
             target = next(target for target in bench.targets if target.name == subject)
             probe = bench.sample("capacity", target, 0, workload.plain(), "--connections", "64")
             capacity = Range(probe.load.rps, probe.load.rps, probe.load.rps)
-        self.rate = max(1.0, round(capacity.median / 2))
+        self.rate = self.settings.rate or max(1.0, round(capacity.median / 2))
         self.samples += sections.latency_at(bench, self.rate)
+        self.samples += sections.latency_sweep(bench, capacity.median)
 
     def _memory(self, port: int) -> None:
         possible = memory.streams_possible(self.settings.hold, self.descriptors)

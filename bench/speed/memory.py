@@ -37,6 +37,7 @@ class Moment:
     when: str
     rss_kb: int
     descriptors: int
+    at_s: float | None = None  # since the target was ready
 
 
 @dataclass
@@ -83,6 +84,7 @@ class MemoryRun:
     ) -> None:
         self._target, self._settings, self._streams = target, settings, streams
         self._folder, self._progress = folder, progress
+        self._started = time.monotonic()
         self.result = result
 
     def requests(self) -> None:
@@ -108,7 +110,8 @@ class MemoryRun:
         worker = self._target.reading().largest()
         if worker is None:
             return None
-        moment = Moment(when, worker.rss_kb, worker.descriptors)
+        at_s = round(time.monotonic() - self._started, 3)
+        moment = Moment(when, worker.rss_kb, worker.descriptors, at_s)
         self.result.moments.append(moment)
         return moment
 

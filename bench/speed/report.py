@@ -228,9 +228,9 @@ def _sse_table(samples: Sequence[Sample], targets: Sequence[str], section: str) 
 def _latency_lead(result: Result) -> str:
     if result.rate is None:
         return ""
+    half = "as asked" if result.settings.rate else f"half of what the subject ({result.settings.subject}) can do"
     return (
-        f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, half of what the subject "
-        f"({result.settings.subject}) can do; latency counts from the moment a request was due. Added is the target's "
+        f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, {half}; latency counts from the moment a request was due. Added is the target's "
         "quantile minus direct's in the same repeat."
     )
 

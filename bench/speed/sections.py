@@ -1,4 +1,4 @@
-"""The measurements: plain requests, paced and unpaced streams, and latency at half load.
+"""The measurements: plain requests, paced and unpaced streams, latency at half load and, once each, at other loads.
 
 In every section the targets are visited in turn inside each repeat, starting with another one each time, so that a slow
 minute of the machine hits all of them. CPU time is read over exactly the load generator's window.
@@ -41,6 +41,8 @@ class Settings:
     hold: int = 10_000
     hold_seconds: float = 8.0
     long: bool = False
+    sweep: tuple[float, ...] = (0.1, 0.25, 0.7, 0.85)  # shares of the subject's capacity; a half is the section itself
+    rate: float | None = None  # of the latency section, requests a second; None: half of the subject's capacity
 
     def measurement_s(self) -> float:
         """The length of one measurement."""
@@ -58,6 +60,7 @@ class Sample:
     units: int  # requests, or chunks where it is streams
     cpu_us: dict[int, int] = field(default_factory=dict)  # by process
     others: float = 0.0  # share of the target's core that went to other programs
+    rate: float | None = None  # requests a second that were due, in an open loop
 
     @property
     def cpu_us_per_unit(self) -> float:
@@ -84,6 +87,7 @@ class Sample:
             "cpu_us": list(self.cpu_us.values()),
             "cpu_us_per_unit": self.cpu_us_per_unit,
             "others": self.others,
+            "rate": self.rate,
             "load": self.load.summary(),
         }
 
@@ -128,10 +132,15 @@ class Bench:
             samples += [measure(target, repeat) for target in self.targets[turn:] + self.targets[:turn]]
         return samples
 
-    def sample(self, section: str, target: Running, repeat: int, work: Workload, *arguments: str) -> Sample:
-        """One measurement; what was wrong with an answer is noted as it is found."""
+    def sample(
+        self, section: str, target: Running, repeat: int, work: Workload, *arguments: str, rate: float | None = None
+    ) -> Sample:
+        """One measurement, open-loop with a `rate`; what was wrong with an answer is noted as it is found."""
         settings = self.settings
         name = f"{section} {repeat + 1}/{settings.repeats} {target.name}"
+        if rate is not None:
+            arguments = ("--rate", f"{rate:.0f}", "--seed", str(repeat + 1), *arguments)
+            name += f" at {rate:,.0f}/s"
         self.progress.step(name, settings.measurement_s())
         meter = Meter(target)
         load = native.load(
@@ -146,7 +155,7 @@ class Bench:
         for note in load.notes:
             self.progress.note(f"{name}: {note}")
         units = workload.chunks_seen(load.events, load.terminated) if work.stream else load.ok
-        return Sample(section, target.name, repeat, load, units, meter.cpu_us(), meter.others(load.seconds))
+        return Sample(section, target.name, repeat, load, units, meter.cpu_us(), meter.others(load.seconds), rate)
 
 
 def plain_requests(bench: Bench) -> list[Sample]:
@@ -175,7 +184,18 @@ def latency_at(bench: Bench, rate: float) -> list[Sample]:
 
     def measure(target: Running, repeat: int) -> Sample:
         # The same arrivals for every target of a repeat, others in the next.
-        arrivals = ("--rate", f"{rate:.0f}", "--seed", str(repeat + 1), "--connections", connections)
-        return bench.sample("latency", target, repeat, work, *arrivals)
+        return bench.sample("latency", target, repeat, work, "--connections", connections, rate=rate)
 
     return bench.interleaved(measure)
+
+
+def latency_sweep(bench: Bench, capacity: float) -> list[Sample]:
+    """Open loop at shares of `capacity` (requests a second), from light to nearly full: added latency against load."""
+    work, connections = workload.plain(), str(LATENCY_CONNECTIONS)
+    chosen = [target for target in bench.targets if target.name in {"direct", "nginx", bench.settings.subject}]
+    rates = [max(1.0, round(capacity * share)) for share in bench.settings.sweep]
+    return [
+        bench.sample("sweep", target, 0, work, "--connections", connections, rate=rate)
+        for rate in rates
+        for target in chosen
+    ]

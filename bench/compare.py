@@ -1,0 +1,304 @@
+"""Two results side by side: `python -m bench.compare A B` says for each figure whether B is better, worse, or neither.
+
+A and B are folders that `python -m bench.speed` wrote, or their names under bench/results/. What may be said is little,
+and is decided by rule, not by eye:
+
+- the noise band of a figure is the least and the greatest of its repeats; B is better or worse only when the two bands
+  do not touch and the medians lie at least MIN_CHANGE apart. For equal programs that happens by accident in 2 of
+  (2n over n) cases: one in 126 at five repeats, one in three at two, so fewer than MIN_REPEATS never decide;
+- a figure that is measured once (memory) is given ASSUMED_BAND on either side;
+- a section that is void in either result decides nothing;
+- a time or a rate means nothing where the machine changed: other hardware, or nginx, the same program in both runs,
+  that itself moved beyond its band. Ratios to nginx still do;
+- latencies are compared only at the same rate of arrivals, within MAX_RATE_CHANGE.
+
+Exit status: 0 nothing of the subject is worse, 1 something is, 2 one of the two is not a result.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from bench.speed import stored, verdict
+from bench.speed.histogram import Histogram
+from bench.speed.report import Result
+from bench.speed.sections import Sample
+from bench.speed.verdict import Range
+
+RESULTS: Final = Path(__file__).parent / "results"
+MIN_REPEATS: Final = 4
+MIN_CHANGE: Final = 0.02
+ASSUMED_BAND: Final = 0.05
+MAX_RATE_CHANGE: Final = 0.05
+
+NOTHING_WORSE, WORSE, NO_RESULT = 0, 1, 2
+
+
+class Word(Enum):
+    """What may be said of a figure."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    CANNOT_TELL = "cannot tell"
+
+
+Values: TypeAlias = Callable[[Sequence[Sample], str], Range | None]
+"""A figure's repeats, from all samples and a target's name; None when the target has no such figure."""
+
+
+class Good(Enum):
+    """Which way is good."""
+
+    MORE = "more"
+    LESS = "less"
+
+
+class Moves(Enum):
+    """What a figure moves with: the machine (a time, a rate), or only the target (a ratio in the same repeat)."""
+
+    WITH_MACHINE = "machine"
+    ALONE = "alone"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure that every target has, and the section of the samples that it comes from."""
+
+    name: str
+    section: str
+    unit: str
+    good: Good
+    moves: Moves
+    values: Values
+
+    @property
+    def voided_with(self) -> str:
+        """The name that `verdict.void_reasons` knows its section by."""
+        return "sse" if self.section.startswith("sse") else self.section
+
+
+def _own(section: str, value: Callable[[Sample], float]) -> Values:
+    def values(samples: Sequence[Sample], target: str) -> Range | None:
+        found = Range.of(value(sample) for sample in verdict.of(samples, section, target))
+        return found if found and found.high > 0 else None  # direct has no processes: its CPU is no figure
+
+    return values
+
+
+def _beside(section: str, other: str, combine: Callable[[Sample, Sample], float]) -> Values:
+    def values(samples: Sequence[Sample], target: str) -> Range | None:
+        own = verdict.of(samples, section, target)
+        if target in {"direct", other} or not any(sample.units for sample in own):
+            return None
+        return verdict.paired(samples, section, (target, other), combine)
+
+    return values
+
+
+def _cpu_ratio(ours: Sample, nginx: Sample) -> float:
+    return ours.cpu_us_per_unit / nginx.cpu_us_per_unit if nginx.cpu_us_per_unit else 0.0
+
+
+def _added_ms(q: float) -> Callable[[Sample, Sample], float]:
+    return lambda ours, direct: (ours.load.latency.quantile_us(q) - direct.load.latency.quantile_us(q)) / 1e3
+
+
+def _cpu(sample: Sample) -> float:
+    return sample.cpu_us_per_unit
+
+
+def _ms(pick: Callable[[Sample], Histogram]) -> Callable[[Sample], float]:
+    return lambda sample: pick(sample).quantile_us(0.99) / 1e3
+
+
+_JSON_RATIO: Final = _beside("json", "nginx", lambda ours, nginx: ours.load.rps / nginx.load.rps)
+_SSE: Final = "sse-paced"
+MEASURES: Final = (
+    Measure("plain: rate", "json", "1/s", Good.MORE, Moves.WITH_MACHINE, _own("json", lambda s: s.load.rps)),
+    Measure("plain: CPU a request", "json", "µs", Good.LESS, Moves.WITH_MACHINE, _own("json", _cpu)),
+    Measure("plain: rate beside nginx", "json", "×", Good.MORE, Moves.ALONE, _JSON_RATIO),
+    Measure("streams: CPU a chunk", _SSE, "µs", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _cpu)),
+    Measure("streams: CPU beside nginx", _SSE, "×", Good.LESS, Moves.ALONE, _beside(_SSE, "nginx", _cpu_ratio)),
+    Measure(
+        "streams: first token p99", _SSE, "ms", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _ms(lambda s: s.load.ttft))
+    ),
+    Measure("streams: lag p99", _SSE, "ms", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _ms(lambda s: s.load.lag))),
+    Measure(
+        "streams: chunks flat out",
+        "sse-flat-out",
+        "1/s",
+        Good.MORE,
+        Moves.WITH_MACHINE,
+        _own("sse-flat-out", lambda s: s.units_per_s),
+    ),
+    Measure(
+        "latency: p50 added",
+        "latency",
+        "ms",
+        Good.LESS,
+        Moves.WITH_MACHINE,
+        _beside("latency", "direct", _added_ms(0.5)),
+    ),
+    Measure(
+        "latency: p99 added",
+        "latency",
+        "ms",
+        Good.LESS,
+        Moves.WITH_MACHINE,
+        _beside("latency", "direct", _added_ms(0.99)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one target in both results, and what may be said of it and why."""
+
+    target: str
+    name: str
+    unit: str
+    a: Range
+    b: Range
+    word: Word
+    because: str = ""
+
+    @property
+    def change(self) -> float:
+        """Of the median, as a share of A's."""
+        return (self.b.median - self.a.median) / abs(self.a.median) if self.a.median else 0.0
+
+
+def judge(a: Range, b: Range, good: Good) -> tuple[Word, str]:
+    """By the bands alone."""
+    if a.low <= b.high and b.low <= a.high:
+        return Word.CANNOT_TELL, "the bands overlap"
+    if abs(b.median - a.median) < MIN_CHANGE * abs(a.median):
+        return Word.CANNOT_TELL, f"less than {MIN_CHANGE:.0%} apart"
+    return (Word.BETTER if (b.median > a.median) is (good is Good.MORE) else Word.WORSE), ""
+
+
+class Comparison:
+    """Result B against result A."""
+
+    def __init__(self, a: Result, b: Result) -> None:
+        self.a, self.b = a, b
+        self.voided = {section for result in (a, b) for section in result.void}
+        self.same_machine = a.conditions.get("machine") == b.conditions.get("machine")
+
+    def rows(self) -> list[Row]:
+        """All figures that both results have, target by target."""
+        targets = [name for name in self.a.settings.targets if name in self.b.settings.targets]
+        found = [row for target in targets for measure in MEASURES if (row := self._row(target, measure))]
+        return found + self._memory_rows()
+
+    def _row(self, target: str, measure: Measure) -> Row | None:
+        a, b = measure.values(self.a.samples, target), measure.values(self.b.samples, target)
+        if a is None or b is None:
+            return None
+        word, because = Word.CANNOT_TELL, self._obstacle(target, measure)
+        if not because:
+            word, because = judge(a, b, measure.good)
+        return Row(target, measure.name, measure.unit, a, b, word, because)
+
+    def _obstacle(self, target: str, measure: Measure) -> str:
+        """Why nothing may be said whatever the bands are; empty when there is no such reason."""
+        if measure.voided_with in self.voided:
+            return "void"
+        fewest = min(len(verdict.of(r.samples, measure.section, target)) for r in (self.a, self.b))
+        if fewest < MIN_REPEATS:
+            return f"{fewest} repeats; {MIN_REPEATS} are needed"
+        if measure.section == "latency" and (changed := self._rate_changed()):
+            return changed
+        if measure.moves is Moves.WITH_MACHINE and not self.same_machine:
+            return "another machine"
+        if measure.moves is Moves.WITH_MACHINE and target != "nginx" and self._nginx_moved(measure):
+            return "nginx moved as well"
+        return ""
+
+    def _rate_changed(self) -> str:
+        a, b = self.a.rate or 0.0, self.b.rate or 0.0
+        return f"at {a:,.0f} and {b:,.0f} requests/s" if abs(a - b) > MAX_RATE_CHANGE * max(a, b) else ""
+
+    def _nginx_moved(self, measure: Measure) -> bool:
+        a, b = measure.values(self.a.samples, "nginx"), measure.values(self.b.samples, "nginx")
+        return bool(a and b and judge(a, b, measure.good)[0] is not Word.CANNOT_TELL)
+
+    def _memory_rows(self) -> list[Row]:
+        rows = []
+        for result in self.a.memory:
+            other = next((found for found in self.b.memory if found.target == result.target), None)
+            if other is None:
+                continue
+            figures = [("memory: KB a stream", "KB", result.kb_per_stream, other.kb_per_stream)]
+            for moment in result.moments:
+                then = other.at(moment.when)
+                if moment.when in {"idle", "1,000 connections"} and then:
+                    figures.append((f"memory: {moment.when}", "MB", moment.rss_kb / 1024, then.rss_kb / 1024))
+            rows += [_once(result.target, name, unit, a, b) for name, unit, a, b in figures if a and b]
+        return rows
+
+
+def _once(target: str, name: str, unit: str, a: float, b: float) -> Row:
+    def band(value: float) -> Range:
+        return Range(value, value * (1 - ASSUMED_BAND), value * (1 + ASSUMED_BAND))
+
+    word, because = judge(band(a), band(b), Good.LESS)
+    return Row(target, name, unit, Range(a, a, a), Range(b, b, b), word, because or "measured once")
+
+
+def markdown(comparison: Comparison, names: tuple[str, str]) -> str:
+    """The table, after what it rests on."""
+    a, b = comparison.a, comparison.b
+    lines = [f"# {names[1]} beside {names[0]}", ""]
+    for name, result in zip(names, (a, b), strict=True):
+        told = "; ".join(result.conditions.get(key, "unknown") for key in ("date", "machine", "gateway"))
+        lines.append(f"- {name}: {told}")
+        lines += [f"  - void for {section}: {reason}" for section, found in result.void.items() for reason in found]
+    lines += ["", f"| target | figure | unit | {names[0]} | {names[1]} | change | |", "|---|---|---|---|---|---|---|"]
+    for row in comparison.rows():
+        said = f"**{row.word.value}**" + (f" ({row.because})" if row.because else "")
+        lines.append(
+            f"| {row.target} | {row.name} | {row.unit} | {_told(row.a)} | {_told(row.b)} | {row.change:+.0%} | {said} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _told(value: Range) -> str:
+    def short(number: float) -> str:
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}"  # noqa: PLR2004 - thousands need no fraction
+
+    text = short(value.median)
+    return text if value.low == value.high else f"{text} ({short(value.low)} – {short(value.high)})"
+
+
+def folder(text: str) -> Path:
+    """A result's folder: as it is given, or by its name under bench/results/."""
+    given = Path(text)
+    return given if given.is_dir() or not (RESULTS / text).is_dir() else RESULTS / text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the comparison; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", metavar="A", type=folder, help="the earlier result")
+    parser.add_argument("b", metavar="B", type=folder, help="the later one")
+    given = parser.parse_args(arguments)
+    try:
+        comparison = Comparison(stored.load(given.a), stored.load(given.b))
+    except stored.NotAResult as problem:
+        print(f"bench-compare: {problem}", file=sys.stderr)
+        return NO_RESULT
+    print(markdown(comparison, (given.a.name, given.b.name)), end="")
+    subjects = {comparison.b.settings.subject}
+    worse = [row for row in comparison.rows() if row.word is Word.WORSE and row.target in subjects]
+    return WORSE if worse else NOTHING_WORSE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""What was written is read back: samples, memory, settings, and the words for what is no result."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.speed import report, stored, verdict
+from bench.speed.memory import MemoryResult, Moment
+from bench.speed.report import Result
+from bench.speed.sections import Settings
+from tests.unit.bench_speed.samples import repeats, sample
+
+
+def a_result() -> Result:
+    memory = MemoryResult("gateway", 100, 90, [Moment("idle", 2048, 9, 1.5)], {"reset": 2})
+    samples = [
+        *repeats("json", "nginx", [100, 101]),
+        replace(sample("sweep", "gateway", rps=60, cpu_us=12, errors=3, others=0.25), rate=70.0),
+    ]
+    settings = Settings(repeats=2, targets=("nginx", "gateway"))
+    return Result({"date": "2026-01-02 03:04 UTC"}, settings, samples, [memory], rate=50, remarks=["a remark"])
+
+
+def test_a_result_survives_its_folder(tmp_path: Path) -> None:
+    written = a_result()
+    report.write(written, tmp_path)
+    read = stored.load(tmp_path)
+    assert (read.conditions, read.settings, read.rate) == (written.conditions, written.settings, 50)
+    assert (read.memory, read.remarks) == (written.memory, ["a remark"])
+    assert read.goals() == written.goals()
+    last, was = read.samples[-1], written.samples[-1]
+    assert (last.rate, last.others, last.load.errors) == (70.0, 0.25, {"short_body": 3})
+    assert (last.cpu_us_per_unit, last.busiest_us_per_unit) == (was.cpu_us_per_unit, was.busiest_us_per_unit)
+    assert last.load.latency.quantile_us(0.99) == was.load.latency.quantile_us(0.99)
+    assert last.load.ttft.total == 0
+
+
+def test_an_older_result_lacks_what_was_not_known_then(tmp_path: Path) -> None:
+    report.write(a_result(), tmp_path)
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    del raw["settings"]["sweep"], raw["memory"][0]["moments"][0]["at_s"]
+    raw["settings"]["forgotten"] = 1
+    for one in raw["samples"]:
+        del one["rate"]
+    (tmp_path / "raw.json").write_text(json.dumps(raw))
+    read = stored.load(tmp_path)
+    assert read.settings.sweep == Settings().sweep
+    assert read.memory[0].moments[0].at_s is None
+    assert verdict.of(read.samples, "sweep", "gateway")[0].rate is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"conditions": {}, "settings": 3}'])
+def test_what_is_no_result_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "raw.json").write_text(text)
+    with pytest.raises(stored.NotAResult, match=r"raw\.json: not a result"):
+        stored.load(tmp_path)
+
+
+def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
+    with pytest.raises(stored.NotAResult, match="No such file or directory; a result is a folder"):
+        stored.load(tmp_path)
