@@ -103,6 +103,13 @@ class Journal:
             disk.close(lock_fd)
             raise
 
+    def rest_on(self, sync: Callable[[], None]) -> None:
+        """Before `start`: have this done before each sync of lines, in the sync thread.
+
+        It brings to the disk what lines rest on (the keys of their sealed parts); OSError counts as a failed sync.
+        """
+        self._syncer.before_sync = sync
+
     def start(self, loop: AbstractEventLoop) -> None:
         """Begin to write, once per turn of this loop, and to sync in a thread."""
         self._loop = loop

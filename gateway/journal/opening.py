@@ -58,6 +58,7 @@ def open_desk(config: Config, slot: int, slots: int) -> Desk | None:
         return None
     journal = open_journal(config, _names(slot, slots))
     sealer = Sealer(layout.sealing_of(Path(config.state_dir)), journal.chain)
+    journal.rest_on(sealer.sync)
     return Desk(journal, sealer, config.journal.refusals_per_s)
 
 

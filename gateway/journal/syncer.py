@@ -49,6 +49,7 @@ class Syncer:
 
     def __init__(self, chain: Chain, sync_s: float, listener: Listener) -> None:
         self.sync_s = sync_s
+        self.before_sync: Callable[[], None] = _nothing  # brings to the disk what the lines so far rest on
         self.prepare_bytes = 0  # from this size of the current segment on, the next one is made
         self.syncs = 0
         self.failures = 0
@@ -122,6 +123,7 @@ class Syncer:
             position = self._chain.written_bytes
             files = list(self._files)  # with the lock held: they hold every byte before the position
         try:
+            self.before_sync()
             for file in files:
                 self._bring(file)
         except OSError as error:
@@ -229,3 +231,7 @@ class Syncer:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(what, told)
+
+
+def _nothing() -> None:
+    """These lines rest on nothing else."""

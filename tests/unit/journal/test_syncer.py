@@ -1,5 +1,6 @@
 """Rounds of the sync thread, turned by hand; and the thread itself, which only decides when."""
 
+import errno
 import os
 import threading
 import time
@@ -244,3 +245,25 @@ def test_a_full_segment_that_will_not_close_is_let_go(scene: Scene, caplog: pyte
         scene.turn()
     assert scene.told.reports == [("synced", scene.chain.written_bytes)]
     assert "segment 1" in caplog.text
+
+
+def test_what_lines_rest_on_is_on_the_disk_before_them(scene: Scene) -> None:
+    done: list[int] = []
+    scene.syncer.before_sync = lambda: done.append(len(scene.disk.calls))
+    scene.write("a")
+    before = len(scene.disk.calls)
+    assert scene.turn() == ["sync"]
+    assert done == [before]
+
+
+def test_what_lines_rest_on_and_cannot_be_synced_fails_them(scene: Scene) -> None:
+    def fail() -> None:
+        raise OSError(errno.EIO, "no key")
+
+    scene.syncer.before_sync = fail
+    scene.write("a", urgent=True)
+    assert scene.turn() == [], "no line before its key"
+    assert [report[0] for report in scene.told.reports] == ["failed"]
+    scene.syncer.before_sync = lambda: None
+    scene.turn()
+    assert scene.told.reports[-1] == ("healed", scene.chain.written_bytes)
