@@ -17,6 +17,9 @@ from gateway.listener.head import Head
 from gateway.relay.outgoing import UploadSink
 from gateway.units import KIB
 
+_BUFFERED: Final = BodyMode.BUFFERED
+_RAW: Final = BodyMode.RAW
+_MULTIPART: Final = BodyMode.MULTIPART
 _RAW_WAIT_BYTES: Final = 64 * KIB  # a raw body announced shorter than this is waited for: then it can be retried
 
 
@@ -70,7 +73,7 @@ class Body:
     def __init__(self, head: Head, length: int, limits: Limits, owner: Owner) -> None:
         mode = head.mode
         self.length = length
-        self.encoding = head.encoding if mode is not BodyMode.RAW else b""
+        self.encoding = head.encoding if mode is not _RAW else b""
         self._mode = mode
         self._limits = limits
         self._owner = owner
@@ -85,22 +88,22 @@ class Body:
         self._sink: UploadSink | None = None
         self._paused = False  # by the provider
         self._form: FormReader | None = None
-        if mode is BodyMode.MULTIPART:
+        if mode is _MULTIPART:
             self._form = FormReader(head.content_type)
-        if mode is not BodyMode.RAW and length > limits.max_body_bytes:
+        if mode is not _RAW and length > limits.max_body_bytes:
             raise _too_large(limits)
 
     # --- as it arrives ----------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """The head is accepted: a raw body may start on its way before it is complete."""
-        if self._mode is BodyMode.RAW and not 0 <= self.length <= _RAW_WAIT_BYTES:
+        if self._mode is _RAW and not 0 <= self.length <= _RAW_WAIT_BYTES:
             self._start_upload()
 
     def feed(self, data: bytes) -> None:
         """More bytes. Raises BodyTooLarge, InvalidRequest or Overloaded when they cannot be taken."""
         self.received += len(data)
-        if self.received > self._limits.max_body_bytes and self._mode is not BodyMode.RAW:
+        if self.received > self._limits.max_body_bytes and self._mode is not _RAW:
             raise _too_large(self._limits)
         if self._form is not None:
             self._form.feed(data)
@@ -126,6 +129,16 @@ class Body:
         self.length = len(self.body)
         self._started = True
         self._owner.start()
+
+    def take(self, body: bytes) -> bool:
+        """`feed` and `finish` in one, for a body that is as long as was said; False where it is not just kept whole."""
+        if self._mode is not _BUFFERED:
+            return False
+        self.received = len(body)
+        self.body = body
+        self.complete = self._started = True
+        self._owner.start()
+        return True
 
     def release(self) -> None:
         """The exchange is over: give back what was spooled, and let go of the bytes."""

@@ -19,19 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway import pipeline
 from gateway.dialects.base import BodyMode
-from gateway.errors import (
-    GatewayError,
-    InternalError,
-    InvalidRequest,
-    MalformedHTTP,
-    RequestTimeout,
-)
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MalformedHTTP, RequestTimeout
 from gateway.exchange import Exchange
 from gateway.listener.address import Preface
 from gateway.listener.body import Body
 from gateway.listener.head import Head
-from gateway.listener.reader import Fault, Queued, RequestReader, head_too_large
+from gateway.listener.reader import Fault, RequestReader, head_too_large
 from gateway.listener.respond import CONTINUE, Responder
+from gateway.listener.waiting import Aside, Queued
 from gateway.listener.watch import Valve
 from gateway.units import KIB, NS_PER_S
 
@@ -40,12 +35,13 @@ if TYPE_CHECKING:
 
     from gateway.listener.app import Listener
 
-MAX_ASIDE_BYTES: Final = 64 * KIB
 _LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
 _UNBEGUN: Final = inspect.CORO_CREATED
 _NO_FAULT: Final = Fault.NONE
+_NO_BODY: Final = BodyMode.NONE
+_RAW: Final = BodyMode.RAW
 _log: Final = logging.getLogger("gateway.listener")
 
 
@@ -54,7 +50,6 @@ class DownstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_aside",
-        "_aside_bytes",
         "_body",
         "_body_done",
         "_broken",
@@ -85,8 +80,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._body_done = True
         self._responder: Responder | None = None
         self._queue: deque[Queued] = deque()
-        self._aside: list[bytes] = []
-        self._aside_bytes = 0
+        self._aside = Aside()
         self._broken = False
         self._lingering = False
         self._lingered = 0
@@ -120,8 +114,9 @@ class DownstreamConnection(asyncio.Protocol):
             self._lingered += len(data)
             if self._lingered > _LINGER_BYTES:
                 self._close()
-        elif self._aside or (self._body_done and (self._ex is not None or self.paused)):
-            self._set_aside(data)
+        elif self._aside.size or (self._body_done and (self._ex is not None or self.paused)):
+            if not self._aside.put(data):
+                self.abort()
         elif self._preface is not None:
             self._read_preface(self._preface, data)
         elif not self._broken:
@@ -134,7 +129,7 @@ class DownstreamConnection(asyncio.Protocol):
         listener.left(self)
         self._valve.forget()
         self._break()
-        self._aside.clear()
+        self._aside.take()
         self._queue.clear()
         if self._responder is not None:
             self._responder.forget()
@@ -153,7 +148,7 @@ class DownstreamConnection(asyncio.Protocol):
         """The caller has caught up."""
         self.paused = False
         if self._ex is None:
-            if self._queue or self._aside:
+            if self._queue or self._aside.size:
                 asyncio.get_running_loop().call_soon(self._next)
         elif self._ex.transfer is not None:
             self._ex.transfer.resume()
@@ -185,7 +180,7 @@ class DownstreamConnection(asyncio.Protocol):
     def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
         """A head is complete: open its exchange, now or when it is its turn."""
         reader = self._reader
-        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keeps_alive())
+        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keep_alive)
         ex.traceparent = reader.traceparent
         if self._ex is not None or self._queue:
             self._queue.append(Queued(ex, head, length, error))
@@ -206,6 +201,15 @@ class DownstreamConnection(asyncio.Protocol):
         else:
             self._finish_body()
 
+    def whole_read(self, head: Head, body: bytes) -> None:
+        """A request is complete at once."""
+        self.head_read(head, len(body), None)
+        if not self._queue and self._body is not None and self._body.take(body):
+            self._body_done = True
+        else:
+            self.body_read(body)
+            self.request_read()
+
     # --- the responder's side ---------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
@@ -221,13 +225,14 @@ class DownstreamConnection(asyncio.Protocol):
         self._task = None
         self._since_ns = time.monotonic_ns()
         whole = self._body_done
-        self._release_body()
+        if self._body is not None:
+            self._release_body()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         if not keep or not whole or self._broken:
             self._shut(linger=not whole or self._broken)
-        elif self._queue or self._aside:
+        elif self._queue or self._aside.size:
             asyncio.get_running_loop().call_soon(self._next)
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -286,7 +291,7 @@ class DownstreamConnection(asyncio.Protocol):
                 listener.answer_health(ex, responder, body_follows=length != 0)
                 return
             listener.identify(ex, head)
-            if head.mode is BodyMode.NONE and length:
+            if head.mode is _NO_BODY and length:
                 raise InvalidRequest(f"{head.path} takes no body")
             self._body = body = Body(head, length, listener.limits, self)
         except GatewayError as refused:
@@ -294,7 +299,8 @@ class DownstreamConnection(asyncio.Protocol):
             return
         if head.expects_continue and length:
             self.write(CONTINUE)
-        body.begin()
+        if head.mode is _RAW:
+            body.begin()
 
     def _feed_body(self, data: bytes) -> None:
         self._since_ns = time.monotonic_ns()
@@ -348,15 +354,8 @@ class DownstreamConnection(asyncio.Protocol):
                 self._finish_body()
         if self._queue and not self.exchanging:
             asyncio.get_running_loop().call_soon(self._next)
-        elif self._aside and not self._queue and not (self.exchanging and self._body_done):
-            data, self._aside, self._aside_bytes = b"".join(self._aside), [], 0
-            self._parse(data)
-
-    def _set_aside(self, data: bytes) -> None:
-        self._aside.append(data)
-        self._aside_bytes += len(data)
-        if self._aside_bytes > MAX_ASIDE_BYTES:
-            self.abort()
+        elif self._aside.size and not self._queue and not (self.exchanging and self._body_done):
+            self._parse(self._aside.take())
 
     def _read_preface(self, preface: Preface, data: bytes) -> None:
         """The PROXY protocol header, before the first request."""
@@ -376,10 +375,11 @@ class DownstreamConnection(asyncio.Protocol):
     def _crashed(self, error: Exception | None) -> None:
         """A callback of ours has failed: a defect, which must not look like the caller's."""
         _log.error("reading a request crashed", exc_info=error)
+        refused = InternalError("the gateway failed to read this request")
         if self._ex is None:
-            self._refuse_new(InternalError("the gateway failed to read this request"))
+            self._refuse_new(refused)
         elif not self._body_done:
-            self._refuse_open(InternalError("the gateway failed to read this request"))
+            self._refuse_open(refused)
         else:
             self.abort()
 
@@ -387,7 +387,7 @@ class DownstreamConnection(asyncio.Protocol):
         refused = MalformedHTTP("the request is not valid HTTP/1.1", detail=str(error))
         if self._ex is None:
             self._refuse_new(refused)
-        elif not self._queue and not self._body_done:  # else the open exchange is whole: it is answered, and no other
+        elif not self._body_done:  # else the open exchange is whole: it is answered, and no other
             self._refuse_open(refused)
 
     def _refuse_new(self, error: GatewayError) -> None:
@@ -468,7 +468,7 @@ class DownstreamConnection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether an exchange is open, or about to be: a caller who has just connected is about to ask."""
-        if self._ex is not None or self._queue or self._aside or self._reader.in_head:
+        if self._ex is not None or self._queue or self._aside.size or self._reader.in_head:
             return True
         return not self._reader.asked and time.monotonic_ns() < self._since_ns + _FRESH_NS
 
@@ -495,6 +495,5 @@ class DownstreamConnection(asyncio.Protocol):
         listener = self._listener
         if self._ex is not None:
             return listener.body_timeout_ns
-        return (
-            listener.header_timeout_ns if self._reader.in_head or self._preface is not None else listener.keepalive_ns
-        )
+        beginning = self._reader.in_head or self._preface is not None
+        return listener.header_timeout_ns if beginning else listener.keepalive_ns

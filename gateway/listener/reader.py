@@ -2,7 +2,8 @@
 
 A `RequestReader` is fed what one connection receives and tells its owner three things, in order: a head is complete
 (judged, or with the error to answer it with), here is a piece of its body, the request is complete. Callers send the
-same head again and again, so the last good one is compared before it is read anew.
+same head again and again, so the last good one is compared before it is read anew, and a request that is all there
+behind a head with the same bytes is not parsed at all (`familiar.py`): it is told in one word.
 
 Invariants: what the parser keeps or steps over without a word (unfinished lines, chunk extensions, trailers) is
 bounded like the head itself; after `deafen` nothing more is told; a defect of ours is told apart from malformed bytes.
@@ -16,8 +17,8 @@ from typing import Final, Protocol
 import httptools
 
 from gateway.errors import GatewayError, HeadersTooLarge, MalformedHTTP
-from gateway.exchange import Exchange
 from gateway.listener.detour import parser_of_body
+from gateway.listener.familiar import Familiar, learn
 from gateway.listener.head import Head, Headers, read_head
 
 _LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
@@ -48,27 +49,21 @@ class Owner(Protocol):
     def request_read(self) -> None:
         """The request is complete."""
 
-
-class Queued:
-    """A request that was read behind another one, and waits for its turn."""
-
-    __slots__ = ("chunks", "complete", "error", "ex", "head", "length")
-
-    def __init__(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
-        self.ex = ex
-        self.head = head
-        self.length = length
-        self.error = error
-        self.chunks: list[bytes] = []
-        self.complete = False
+    def whole_read(self, head: Head, body: bytes) -> None:
+        """All three at once."""
 
 
 class RequestReader:
-    """One connection's reader. `since_ns`: when the current request began; `in_head`: its head is not complete."""
+    """One connection's reader. `since_ns`: when the current request began; `in_head`: its head is not complete.
+
+    `keep_alive`: whether the caller wants the connection kept, as far as the request just read says.
+    """
 
     __slots__ = (
+        "_between",
         "_deaf",
         "_detour",
+        "_familiar",
         "_fresh",
         "_head",
         "_head_bytes",
@@ -78,11 +73,13 @@ class RequestReader:
         "_max_bytes",
         "_owner",
         "_parser",
+        "_repeated",
         "_uncounted",
         "_url",
         "asked",
         "error",
         "in_head",
+        "keep_alive",
         "since_ns",
         "traceparent",
     )
@@ -101,17 +98,28 @@ class RequestReader:
         self._fresh = False
         self._head: Head | None = None  # the last good one, and what it was read from
         self._head_key: tuple[bytes, bytes, str, Headers] | None = None
+        self._familiar: Familiar | None = None  # the same, by its bytes
+        self._between = True  # two requests, or before the first
+        self._repeated = False  # the last head read was the same as the one before
         self.traceparent = b""
         self.in_head = False
+        self.keep_alive = False
         self.asked = False  # a request has begun on this connection
         self.since_ns = 0
         self.error: Exception | None = None  # behind the last fault
 
     def feed(self, data: bytes, max_bytes: int) -> Fault:
         """Parse one read; `max_bytes` bounds a head. Told faults are final: feed nothing more."""
+        familiar, between = self._familiar, self._between
+        if familiar is not None and between:
+            body = familiar.body_of(data)
+            if body is not None:
+                return self._tell_whole(familiar.head, body)
         self._max_bytes = max_bytes
         try:
             self._parser.feed_data(data)
+            if self._repeated and between and self._between:
+                self._learn(data)
         except httptools.HttpParserUpgrade as upgrade:
             if not self._detour or self._deaf:
                 return Fault.UPGRADE
@@ -136,15 +144,13 @@ class RequestReader:
     def deafen(self) -> None:
         """Tell nothing more: the connection is about to close."""
         self._deaf = True
-
-    def keeps_alive(self) -> bool:
-        """Whether the caller wants the connection kept, as far as the request just read says."""
-        return self._parser.should_keep_alive()
+        self._familiar = None
 
     # --- llhttp's side ----------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
+        self._between = False
         self._url = self.traceparent = b""
         self._headers = []
         self._length = self._head_bytes = 0
@@ -174,6 +180,7 @@ class RequestReader:
             return  # behind an answer that closes
         head, error = self._judge()
         length = -1 if head.chunked else self._length
+        self.keep_alive = self._parser.should_keep_alive()
         if head.chunked:
             self._headers = []  # trailers would else be added to the head that is remembered
         if head.connection and length and self._parser.should_upgrade():
@@ -189,6 +196,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         """The request is complete."""
         if not self._detour:
+            self._between = True
             self._owner.request_read()
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -196,7 +204,8 @@ class RequestReader:
     def _judge(self) -> tuple[Head, GatewayError | None]:
         parser = self._parser
         key = (parser.get_method(), self._url, parser.get_http_version(), self._headers)
-        if key == self._head_key and self._head is not None:
+        self._repeated = key == self._head_key
+        if self._repeated and self._head is not None:
             return self._head, None
         head = Head(key[0].decode("ascii"), version_11=key[2] == "1.1")
         try:
@@ -209,6 +218,23 @@ class RequestReader:
             return head, error
         self._head, self._head_key = head, key
         return head, None
+
+    def _learn(self, data: bytes) -> None:
+        """A head has come a second time: know it by its bytes from now on."""
+        head, familiar = self._head, self._familiar
+        new = familiar is None or familiar.head is not head
+        if new and head is not None and self._length and self.keep_alive and not self.traceparent:
+            self._familiar = learn(data, head, self._length)
+
+    def _tell_whole(self, head: Head, body: bytes) -> Fault:
+        self.traceparent = b""
+        self.since_ns = time.monotonic_ns()
+        try:
+            self._owner.whole_read(head, body)
+        except Exception as error:  # noqa: BLE001 - as the parser does with its callbacks
+            self.error = error
+            return Fault.CRASHED
+        return Fault.NONE
 
     def _take_detour(self, rest: bytes) -> Fault:
         self._deaf = True  # to the head that is made up

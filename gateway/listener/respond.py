@@ -146,11 +146,12 @@ class Responder:
         if self.finished:
             return
         self.started = True
-        self._ex.answered_status = head.status
-        framing = b"" if head.status in _BODYLESS else b"content-length: %d\r\n" % max(head.length, 0)
-        if head.length < 0 and self._ex.head.method == "HEAD":
+        asked_head = self._ex.head.method == "HEAD"
+        if head.status in _BODYLESS or (asked_head and head.length < 0):
             framing = b""
-        sent = b"" if head.status in _BODYLESS or self._ex.head.method == "HEAD" else body
+        else:
+            framing = b"content-length: %d\r\n" % max(head.length, 0)
+        sent = b"" if asked_head or head.status in _BODYLESS else body
         self._wire.write(self._head(head, framing) + sent)
         self._finish()
 
@@ -188,7 +189,7 @@ class Responder:
         ex.answered_status = head.status
         own_ms = (now_ns - ex.started_ns - head.upstream_ns) / NS_PER_MS
         return b"%b%b%b%bx-request-id: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f\r\n%b%b\r\n" % (
-            status_line(head.status),
+            _STATUS_LINES.get(head.status) or status_line(head.status),
             b"".join([b"%b: %b\r\n" % pair for pair in head.headers]),
             framing,
             _date.get(now_ns),
@@ -196,7 +197,7 @@ class Responder:
             own_ms if own_ms > 0 else 0.0,
             head.upstream_ns / NS_PER_MS,
             _story(ex.route.name if ex.route is not None else "", head),
-            self._connection_line(),
+            b"" if ex.head.version_11 and not self.closing else self._connection_line(),
         )
 
     def _connection_line(self) -> bytes:

@@ -261,3 +261,16 @@ def test_a_spool_gives_what_it_has() -> None:
     assert spool.take(4)
     spool.give(6)
     assert (spool.take(6), spool.used) == (True, 10)
+
+
+def test_a_body_that_is_kept_whole_may_come_at_once() -> None:
+    made, connection = body(BodyMode.BUFFERED, 2)
+    assert made.take(b"{}")
+    assert (made.body, made.length, made.complete, connection.calls) == (b"{}", 2, True, ["start"])
+
+
+@pytest.mark.parametrize("mode", [BodyMode.RAW, BodyMode.MULTIPART])
+def test_other_bodies_are_fed(mode: BodyMode) -> None:
+    made, connection = body(mode, 2)
+    assert not made.take(b"{}")
+    assert (made.body, made.complete, connection.calls) == (b"", False, [])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from gateway.listener.connection import MAX_ASIDE_BYTES
 from gateway.listener.respond import Responder
+from gateway.listener.waiting import MAX_ASIDE_BYTES
 from gateway.relay.attempt import AttemptRun
 from gateway.relay.reply import AnswerHead
 from gateway.units import KIB
@@ -149,7 +149,7 @@ def test_what_was_set_aside_comes_before_what_is_read_next() -> None:
             await until(lambda: provider.lines)
             second = chat(b'{"model":"gpt","messages":[],"user":"second"}')
             await caller.sends(second[:40])
-            await until(lambda: any(connection._aside for connection in node.listener.connections))
+            await until(lambda: any(connection._aside.size for connection in node.listener.connections))
             connection = next(iter(node.listener.connections))
             provider.line.says(OK)
             connection.data_received(second[40:])  # before the loop's next turn

@@ -9,6 +9,7 @@ from gateway.listener.reader import Fault, RequestReader, head_too_large
 MAX = 4096
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer k\r\n"
 PLAIN = HEAD + b"Content-Length: 2\r\ntraceparent: t\r\n\r\n{}"
+SMALL = HEAD + b"Content-Length: 2\r\n\r\n{}"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Trailer: 1\r\n\r\n"
 
 
@@ -19,6 +20,7 @@ class Listening:
         self.heads: list[tuple[Head, int, GatewayError | None]] = []
         self.body = b""
         self.complete = 0
+        self.wholes: list[tuple[Head, bytes]] = []
 
     def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
         self.heads.append((head, length, error))
@@ -28,6 +30,9 @@ class Listening:
 
     def request_read(self) -> None:
         self.complete += 1
+
+    def whole_read(self, head: Head, body: bytes) -> None:
+        self.wholes.append((head, body))
 
 
 def _fed(*pieces: bytes) -> tuple[RequestReader, Listening, list[Fault]]:
@@ -52,6 +57,60 @@ def test_the_same_head_again_is_the_same_object_whatever_its_length_and_trace() 
     assert reader.traceparent == b"u"
     reader.feed(PLAIN.replace(b"Bearer k", b"Bearer l"), MAX)
     assert owner.heads[2][0] is not owner.heads[0][0]
+
+
+def known() -> tuple[RequestReader, Listening]:
+    """A reader that knows SMALL by its bytes."""
+    reader, owner, _ = _fed(SMALL, SMALL)
+    assert owner.wholes == []
+    return reader, owner
+
+
+def test_a_head_that_came_twice_is_known_by_its_bytes() -> None:
+    reader, owner = known()
+    assert reader.feed(SMALL.replace(b"2\r\n\r\n{}", b"3\r\n\r\n{ }"), MAX) is Fault.NONE
+    assert owner.wholes == [(owner.heads[0][0], b"{ }")]
+    assert (reader.in_head, reader.keep_alive, reader.traceparent) == (False, True, b"")
+
+
+def test_a_known_head_is_parsed_all_the_same_inside_of_a_request() -> None:
+    reader, owner = known()
+    reader.feed(SMALL.replace(b": 2", b": %d" % (2 + len(SMALL))), MAX)
+    reader.feed(SMALL, MAX)
+    assert (owner.wholes, owner.complete) == ([], 3)
+    assert owner.body.endswith(SMALL)
+
+
+def test_another_head_takes_the_place_of_the_one_that_is_known() -> None:
+    reader, owner = known()
+    other = SMALL.replace(b"Bearer k", b"Bearer l")
+    for data in (other, other, other, SMALL, SMALL):
+        reader.feed(data, MAX)
+    assert [head.credential for head, _ in owner.wholes] == [b"l"]
+
+
+@pytest.mark.parametrize("line", [b"traceparent: t", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c"])
+def test_heads_with_a_trace_or_an_end_are_never_known(line: bytes) -> None:
+    data = SMALL.replace(b"Host", line + b"\r\nHost")
+    _, owner, _ = _fed(*[data] * (1 if b"close" in line else 3))
+    assert owner.wholes == []
+
+
+def test_a_deaf_reader_knows_nothing() -> None:
+    reader, owner = known()
+    reader.deafen()
+    reader.feed(SMALL, MAX)
+    assert (owner.wholes, len(owner.heads)) == ([], 2)
+
+
+def test_a_defect_behind_a_known_head_is_ours() -> None:
+    class Broken(Listening):
+        def whole_read(self, *_: object) -> None:
+            raise RuntimeError("ours")
+
+    reader = RequestReader(Broken())
+    assert [reader.feed(SMALL, MAX) for _ in range(3)] == [Fault.NONE, Fault.NONE, Fault.CRASHED]
+    assert isinstance(reader.error, RuntimeError)
 
 
 def test_trailers_do_not_change_the_head_that_is_remembered() -> None:

@@ -1,0 +1,82 @@
+"""A request that is known by its head's bytes is told as the parser would tell it, whatever was done to its bytes.
+
+Two readers hear the same connection. One is given each request in one read, so that it may know the head; the other is
+given the first byte apart, which it never does.
+"""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import GatewayError
+from gateway.listener.head import Head
+from gateway.listener.reader import Fault, RequestReader
+
+MAX = 8192
+LINES = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer k\r\nContent-Length: %d\r\n"
+    b"Content-Type: application/json\r\n\r\n"
+)
+
+
+class Heard:
+    """An owner that writes down what it is told, in words that do not depend on which way it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[object] = []
+        self.whole = 0
+        self._body = b""
+
+    def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
+        said = (head.method, head.path, head.query, head.credential, head.content_type, head.encoding, head.chunked)
+        self.said.append((said, length, error is not None))
+        self._body = b""
+
+    def body_read(self, data: bytes) -> None:
+        self._body += data
+
+    def request_read(self) -> None:
+        self.said.append(self._body)
+
+    def whole_read(self, head: Head, body: bytes) -> None:
+        self.whole += 1
+        self.head_read(head, len(body), None)
+        self.body_read(body)
+        self.request_read()
+
+
+def request(body: bytes) -> bytes:
+    return LINES % len(body) + body
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> bytes:
+    """A request with some bytes replaced: by anything, or by what means something to a parser."""
+    data = request(draw(st.binary(max_size=30)))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data)))
+        put = draw(st.one_of(st.binary(max_size=3), st.sampled_from([b"\r\n", b"\n", b" ", b"0", b"7", b":", b"\t"])))
+        data = data[:at] + put + data[at + draw(st.integers(0, 3)) :]
+    return data
+
+
+@given(st.lists(spoilt(), min_size=1, max_size=4))
+def test_known_or_parsed_a_request_is_the_same(requests: list[bytes]) -> None:
+    known, parsed = Heard(), Heard()
+    one, other = RequestReader(known), RequestReader(parsed)
+    for data in [request(b"{}"), request(b"{}"), *requests]:
+        fault = one.feed(data, MAX)
+        faults = [other.feed(part, MAX) for part in (data[:1], data[1:]) if part]
+        assert known.said == parsed.said
+        assert (fault is Fault.NONE) == all(said is Fault.NONE for said in faults)
+        assert (one.in_head, one.keep_alive, one.traceparent) == (other.in_head, other.keep_alive, other.traceparent)
+        if fault is not Fault.NONE:
+            return
+    assert parsed.whole == 0
+
+
+def test_the_third_of_its_kind_is_known() -> None:
+    heard = Heard()
+    reader = RequestReader(heard)
+    for count in range(5):
+        reader.feed(request(b"x" * count), MAX)
+    assert heard.whole == 3
