@@ -24,10 +24,7 @@ def apply(body: bytes, edits: Sequence[Edit]) -> bytes:
     Raises ValueError when edits overlap or leave the body: then the caller's facts are not this body's.
     """
     if len(edits) == 1:
-        start, end, put = edits[0]
-        if not 0 <= start <= end <= len(body):
-            raise ValueError("an edit is outside of the body")
-        return b"".join((body[:start], put, body[end:]))
+        return replace(body, *edits[0])
     view = memoryview(body)
     pieces: list[bytes | memoryview] = []
     at = 0
@@ -38,6 +35,13 @@ def apply(body: bytes, edits: Sequence[Edit]) -> bytes:
         at = end
     pieces.append(view[at:])
     return b"".join(pieces)
+
+
+def replace(body: bytes, start: int, end: int, put: bytes) -> bytes:
+    """The body with one edit made. Raises ValueError when it leaves the body."""
+    if not 0 <= start <= end <= len(body):
+        raise ValueError("an edit is outside of the body")
+    return b"".join((body[:start], put, body[end:]))
 
 
 def set_model(facts: RequestFacts, model: str) -> Edit:

@@ -41,7 +41,7 @@ WHOLE_BYTES: Final = 1 * MIB
 REFUSAL_BYTES: Final = 256 * KIB
 PRECONTENT_BYTES: Final = 1 * MIB
 _EVENT_STREAM: Final = b"text/event-stream"
-_JSON: Final = b"application/json"
+_READABLE: Final = (b"application/json", b"text/")
 
 
 class Taking(IntEnum):
@@ -55,6 +55,9 @@ class Taking(IntEnum):
 
 
 _EVENTS: Final = Taking.EVENTS  # asked for each chunk: a global is found faster than an enum's member
+_WHOLE: Final = Taking.WHOLE
+_OPAQUE: Final = Taking.OPAQUE
+_REFUSAL: Final = Taking.REFUSAL
 
 
 class AttemptRun:
@@ -87,17 +90,17 @@ class AttemptRun:
         if self._transfer.out.raw:
             self.taking = Taking.OPAQUE
             return
-        encoding = head.get(b"content-encoding")
+        encoding = head.first.get(b"content-encoding", b"")
         if encoding == b"identity":
             encoding = b""
         elif encoding:
             self._decoder = decoder(encoding)
-        content_type = head.get(b"content-type")
+        content_type = head.first.get(b"content-type", b"")
         if not 200 <= status < 300:  # noqa: PLR2004 - the success class
             self.taking = Taking.REFUSAL
         elif content_type.startswith(_EVENT_STREAM):
             self._take_events(encoding)
-        elif (encoding and self._decoder is None) or not content_type.startswith((_JSON, b"text/")):
+        elif (encoding and self._decoder is None) or not content_type.startswith(_READABLE):
             self.taking = Taking.OPAQUE if content_type or encoding else Taking.WHOLE
         else:
             self.taking = Taking.WHOLE
@@ -113,7 +116,7 @@ class AttemptRun:
             self._take_event_bytes(data)
         elif self._transfer.streaming:
             self._forward(data)
-        elif taking is Taking.OPAQUE:
+        elif taking is _OPAQUE:
             self._transfer.content(self)
             self._forward(data)
         else:
@@ -127,9 +130,9 @@ class AttemptRun:
             return
         self._let_go()
         taking = self.taking
-        if taking is Taking.EVENTS:
+        if taking is _EVENTS:
             self._events_ended(clean=True)
-        elif taking is Taking.REFUSAL:
+        elif taking is _REFUSAL:
             self._judge()
         elif self._transfer.streaming:
             out = self._transfer.out
@@ -192,14 +195,11 @@ class AttemptRun:
     def row(self, cause: str, took_ns: int) -> Attempt:
         """This attempt as records and headers tell it."""
         head, target = self.head, self.target
-        upstream_id = head.get(target.account.vendor.request_id_header) if head is not None else b""
-        return Attempt(
-            target.name(self._transfer.out.star),
-            cause,
-            head.status if head is not None else 0,
-            took_ns // NS_PER_MS,
-            upstream_id.decode("latin-1"),
-        )
+        name, took_ms = target.name(self._transfer.out.star), took_ns // NS_PER_MS
+        if head is None:
+            return Attempt(name, cause, 0, took_ms)
+        upstream_id = head.first.get(target.request_id_header, b"").decode("latin-1")
+        return Attempt(name, cause, head.status, took_ms, upstream_id)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The answer's headers that go to the caller."""
@@ -207,11 +207,10 @@ class AttemptRun:
         if head is None:
             return []
         headers = to_caller(head.headers)
-        if self._decoder is None:
-            encoding = head.get(b"content-encoding")
-            if encoding:
-                headers.append((b"content-encoding", encoding))
-        upstream_id = head.get(self.target.account.vendor.request_id_header)
+        encoding = head.first.get(b"content-encoding")
+        if encoding and self._decoder is None:
+            headers.append((b"content-encoding", encoding))
+        upstream_id = head.first.get(self.target.request_id_header)
         if upstream_id:
             headers.append((b"x-gateway-upstream-request-id", upstream_id))
         return headers
@@ -294,10 +293,10 @@ class AttemptRun:
     def _keep(self, data: bytes) -> None:
         self._kept.append(data)
         self._kept_bytes += len(data)
-        if self.taking is Taking.WHOLE and self._kept_bytes > WHOLE_BYTES:
+        if self.taking is _WHOLE and self._kept_bytes > WHOLE_BYTES:
             self._transfer.content(self)
             self._forward_kept()
-        elif self.taking is Taking.REFUSAL and self._kept_bytes > REFUSAL_BYTES:
+        elif self.taking is _REFUSAL and self._kept_bytes > REFUSAL_BYTES:
             self._kept = []
             self._judge()
 
@@ -305,7 +304,7 @@ class AttemptRun:
         out = self._transfer.out
         body = self.body
         usage = None
-        if self.taking is Taking.WHOLE:
+        if self.taking is _WHOLE:
             if usage_tail.looks_like_error(body):
                 self._fail_inside(body)
                 return

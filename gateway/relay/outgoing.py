@@ -7,7 +7,7 @@ came, and every change of them is named in the result, for `x-gateway-changed`.
 Invariant: the cost of encoding does not grow with the size of the body, but for one copy where something changes.
 """
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -67,7 +67,7 @@ class Outgoing(msgspec.Struct, gc=False):
     star: str = ""
 
 
-class Encoded(NamedTuple):
+class Encoded(msgspec.Struct, frozen=True, gc=False):
     """Bytes for one attempt. `withhold_usage`: usage was asked for by us, so its event is not the caller's."""
 
     head: bytes
@@ -107,24 +107,40 @@ class Target:
         self._overrides = account.overrides | {name for name, _ in headers}
         self._header_names = tuple(f"header:{name.decode()}" for name, _ in headers)
         self._defaults = {name: msgspec.json.encode(value) for name, value in (defaults or {}).items()}
-        self._fixed_name = "" if "*" in model and not star else self._name(star)
+        self.request_id_header = account.vendor.request_id_header
+        self._fixed_model = "" if "*" in model and not star else self._name(star)
+        self._fixed_name = f"{account.name}/{self._fixed_model}" if self._fixed_model else ""
+        self._fixed_json = msgspec.json.encode(self._fixed_model) if self._fixed_model else b""
+        self._renames = bool(self._fixed_json) and not (self._defaults or self._header_names)  # and does no more
 
     def name(self, star: str = "") -> str:
         """provider/model, as headers and records show it."""
-        return f"{self.account.name}/{self.model(star)}"
+        return self._fixed_name or f"{self.account.name}/{self._name(star)}"
 
     def model(self, star: str = "") -> str:
         """The provider's name of the model."""
-        return self._fixed_name or self._name(star)
+        return self._fixed_model or self._name(star)
 
     def encode(self, out: Outgoing) -> Encoded:
         """Head and body of one attempt."""
-        if out.raw or out.facts is None:
+        facts = out.facts
+        if out.raw or facts is None:
             return Encoded(self._head(out, out.length), _framed(out, out.body), _NO_CHANGE, withhold_usage=False)
-        edits, changed, withhold = self._edits(out, out.facts)
+        if self._renames and facts.model_start >= 0 and not (facts.stream or facts.form or out.length < 0):
+            return self._renamed(out, facts)
+        edits, changed, withhold = self._edits(out, facts)
         body = splice.apply(out.body, edits) if edits else out.body
         length = out.length + len(body) - len(out.body) if out.length >= 0 else -1
         return Encoded(self._head(out, length), _framed(out, body), changed, withhold)
+
+    def _renamed(self, out: Outgoing, facts: RequestFacts) -> Encoded:
+        """What most requests come to: the model has another name here, and nothing else changes."""
+        body = out.body
+        if facts.model == self._fixed_model:
+            return Encoded(self._head(out, out.length), body, _NO_CHANGE, withhold_usage=False)
+        body = splice.replace(body, facts.model_start, facts.model_end, self._fixed_json)
+        length = out.length + len(body) - len(out.body)
+        return Encoded(self._head(out, length), body, _MODEL_CHANGED, withhold_usage=False)
 
     def _edits(self, out: Outgoing, facts: RequestFacts) -> tuple[list[Edit], tuple[str, ...], bool]:
         edits: list[Edit] = []

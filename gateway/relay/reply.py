@@ -6,13 +6,15 @@ error event and a connection closed without the last zero chunk. The listener im
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from gateway.errors import GatewayError
 from gateway.record import Attempt
 
 
-class AnswerHead(NamedTuple):
+class AnswerHead(msgspec.Struct, frozen=True, gc=False):
     """Status and headers of an answer (already chosen for the caller), and how it came about.
 
     `length` is the body's length, -1 when only its end will tell. `target` is "" while none has answered yet.

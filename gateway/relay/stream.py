@@ -40,6 +40,7 @@ _DONE_GRACE_NS: Final = 1 * NS_PER_S  # between the completion mark and the end 
 _COMMENT: Final = b": keep-alive\n\n"
 _SSE_HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _OK: Final = "ok"
+_EVENTS: Final = Taking.EVENTS
 _GONE: Final = "caller_gone"
 _SLOW: Final = "slow_reader"
 _SETTINGS: Final = {"first_byte": "first_byte_s", "first_content": "first_content_s", "idle": "idle_s"}
@@ -122,7 +123,8 @@ class Transfer:
                 try:
                     conn = await self._connect(target)
                 except (UpstreamError, Overloaded) as error:
-                    self._log(Attempt(target.name(self.out.star), error.code, 0, self._took_ns() // NS_PER_MS))
+                    took_ns = time.monotonic_ns() - self._attempt_ns
+                    self._log(Attempt(target.name(self.out.star), error.code, 0, took_ns // NS_PER_MS), took_ns)
                     self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
                     return error
             verdict: asyncio.Future[UpstreamError | None] = self.wheel.loop.create_future()
@@ -188,9 +190,11 @@ class Transfer:
         """Content has come: the head goes out, and from here on the answer belongs to this target."""
         self.phase = step(self.phase, Happening.CONTENT)
         self.streaming = True
-        self._content_ns = self.heard()
+        self._content_ns = now_ns = self.heard()
         if not self._held:
-            self.reply.start(self._head(attempt, attempt.length, attempt.row(_OK, self._took_ns())))
+            took_ns = now_ns - self._attempt_ns
+            told = [*self.attempts, attempt.row(_OK, took_ns)]
+            self.reply.start(self._head(attempt, attempt.length, told, self._upstream_ns + took_ns))
         if self.reply.paused:  # by the answer before this one, so nobody will tell us
             self.pause()
         self.wheel.arm(self, self._next_deadline())
@@ -214,8 +218,7 @@ class Transfer:
         if cause == _OK:
             self._content_ns = now_ns
         self.usage = usage
-        self._request_bytes += attempt.request_bytes
-        self._log(attempt.row(cause, self._took_ns()))
+        self._ended(attempt, cause, now_ns)
         self.phase = step(self.phase, Happening.ENDED)
         try:
             self._send_whole(attempt, body)
@@ -225,8 +228,7 @@ class Transfer:
     def finished(self, attempt: AttemptRun, usage: Usage | None) -> None:
         """A streamed answer is complete."""
         self.usage = usage
-        self._request_bytes += attempt.request_bytes
-        self._log(attempt.row(_OK, self._took_ns()))
+        self._ended(attempt, _OK, time.monotonic_ns())
         self.phase = step(self.phase, Happening.ENDED)
         try:
             self.reply.end()
@@ -244,9 +246,10 @@ class Transfer:
     def attempt_failed(self, attempt: AttemptRun, error: UpstreamError) -> None:
         """Another attempt if nothing has gone out, else the honest end."""
         if not self.streaming:
-            self._request_bytes += attempt.request_bytes
-            if not (attempt.stale and self._may_resend()):
-                self._log(attempt.row(error.code, self._took_ns()))
+            if attempt.stale and self._may_resend():
+                self._request_bytes += attempt.request_bytes
+            else:
+                self._ended(attempt, error.code, time.monotonic_ns())
             self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
             self._give(error)
             return
@@ -356,16 +359,14 @@ class Transfer:
         if attempt is not None and self.phase in (Phase.AWAITING, Phase.STREAMING):
             attempt.drop()
             self.usage = attempt.usage
-            self._request_bytes += attempt.request_bytes
-            self._log(attempt.row(cause, self._took_ns()))
+            self._ended(attempt, cause, time.monotonic_ns())
         self.phase = step(self.phase, Happening.DOWNSTREAM_GONE)
         if cause != _GONE:
             self.reply.cut()
 
     def _end_early(self, attempt: AttemptRun, cause: str) -> None:
         self.usage = attempt.usage
-        self._request_bytes += attempt.request_bytes
-        self._log(attempt.row(cause, self._took_ns()))
+        self._ended(attempt, cause, time.monotonic_ns())
         self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
 
     def _send_whole(self, attempt: AttemptRun, body: bytes) -> None:
@@ -380,11 +381,10 @@ class Transfer:
         self._answer_bytes += len(body)
         if self._digest is not None:
             self._digest.update(body)
-        self.reply.whole(self._head(attempt, length, None), body)
+        self.reply.whole(self._head(attempt, length, self.attempts, self._upstream_ns), body)
 
-    def _head(self, attempt: AttemptRun, length: int, running: Attempt | None) -> AnswerHead:
+    def _head(self, attempt: AttemptRun, length: int, attempts: Sequence[Attempt], upstream_ns: int) -> AnswerHead:
         status = self._status = attempt.head.status if attempt.head is not None else 0
-        attempts = [*self.attempts, running] if running is not None else self.attempts
         return AnswerHead(
             status,
             attempt.headers(),
@@ -392,16 +392,19 @@ class Transfer:
             attempts[-1].target,
             attempts,
             attempt.encoded.changed,
-            self._upstream_ns + (self._took_ns() if running is not None else 0),
-            attempt.taking is Taking.EVENTS,
+            upstream_ns,
+            attempt.taking is _EVENTS,
         )
 
-    def _took_ns(self) -> int:
-        return time.monotonic_ns() - self._attempt_ns
+    def _ended(self, attempt: AttemptRun, cause: str, now_ns: int) -> None:
+        """This attempt is over: what it took, and its row."""
+        self._request_bytes += attempt.request_bytes
+        took_ns = now_ns - self._attempt_ns
+        self._log(attempt.row(cause, took_ns), took_ns)
 
-    def _log(self, row: Attempt) -> None:
+    def _log(self, row: Attempt, took_ns: int) -> None:
         self.attempts.append(row)
-        self._upstream_ns += self._took_ns()
+        self._upstream_ns += took_ns
 
     def _give(self, error: UpstreamError | None) -> None:
         verdict = self._verdict
@@ -416,7 +419,7 @@ class Transfer:
             tuple(self.attempts),
             self.usage,
             self.error.code if self.error is not None else "",
-            attempt is not None and attempt.taking is Taking.EVENTS,
+            attempt is not None and attempt.taking is _EVENTS,
             self._request_bytes,
             self._answer_bytes,
             (self._content_ns - self._started_ns) // NS_PER_US if self._content_ns else -1,

@@ -48,6 +48,13 @@ def test_edits_that_are_not_this_body_s_raise(edits: list[Edit]) -> None:
         splice.apply(b"abc", edits)
 
 
+def test_one_edit_is_made_alone() -> None:
+    assert splice.replace(b"0123", 1, 3, b"-") == b"0-3"
+    for start, end in ((-1, 1), (2, 1), (0, 5)):
+        with pytest.raises(ValueError, match="edit"):
+            splice.replace(b"0123", start, end, b"")
+
+
 @pytest.mark.parametrize("name", ["gpt", 'a"b\\c', "modèle", "line\nfeed"])
 def test_set_model_writes_json(name: str) -> None:
     body = b'{"x": 1, "model": "m", "y": [1.50]}'
