@@ -151,6 +151,12 @@ _BULK: Final = {  # the member that holds the text
     "responses": "input",
     "embeddings": "input",
 }
+_TELLING: Final = {  # members, besides model, stream and the text, that make a difference to the facts
+    surface: frozenset({"stream_options", "safety_identifier", "user", "store", "background"})
+    .union(_REFERRING.get(surface, ()))
+    .difference({bulk})
+    for surface, bulk in _BULK.items()
+}
 _PLAIN: Final[dict[str, _Decoder]] = {
     "chat.completions": msgspec.json.Decoder(list[_Message]),
     "completions": msgspec.json.Decoder(str | list[str]),
@@ -162,25 +168,34 @@ _PLAIN: Final[dict[str, _Decoder]] = {
 def read(surface: Surface, body: bytes) -> RequestFacts:
     """Facts of a JSON body. Raises InvalidRequest naming the member and the fix."""
     document = jsonguard.read_object(body)
-    rules = _RULES.get(surface.name, _COMMON)
-    values = jsonguard.check(document, rules)
+    name, members = surface.name, document.members
+    values = jsonguard.check(document, _RULES.get(name, _COMMON))
     model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
-    members = document.members
-    plain = _plain_member(surface.name, members)
+    plain = _plain_member(name, members)
     jsonguard.check_depth(document, plain)
     start, end = document.span("model") if "model" in members else _NO_SPAN
+    if plain and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
+        return RequestFacts(
+            model,
+            stream=values.get("stream") == b"true",
+            model_start=start,
+            model_end=end,
+            members_at=document.behind_brace,
+            names=frozenset(members),
+            stores=_stores(name, values),
+        )
     return RequestFacts(
         model,
-        stream=_streams(surface.name, values),
+        stream=_streams(name, values),
         model_start=start,
         model_end=end,
         members_at=document.behind_brace,
         names=frozenset(members),
         usage_asked=asks_usage(values),
         stream_options=document.span("stream_options") if "stream_options" in members else None,
-        stored=_references(surface.name, document, values, plain),
+        stored=_references(name, document, values, plain),
         end_user=jsonguard.text(values, "safety_identifier") or jsonguard.text(values, "user"),
-        stores=_stores(surface.name, values),
+        stores=_stores(name, values),
     )
 
 

@@ -33,20 +33,46 @@ class _Counts(msgspec.Struct, gc=False):
 
 
 class _Answer(msgspec.Struct, gc=False):
+    usage: _Counts | None = None
+
+
+class _RawAnswer(msgspec.Struct, gc=False):
     usage: msgspec.Raw = events.ABSENT
 
 
 _counts: Final = msgspec.json.Decoder(_Counts)
 _answer: Final = msgspec.json.Decoder(_Answer)
+_raw_answer: Final = msgspec.json.Decoder(_RawAnswer)
 _NO_DETAILS: Final = _Details()
 
 
 def parse(usage: msgspec.Raw | bytes) -> Usage | None:
     """A `usage` object as Usage, None for null and for what has no token counts."""
     try:
-        counts = _counts.decode(usage)
+        return _usage(_counts.decode(usage))
     except ValueError:
         return None
+
+
+def of_answer(body: bytes) -> Usage | None:
+    """Usage of a whole JSON answer, None where it says none or is no JSON (audio, plain text)."""
+    try:
+        counts = _answer.decode(body).usage
+    except (ValueError, RecursionError):
+        return _of_odd_answer(body)
+    return _usage(counts) if counts is not None else None
+
+
+def _of_odd_answer(body: bytes) -> Usage | None:
+    """The same for one with lone surrogates, or with a usage that is not what it should be."""
+    try:
+        usage = events.decode(_raw_answer, body).usage
+    except (ValueError, RecursionError):
+        return None
+    return parse(usage) if events.said(usage) else None
+
+
+def _usage(counts: _Counts) -> Usage | None:
     taken = counts.input_tokens if counts.prompt_tokens is None else counts.prompt_tokens
     given = counts.output_tokens if counts.completion_tokens is None else counts.completion_tokens
     if taken is None and given is None:
@@ -62,12 +88,3 @@ def parse(usage: msgspec.Raw | bytes) -> Usage | None:
         audio_input_tokens=inside.audio_tokens or 0,
         audio_output_tokens=outside.audio_tokens or 0,
     )
-
-
-def of_answer(body: bytes) -> Usage | None:
-    """Usage of a whole JSON answer, None where it says none or is no JSON (audio, plain text)."""
-    try:
-        usage = events.decode(_answer, body).usage
-    except (ValueError, RecursionError):
-        return None
-    return parse(usage) if events.said(usage) else None

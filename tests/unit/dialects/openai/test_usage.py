@@ -40,6 +40,8 @@ from gateway.record import Usage
         (b'{"usage":{"prompt_tokens":1,"prompt_tokens_details":null}}', Usage(1)),
         (b'{"usage":{"prompt_tokens":"9"}}', None),
         (b'{"usage":7}', None),
+        (b'{"usage":7,"usage":{"prompt_tokens":1}}', Usage(1)),
+        (b'{"usage":{"prompt_tokens":1},"usage":7}', None),
         (b'{"choices":[{"text":"\\ud800"}],"usage":{"prompt_tokens":1}}', Usage(1)),
         (b"{}", None),
         (b"ID3\x04\x00", None),
