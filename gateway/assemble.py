@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from gateway.config.proxy import proxy_for
 from gateway.config.schema import Config, Model, Provider
@@ -16,7 +17,7 @@ from gateway.config.snapshot import Snapshot, SnapshotStore
 from gateway.dialects.surfaces import SURFACES
 from gateway.identity.identify import Identity
 from gateway.journal.opening import Desk
-from gateway.nodestate import NodeState, body_mark
+from gateway.nodestate import NodeState, SlotState, body_mark
 from gateway.pipeline import Gateway, RandomBytes
 from gateway.providers.base import Account, HeaderPairs
 from gateway.providers.registry import vendor
@@ -35,25 +36,29 @@ from gateway.telemetry.recorder import Gauges, Journaled, Names, Recorder
 from gateway.units import NS_PER_US
 from gateway.wheel import Wheel
 
+_REFUSING: Final = NodeState.refusing.index
+_READING: Final = SlotState.reading.index
+
 
 class NodeGuard:
     """`pipeline.BodyGuard` on the node's board: the mark outlives this process, so the supervisor can read it."""
 
     def __init__(self, node: NodeState, slot: int) -> None:
         self._node = node
-        self._words = node.slot(slot)
+        self._board = node.words
+        self._own = node.slot(slot).words
 
     def enter(self, body: bytes) -> bool:
         """Set the mark, unless the body is refused."""
         mark = body_mark(body)
-        if self._node.is_refused(mark, time.monotonic_ns()):
+        if self._board[_REFUSING] and self._node.is_refused(mark, time.monotonic_ns()):
             return False
-        self._words.reading = mark
+        self._own[_READING] = mark
         return True
 
     def leave(self) -> None:
         """Clear the mark."""
-        self._words.reading = 0
+        self._own[_READING] = 0
 
 
 class Assembly:

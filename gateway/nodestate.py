@@ -149,7 +149,7 @@ class NodeState:
     boot_ns = Word(7)  # S; when this node first started, upgrades apart
     boot_id = Word(8)  # S; random, never 0: tells two starts apart
     upgrades = Word(9)  # S; upgrades in place since boot
-    _REFUSING: Final = 10  # S; rows of the refused table that refuse, so that none costs one comparison
+    refusing = Word(10)  # S; rows of the refused table that refuse, so that none costs one comparison
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
@@ -187,7 +187,7 @@ class NodeState:
 
     def is_refused(self, mark: int, now_ns: int) -> bool:
         """True while the body with this mark (see `body_mark`) is refused; one comparison when none is."""
-        if not self.words[self._REFUSING]:
+        if not self.refusing:
             return False
         row = self._row_of(mark)
         return row >= 0 and self._refuses(row, now_ns)
@@ -210,11 +210,11 @@ class NodeState:
 
     def expire_refused(self, now_ns: int) -> None:
         """Recount the rows that refuse; the supervisor calls it on its tick."""
-        self.words[self._REFUSING] = sum(self._refuses(row, now_ns) for row in range(_REFUSED_ROWS))
+        self.refusing = sum(self._refuses(row, now_ns) for row in range(_REFUSED_ROWS))
 
     def forget_refused(self) -> None:
         """Empty the table: after an upgrade marks are made with another hash seed and mean nothing."""
-        self.words[self._REFUSING] = 0
+        self.refusing = 0
         for column in (self._marks, self._deaths, self._until_ns):
             for row in range(_REFUSED_ROWS):
                 column[row] = 0

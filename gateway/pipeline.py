@@ -31,7 +31,7 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange, Intake
 from gateway.identity.identify import Identity, Principal
-from gateway.journal.scribe import ALLOW, Scribe, form
+from gateway.journal.scribe import ALLOW, Scribe, decided, form
 from gateway.record import Ending, Kind, Outcome, Record
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
@@ -108,13 +108,8 @@ class Gateway:
     plans: dict[tuple[str, str, str], Plan] = field(default_factory=dict)
 
 
-class Prepared(NamedTuple):
-    """What the relay needs: the request, where it may go, and under which limits; and how the decision is written."""
-
-    out: Outgoing
-    targets: Sequence[Target]
-    terms: Terms
-    form: bytes
+Prepared = tuple[Outgoing, Sequence[Target], Terms, bytes]
+"""What the relay needs: the request, where it may go, and under which limits; and how the decision is written."""
 
 
 def identify(ex: Exchange, gateway: Gateway) -> None:
@@ -132,16 +127,16 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             _answer_models(ex, gateway)
             return
         if surface.body is BodyMode.RAW:
-            prepared = _passthrough(ex, gateway, surface)
+            out, targets, terms, decision = _passthrough(ex, gateway, surface)
         else:
             small = not ex.intake.encoding and len(ex.intake.body) <= gateway.config.inline_bytes
             facts = _read(ex, gateway, surface) if small else await _read_aside(ex, gateway, surface)
-            prepared = _prepare(ex, gateway, surface, facts)
+            out, targets, terms, decision = _prepare(ex, gateway, surface, facts)
         if gateway.scribe is not None:
-            await _decide(ex, gateway, gateway.scribe, prepared)
+            await _decide(ex, gateway, gateway.scribe, terms, decision)
         ex.decision = ALLOW
-        ex.transfer = Transfer(prepared.out, ex.reply, prepared.terms, gateway.wheel, ex.answer)
-        ex.outcome = await ex.transfer.run(prepared.targets)
+        ex.transfer = Transfer(out, ex.reply, terms, gateway.wheel, ex.answer)
+        ex.outcome = await ex.transfer.run(targets)
     except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
         ex.outcome = _LEFT
         raise
@@ -161,9 +156,9 @@ def finish(ex: Exchange, gateway: Gateway) -> None:
     gateway.record(record, route, ex.model)
 
 
-async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, prepared: Prepared) -> None:
+async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, terms: Terms, decision: bytes) -> None:
     """The decision is in the journal before the first upstream byte. Raises JournalUnavailable."""
-    body, terms = ex.intake.body, prepared.terms
+    body = ex.intake.body
     ex.sealed = sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
     if ex.intake.upload is not None:  # not all of it is here, and it will not be kept
         prompt_digest = ""
@@ -171,17 +166,10 @@ async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, prepared: Prep
         prompt_digest = sealed.digest(body)
     else:
         prompt_digest = await gateway.wheel.loop.run_in_executor(None, sealed.digest, body)
-    await scribe.decide(
-        prepared.form,
-        ex.exchange_id,
-        time.time_ns() // NS_PER_US,
-        (ex.trace_id, ex.span_id),
-        sealed,
-        len(body),
-        prompt_digest,
-        synced=terms.synced,
-        unrecorded=terms.unrecorded,
-    )
+    at_us = time.time_ns() // NS_PER_US
+    content = decided(decision, ex.exchange_id, at_us, ex.trace_id, ex.span_id, sealed, len(body), prompt_digest)
+    if not await scribe.commit(content, synced=terms.synced):
+        scribe.not_recorded(go_on=terms.unrecorded)
     ex.answer = sealed.hasher()
 
 
@@ -242,7 +230,7 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     out.replayable = not facts.stores
     out.streamed = facts.stream
     out.star = star
-    return Prepared(out, targets, terms, decision)
+    return out, targets, terms, decision
 
 
 def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: Principal) -> Plan:
@@ -301,7 +289,7 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     out = _outgoing(ex, gateway, surface, "/" + head.params["rest"])
     out.replayable = head.method in _SAFE_METHODS
     out.raw = True
-    return Prepared(out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, ""))
+    return out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, "")
 
 
 def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Outgoing:

@@ -25,7 +25,6 @@ _BLANKS: Final = (
     b'"request_bytes":%d,"prompt_digest":"%b",'
 )
 _REFUSED: Final = Ending.REFUSED.value
-_TOO_MANY: Final = 429
 
 
 class Digest(Protocol):
@@ -99,6 +98,7 @@ class Scribe:
     """One worker's pen. `refusals_per_s`: lines a second for 429s of one reason, the rest is counted."""
 
     def __init__(self, lines: Lines, keys: Keys, refusals_per_s: int) -> None:
+        self.commit = lines.commit  # write a decision, see `decided`; True once it counts as recorded
         self._lines = lines
         self._keys = keys
         self._refusals = Refusals(refusals_per_s)
@@ -112,36 +112,9 @@ class Scribe:
         key = self._keys.key(org, personal.user, personal.end_user)
         return Sealed(key, key.seal(personal, exchange_id) if key.id else "")
 
-    async def decide(  # noqa: PLR0913 - the blanks of a form
-        self,
-        form: bytes,
-        exchange_id: str,
-        at_us: int,
-        trace: tuple[str, str],
-        sealed: Sealed,
-        request_bytes: int,
-        prompt_digest: str,
-        *,
-        synced: bool,
-        unrecorded: bool,
-    ) -> None:
-        """Write a decision, and return when it counts as recorded.
-
-        `trace`: trace and span id. `unrecorded`: go on without. Raises JournalUnavailable.
-        """
-        content = form % (
-            exchange_id.encode(),
-            at_us,
-            trace[0].encode(),
-            trace[1].encode(),
-            sealed.text.encode(),
-            sealed.by.encode(),
-            request_bytes,
-            prompt_digest.encode(),
-        )
-        if await self._lines.commit(content, synced=synced):
-            return
-        if not unrecorded:
+    def not_recorded(self, *, go_on: bool) -> None:
+        """A decision is not in the journal: count it and go on without, or raise JournalUnavailable."""
+        if not go_on:
             raise JournalUnavailable(
                 "the gateway cannot record this request at the moment, so it was not sent: try again shortly",
                 retry_after_s=1,
@@ -165,8 +138,6 @@ class Scribe:
 
     def _counts(self, record: Record) -> bool:
         known = record.key_id != "" and record.error != JournalUnavailable.code
-        if known and record.status != _TOO_MANY:
-            return False
         return self._refusals.counted(record, known=known)
 
 
@@ -174,3 +145,26 @@ def form(constant: Record) -> bytes:
     """The form of all decisions that share these fields; `constant` has none of those that differ."""
     fixed = content_of(constant)[len(_HEAD) : -1].replace(b"%", b"%%")
     return _BLANKS + fixed + b"}"
+
+
+def decided(
+    form: bytes,
+    exchange_id: str,
+    at_us: int,
+    trace_id: str,
+    span_id: str,
+    sealed: Sealed,
+    request_bytes: int,
+    prompt_digest: str,
+) -> bytes:
+    """A decision: the form, filled in."""
+    return form % (
+        exchange_id.encode(),
+        at_us,
+        trace_id.encode(),
+        span_id.encode(),
+        sealed.text.encode(),
+        sealed.by.encode(),
+        request_bytes,
+        prompt_digest.encode(),
+    )

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import nodestate
 from gateway.nodestate import (
     MAX_SOCKETS,
     NODE,
@@ -49,7 +48,7 @@ def test_the_layout_is_frozen_with_its_version() -> None:
     }  # fmt: skip
     assert words_of(NodeState) == {
         "generation": 0, "draining": 1, "reload_asked": 2, "reload_done": 3, "reload_generation": 4,
-        "workers_wanted": 5, "workers_ready": 6, "boot_ns": 7, "boot_id": 8, "upgrades": 9,
+        "workers_wanted": 5, "workers_ready": 6, "boot_ns": 7, "boot_id": 8, "upgrades": 9, "refusing": 10,
     }  # fmt: skip
 
 
@@ -101,9 +100,9 @@ def test_an_expired_table_costs_one_comparison_again(state: NodeState) -> None:
     state.count_death(5, 1)
     state.count_death(5, 1)
     state.expire_refused(2)
-    assert state.words[nodestate.NodeState._REFUSING] == 1
+    assert state.refusing == 1
     state.expire_refused(1 + REFUSE_FOR_NS)
-    assert state.words[nodestate.NodeState._REFUSING] == 0
+    assert state.refusing == 0
 
 
 def test_a_full_table_gives_up_what_ends_soonest(state: NodeState) -> None:

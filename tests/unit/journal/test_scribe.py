@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import JournalUnavailable
 from gateway.journal.line import record_of
-from gateway.journal.scribe import Sealed, form
+from gateway.journal.scribe import Sealed, decided, form
 from gateway.record import Kind, Personal, Record
 from tests.fakes.journal import FakeDesk, FakeKey
 
@@ -15,15 +15,15 @@ SHARED = Record(Kind.DECISION, "", 0, org='ac"me', key_id="k%d", model="m%b%%", 
 S = 1_000_000
 
 
-def decided(desk: FakeDesk, *, synced: bool = False, unrecorded: bool = False) -> None:
+def decide(desk: FakeDesk, *, synced: bool = False) -> bool:
+    """Whether the decision is in the journal."""
     sealed = desk.scribe.seal("x1", "acme", ANN)
 
-    async def main() -> None:
-        await desk.scribe.decide(
-            form(SHARED), "x1", 5, ("t", "s"), sealed, 42, sealed.digest(b"body"), synced=synced, unrecorded=unrecorded
-        )
+    async def main() -> bool:
+        content = decided(form(SHARED), "x1", 5, "t", "s", sealed, 42, sealed.digest(b"body"))
+        return await desk.scribe.commit(content, synced=synced)
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 def refusal(status: int, error: str, key_id: str = "k") -> Record:
@@ -32,7 +32,7 @@ def refusal(status: int, error: str, key_id: str = "k") -> Record:
 
 def test_a_form_is_a_record_with_its_blanks_filled_in() -> None:
     desk = FakeDesk()
-    decided(desk)
+    assert decide(desk)
     (content,) = desk.lines.contents
     record = record_of(content[:-1])
     assert record == Record(
@@ -60,17 +60,18 @@ def test_kind_comes_first_so_that_checkpoints_are_told_without_decoding() -> Non
 @pytest.mark.parametrize("synced", [True, False])
 def test_how_safe_a_decision_must_be_is_passed_on(synced: bool) -> None:
     desk = FakeDesk()
-    decided(desk, synced=synced)
+    decide(desk, synced=synced)
     assert [commit[1] for commit in desk.lines.commits] == [synced]
 
 
 def test_a_decision_that_is_not_in_the_journal_is_refused_or_gone_on_with() -> None:
     desk = FakeDesk()
     desk.lines.answer = False
+    assert not decide(desk)
     with pytest.raises(JournalUnavailable) as raised:
-        decided(desk)
+        desk.scribe.not_recorded(go_on=False)
     assert (raised.value.retry_after_s, desk.lines.gone_on) == (1, 0)
-    decided(desk, unrecorded=True)
+    desk.scribe.not_recorded(go_on=True)
     assert desk.lines.gone_on == 1
 
 
