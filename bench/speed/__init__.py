@@ -9,4 +9,6 @@ bench/README.md; what makes a run void is in verdict.py; the two C programs are 
     targets, workload     what is compared, and what is asked of it
     sections, memory      the measurements, target by target inside each repeat
     verdict, report       medians with their range, the goals, the words
+    page, plot            the same with charts, as one HTML file
+    stored                a result read back from its folder
 """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from bench.speed import conditions, memory, native, procfs, report, sections, targets, verdict, workload
+from bench.speed import conditions, memory, native, page, procfs, report, sections, targets, verdict, workload
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
@@ -208,6 +208,7 @@ def main(arguments: list[str]) -> int:
     result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks)
     destination = options.out or report.fresh_folder(RESULTS / conditions.folder_name(found["date"]))
     report.write(result, destination)
+    page.write(result, destination)
     print(report.markdown(result))
     print(f"written to {destination}", file=sys.stderr)
     return exit_status(result)

@@ -230,8 +230,8 @@ def _latency_lead(result: Result) -> str:
         return ""
     half = "as asked" if result.settings.rate else f"half of what the subject ({result.settings.subject}) can do"
     return (
-        f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, {half}; latency counts from the moment a request was due. Added is the target's "
-        "quantile minus direct's in the same repeat."
+        f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, {half}; latency counts from the moment "
+        "a request was due. Added is the target's quantile minus direct's in the same repeat."
     )
 
 
