@@ -1,0 +1,266 @@
+"""Reads how much a JSON body asks for (`Asked`), with one typed decode that keeps what has a size.
+
+Text counts unescaped; JSON that models see as JSON (tool schemas, tool inputs) counts as it was sent; base64 is never
+text (`media.py`). The largest of several names for the longest answer counts, since vendors differ in which one wins.
+
+Invariants: nothing is refused here and nothing raised; a body that is of none of our shapes is surveyed member by
+member. Cost: 1.5 µs for 1 KB, 0.4 µs for each KB more; documents are decoded whole (1.6 µs a KB), pictures never.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from gateway.dialects import media, sized, survey
+from gateway.dialects.asked import UNREAD, Asked
+from gateway.dialects.events import said
+from gateway.dialects.jsonguard import replace_surrogates
+from gateway.dialects.media import Kind, Media
+
+_PDF: Final = "application/pdf"
+_OWN_TOOLS: Final = frozenset({"", "function", "custom"})  # run by the caller: they stand in the body whole
+
+_OPEN: Final = frozenset(  # types of parts and items that hide nothing from us
+    {
+        None,
+        "message",
+        "refusal",
+        "tool_use",
+        "tool_result",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+    }
+)
+
+_tools: Final = msgspec.json.Decoder(list[sized.Tool])
+
+
+def read(surface: str, body: bytes) -> Asked:
+    """What a JSON body of that surface asks for. Raises nothing: what cannot be read is surveyed, or counted whole."""
+    shape = _SHAPES.get(surface)
+    if shape is None:
+        return UNREAD
+    decoder, fold = shape
+    try:
+        return fold(decoder.decode(body))
+    except (ValueError, RecursionError):
+        return _read_odd(body, decoder, fold)
+
+
+def _read_odd(body: bytes, decoder: "msgspec.json.Decoder[Any]", fold: Callable[[Any], Asked]) -> Asked:
+    """A body that msgspec refuses for half of a surrogate pair, or whose shape is not one of ours."""
+    source = replace_surrogates(body)
+    try:
+        return fold(decoder.decode(source))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return survey.read(msgspec.json.decode(source))
+    except (ValueError, RecursionError):
+        return Asked(len(body), whole=False)
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+class _Tally:
+    """What has been counted of one body so far."""
+
+    __slots__ = ("media", "text_bytes", "tokens", "whole")
+
+    def __init__(self, *, whole: bool = True) -> None:
+        self.text_bytes = 0
+        self.tokens = 0
+        self.media: list[Media] = []
+        self.whole = whole
+
+    def text(self, text: str | None) -> None:
+        if text:
+            self.text_bytes += len(text) if text.isascii() else len(text.encode())
+
+    def content(self, content: str | list[sized.Part] | sized.Part | None) -> None:
+        if isinstance(content, str):
+            self.text_bytes += len(content) if content.isascii() else len(content.encode())
+        elif isinstance(content, list):
+            for part in content:
+                self.part(part)
+        elif content is not None:
+            self.part(content)
+
+    def part(self, part: sized.Part) -> None:
+        if part.text is not None:  # nearly every part: nothing else has a size beside it
+            self.text(part.text)
+            return
+        if part.type not in _OPEN:
+            self.whole = False
+        for text in (part.arguments, part.thinking, part.refusal, part.title, part.context):
+            self.text(text)
+        self.text_bytes += len(part.input)
+        self.content(part.content)
+        self.content(part.output)
+        self.content(part.summary)
+        self._medium(part)
+
+    def message(self, message: sized.Message) -> None:
+        self.content(message.content)
+        if message.plain():
+            return
+        self.text(message.reasoning_content)
+        self.text(message.refusal)
+        self.function(message.function_call)
+        for call in message.tool_calls or ():
+            self.function(call.function)
+            self.function(call.custom)
+        self.whole = self.whole and not said(message.audio)  # speech of an earlier answer, named by its id
+
+    def function(self, function: sized.Function | None) -> None:
+        if function is not None:
+            self.text(function.arguments)
+            self.text(function.input)
+
+    def tools(self, tools: msgspec.Raw) -> None:
+        """Definitions, as JSON; a tool that the provider runs adds what nobody knows before."""
+        if not said(tools):
+            return
+        self.text_bytes += len(tools)
+        self.whole = self.whole and all((tool.type or "") in _OWN_TOOLS for tool in _tools.decode(tools))
+
+    def inputs(self, given: str | Iterable[object] | None) -> int:
+        """A prompt or a list of prompts, as text, tokens or parts; how many there are."""
+        if given is None or isinstance(given, str):
+            self.text(given)
+            return 1
+        items = list(given)
+        for item in items:
+            if isinstance(item, str):
+                self.text(item)
+            elif isinstance(item, sized.Part):
+                self.part(item)
+            else:
+                self.tokens += len(item) if isinstance(item, list) else 1
+        return 1 if any(isinstance(item, int | sized.Part) for item in items) else max(len(items), 1)
+
+    def asked(self, messages: int, max_output: int | None, n: int | None, stream: bool | None) -> Asked:  # noqa: FBT001 - as decoded
+        return Asked(
+            self.text_bytes,
+            messages,
+            self.tokens,
+            tuple(self.media) if self.media else (),
+            max(max_output, 0) if max_output is not None else None,
+            max(n, 1) if n is not None else 1,
+            bool(stream),
+            self.whole and not self.media,
+        )
+
+    def _medium(self, part: sized.Part) -> None:
+        if part.image_url is not None:
+            link = part.image_url
+            url, detail = (link, part.detail) if isinstance(link, str) else (link.url, link.detail)
+            self.media.append(media.image(url, detail or ""))
+        elif part.input_audio is not None:
+            self.media.append(media.audio(part.input_audio.data))
+        elif part.file is not None:
+            self._file(part.file.file_data, part.file.filename or "")
+        elif part.type == "input_image":
+            self.media.append(Media(Kind.IMAGE, detail=part.detail or ""))
+        elif part.file_data is not None or part.file_id is not None or part.file_url is not None:
+            self._file(part.file_data, part.filename or "")
+        elif isinstance(part.source, str):
+            self.text(part.source)
+        elif part.source is not None:
+            self._source(part.type, part.source)
+
+    def _file(self, data: str | None, filename: str = "", media_type: str = "") -> None:
+        size = media.text_size(data, media_type, filename) if data is not None else -1
+        if size >= 0:
+            self.text_bytes += size
+        else:
+            self.media.append(media.document(data) if data is not None else Media(Kind.DOCUMENT))
+
+    def _source(self, kind: str | None, source: sized.Source) -> None:
+        if source.content is not None:
+            self.content(source.content)
+        elif source.type == "text":
+            self.text(source.data)
+        elif kind == "image":
+            self.media.append(media.image(source.data or source.url or ""))
+        elif source.data is not None and source.media_type not in {None, _PDF}:
+            self._file(source.data, media_type=source.media_type or "")
+        else:
+            self.media.append(media.document(source.data) if source.data else Media(Kind.DOCUMENT))
+
+
+def _fold_chat(body: sized.Chat) -> Asked:
+    tally = _Tally(whole=not said(body.web_search_options))
+    for message in body.messages:
+        tally.message(message)
+    tally.tools(body.tools)
+    tally.text_bytes += len(body.functions) + len(body.response_format)
+    max_output = body.max_tokens
+    if body.max_completion_tokens is not None:
+        max_output = max(body.max_completion_tokens, max_output or 0)
+    return tally.asked(len(body.messages), max_output, body.n, body.stream)
+
+
+def _fold_messages(body: sized.Messages) -> Asked:
+    tally = _Tally(whole=not said(body.container) and not said(body.mcp_servers))
+    tally.content(body.system)
+    for message in body.messages:
+        tally.message(message)
+    tally.tools(body.tools)
+    return tally.asked(len(body.messages), body.max_tokens, 1, body.stream)
+
+
+def _fold_response(body: sized.Response) -> Asked:
+    elsewhere = body.previous_response_id or said(body.conversation) or said(body.prompt)
+    tally = _Tally(whole=not elsewhere)
+    tally.text(body.instructions)
+    tally.content(body.input)
+    tally.tools(body.tools)
+    tally.text_bytes += len(body.text)
+    messages = len(body.input) if isinstance(body.input, list) else 1
+    return tally.asked(messages, body.max_output_tokens, 1, body.stream)
+
+
+def _fold_completion(body: sized.Completion) -> Asked:
+    tally = _Tally()
+    prompts = tally.inputs(body.prompt)
+    tally.text(body.suffix)
+    answers = prompts * max(body.n or 1, body.best_of or 1)
+    return tally.asked(0, body.max_tokens, answers, body.stream)
+
+
+def _fold_input(body: sized.Input) -> Asked:
+    tally = _Tally()
+    tally.inputs(body.input)
+    return tally.asked(0, 0, 1, stream=False)
+
+
+def _fold_made(body: sized.Made) -> Asked:
+    tally = _Tally()
+    for text in (body.prompt, body.input, body.instructions):
+        tally.text(text)
+    tally.content(body.images)
+    return tally.asked(0, None, body.n, body.stream)
+
+
+def _fold_count(_body: sized.Messages) -> Asked:
+    return Asked(max_output=0, whole=False)  # a count of tokens uses none
+
+
+_Fold = Callable[[Any], Asked]
+_SHAPES: Final[dict[str, "tuple[msgspec.json.Decoder[Any], _Fold]"]] = {
+    "chat.completions": (msgspec.json.Decoder(sized.Chat), _fold_chat),
+    "completions": (msgspec.json.Decoder(sized.Completion), _fold_completion),
+    "responses": (msgspec.json.Decoder(sized.Response), _fold_response),
+    "embeddings": (msgspec.json.Decoder(sized.Input), _fold_input),
+    "moderations": (msgspec.json.Decoder(sized.Input), _fold_input),
+    "images.generations": (msgspec.json.Decoder(sized.Made), _fold_made),
+    "images.edits": (msgspec.json.Decoder(sized.Made), _fold_made),
+    "audio.speech": (msgspec.json.Decoder(sized.Made), _fold_made),
+    "messages": (msgspec.json.Decoder(sized.Messages), _fold_messages),
+    "messages.count_tokens": (msgspec.json.Decoder(sized.Messages), _fold_count),
+}
