@@ -163,17 +163,22 @@ class NeverFits(GatewayError):
 
     code, status, source = "request_too_large_for_limit", 400, Source.CALLER
 
+    def __init__(self, message: str, *, rule: str) -> None:
+        super().__init__(message, detail=rule)
+        self.rule = rule
+
 
 class RateLimited(GatewayError):
     """A limit is used up for now; `retry_after_ms` says until when, exactly, if nobody else comes first.
 
-    `levels` has what is left of every bucket of the request, in the order of its limits, for the answer's headers.
+    `rule` is the limit's name, `levels` what is left of every bucket of the request, for the answer's headers.
     """
 
     code, status, source = "rate_limit_exceeded", 429, Source.CALLER
 
-    def __init__(self, message: str, *, retry_after_ms: int, levels: tuple[int, ...] = (), detail: str = "") -> None:
-        super().__init__(message, retry_after_s=-(-retry_after_ms // _MS_PER_S), detail=detail)
+    def __init__(self, message: str, *, rule: str, retry_after_ms: int, levels: tuple[int, ...] = ()) -> None:
+        super().__init__(message, retry_after_s=-(-retry_after_ms // _MS_PER_S), detail=rule)
+        self.rule = rule
         self.retry_after_ms = retry_after_ms
         self.levels = levels
 

@@ -90,10 +90,17 @@ def _time(path: Path, rule: Rule) -> Iterator[Found]:
         return
     if rule.every is None:
         yield (*path, "every"), "is missing: say second, minute, hour, day, week or month", ""
-    if not rule.is_budget:
-        if rule.time_zone:
-            yield (*path, "time_zone"), "is of no use to a rate: set `budget: true`, or remove it", rule.time_zone
-        return
+    yield from _budget(path, rule) if rule.is_budget else _rate(path, rule)
+
+
+def _rate(path: Path, rule: Rule) -> Iterator[Found]:
+    if rule.capacity is not None and rule.usd is None and rule.capacity < 1:
+        yield (*path, "capacity"), "must be at least 1, or nothing ever fits", str(rule.capacity)
+    if rule.time_zone:
+        yield (*path, "time_zone"), "is of no use to a rate: set `budget: true`, or remove it", rule.time_zone
+
+
+def _budget(path: Path, rule: Rule) -> Iterator[Found]:
     if rule.every in ("second", "minute"):
         yield (*path, "every"), f"must be {', '.join(BUDGET_SPANS)} for a budget, or set `budget: false`", rule.every
     if rule.capacity is not None:

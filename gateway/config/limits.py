@@ -17,11 +17,12 @@ from gateway.config.secrets import Secret
 EMBEDDED: Final = "embedded"
 MAX_COUNT: Final = 10**9  # requests or tokens, of a limit or a period: thousandths of it are still exact
 MAX_USD: Final = 1_000_000
+MAX_USD_PER_MTOK: Final = 100_000
 
 CountOf = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
 Usd = Annotated[float, Meta(ge=0.000001, le=MAX_USD, extra={"mark": "usd"})]
 """US dollars; counted in millionths."""
-Price = Annotated[float, Meta(ge=0, le=MAX_USD, extra={"mark": "usd"})]
+Price = Annotated[float, Meta(ge=0, le=MAX_USD_PER_MTOK, extra={"mark": "usd"})]
 """US dollars for a million tokens; none is a price, too."""
 Capacity = Annotated[float, Meta(ge=0.000001, le=MAX_COUNT, extra={"mark": "amount"})]
 """In the unit of the rule's resource."""
@@ -43,12 +44,19 @@ RESOURCES: Final = ("requests", "tokens", "input_tokens", "output_tokens", "usd"
 
 
 class Prices(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a million tokens of a model cost in USD; None: as the provider's list says."""
+    """What a million tokens of a model cost in USD, in place of the published price.
 
-    input: Price | None = None
-    output: Price | None = None
+    What is not said costs as what it is part of: cached, written and spoken input as input, reasoning and speech as
+    output.
+    """
+
+    input: Price
+    output: Price
     cache_read: Price | None = None
     cache_write: Price | None = None
+    reasoning: Price | None = None
+    audio_input: Price | None = None
+    audio_output: Price | None = None
 
 
 class Allowance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -93,5 +93,11 @@ def test_a_timeout_says_which() -> None:
 
 @pytest.mark.parametrize(("wait_ms", "seconds"), [(1, 1), (1_000, 1), (1_001, 2), (60_000, 60)])
 def test_a_wait_is_announced_in_whole_seconds_rounded_up(wait_ms: int, seconds: int) -> None:
-    error = errors.RateLimited("wait", retry_after_ms=wait_ms, levels=(1, -2))
+    error = errors.RateLimited("wait", rule="key.rpm", retry_after_ms=wait_ms, levels=(1, -2))
     assert (error.retry_after_ms, error.retry_after_s, error.levels) == (wait_ms, seconds, (1, -2))
+    assert (error.rule, error.detail) == ("key.rpm", "key.rpm")
+
+
+def test_what_never_fits_names_its_limit_and_no_wait() -> None:
+    error = errors.NeverFits("less", rule="key.tpm")
+    assert (error.rule, error.detail, error.retry_after_s) == ("key.tpm", "key.tpm", None)

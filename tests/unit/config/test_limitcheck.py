@@ -26,6 +26,7 @@ UNSOUND = [
     ({"requests": 5}, "r: names requests and tokens"),
     ({"every": None}, "every: is missing"),
     ({"time_zone": "UTC"}, "time_zone: is of no use to a rate"),
+    ({"capacity": 0.5}, "capacity: must be at least 1"),
     ({"budget": True}, "every: must be hour, day, week, month"),
     ({"budget": True, "every": "day", "capacity": 5}, "capacity: is of no use to a budget"),
     ({"budget": True, "every": "day", "time_zone": "Mars/Base"}, "time_zone: is not a time zone"),

@@ -3,8 +3,9 @@
 import pytest
 from msgspec import structs
 
-from gateway.config.limits import RESOURCES, SHORT_FORMS, Allowance, Limits, Rule
+from gateway.config.limits import MAX_USD_PER_MTOK, RESOURCES, SHORT_FORMS, Allowance, Limits, Prices, Rule
 from gateway.config.secrets import Secret
+from gateway.ledger import prices
 
 
 def test_the_short_forms_are_the_settings_of_an_allowance() -> None:
@@ -38,3 +39,10 @@ def test_usage_is_counted_here_unless_a_store_is_named() -> None:
     url = Limits(store=Secret("redis://h")).store_url
     assert url is not None
     assert url.reveal() == "redis://h"
+
+
+def test_prices_are_what_the_ledger_quotes() -> None:
+    assert Prices.__struct_fields__ == prices.Rates.__struct_fields__
+    assert prices.MAX_USD_PER_MTOK == MAX_USD_PER_MTOK
+    quoted = prices.quoted(structs.asdict(Prices(input=2.5, output=10, cache_read=1.25)))
+    assert (quoted.rates.input, quoted.rates.cache_read, quoted.rates.reasoning) == (2_500_000, 1_250_000, 10_000_000)
