@@ -1,0 +1,134 @@
+"""The buckets of one request, ready to be taken from: everything that does not change from request to request is done.
+
+`rows` is what the hot loop unpacks, one for each bucket; what it does not need stands in `lines`, at the same index.
+The buckets of the attempt's provider come last, from `own` on.
+
+Invariants: nothing here changes after it was made; a new window makes new Lines. Left out: how they are found
+(`rules.py`), and what is taken from them (`charges` is told).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.limiter.engine import MAX_CHARGES, Amount
+from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec
+from gateway.limiter.use import Estimate, Resource, Use
+
+FOREVER: Final = 2**62  # until when Lines without a window hold
+_ALL: Final = 100
+_TOLD: Final = (Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS)
+_ONE_EACH: Final = (Resource.REQUESTS, Resource.IN_FLIGHT)
+
+
+class Line(NamedTuple):
+    """One bucket, and the limit it is of in words. `unit`: how many of the bucket's units one of the resource is."""
+
+    bucket: str
+    spec: Spec
+    resource: Resource
+    unit: int
+    rule: str
+    told: str
+    whom: str
+    on_failure: str  # as config.limits.OnStoreFailure
+    alerts: tuple[int, ...] = ()
+
+
+class Alert(NamedTuple):
+    """A threshold of a budget: reached when no more than `level` is left."""
+
+    percent: int
+    level: int
+
+
+Row = tuple[str, Spec, int, int, Amount | None]
+"""Bucket, spec, place in a Use, unit; and what a request takes of it where that is always the same."""
+
+
+class TooLarge(Exception):
+    """The prompt alone is more than a limit ever allows; `index` is the line, `cost` in its bucket's unit."""
+
+    def __init__(self, index: int, cost: int) -> None:
+        super().__init__(index, cost)
+        self.index = index
+        self.cost = cost
+
+
+class Lines:
+    """The buckets of a request. Raises ValueError for more than one step can take from."""
+
+    __slots__ = ("alerts", "families", "lines", "own", "rows", "shadows", "slots", "template", "until_ms")
+
+    def __init__(self, lines: Sequence[Line], own: int) -> None:
+        if len(lines) > MAX_CHARGES:
+            raise ValueError(f"{len(lines)} limits on one request, and at most {MAX_CHARGES} can be taken from at once")
+        self.lines = tuple(lines)
+        self.own = own
+        self.rows: tuple[Row, ...] = tuple(map(_row, lines))
+        budgets = [line.spec.end_ms for line in lines if line.spec.kind is Kind.WINDOW]
+        self.until_ms = min(budgets, default=FOREVER)
+        self.slots = tuple(line.bucket for line in lines if line.spec.kind is Kind.SLOTS)
+        self.shadows = tuple(index for index, line in enumerate(lines) if line.spec.shadow)
+        self.alerts = tuple((index, _alerts(line)) for index, line in enumerate(lines) if line.alerts)
+        self.families = tuple(
+            (resource, indexes) for resource in _TOLD if (indexes := tuple(_counted(self.lines, resource)))
+        )
+        named = [msgspec.json.encode(line.bucket).replace(b"%", b"%%") for line in lines]
+        self.template = b"{%b}" % b",".join([name + b":%d" for name in named])
+
+    def takes(self, estimate: Estimate, first: int = 0) -> list[Amount]:
+        """What a request is to take, from line `first` on. Raises TooLarge."""
+        full = estimate.full
+        takes = []
+        for bucket, spec, resource, unit, fixed in self.rows[first:] if first else self.rows:
+            if fixed is None:
+                cost = full[resource] * unit
+                if cost > spec.limit:
+                    cost = self._all_it_has(bucket, estimate.prompt[resource] * unit, cost)
+                takes.append(Amount(bucket, spec, cost))
+            else:
+                takes.append(fixed)
+        return takes
+
+    def actuals(self, own: Use, attempt: Use) -> list[Amount]:
+        """What a request has used: of its own buckets, and of those of its last attempt's provider."""
+        actuals, left = [], self.own
+        for bucket, spec, resource, unit, fixed in self.rows:
+            used = own[resource] if left > 0 else attempt[resource]
+            left -= 1
+            if fixed is not None and used:
+                actuals.append(fixed)
+            else:
+                cost = used * unit
+                actuals.append(Amount(bucket, spec, min(cost, MAX_AMOUNT)))
+        return actuals
+
+    def _all_it_has(self, bucket: str, prompt: int, cost: int) -> int:
+        """What is taken where all of the estimate never fits: what the limit has, if the prompt fits into that."""
+        index = next(index for index, line in enumerate(self.lines) if line.bucket == bucket)
+        spec = self.lines[index].spec
+        if spec.shadow:
+            return min(cost, MAX_AMOUNT)
+        if prompt > spec.limit:
+            raise TooLarge(index, prompt)
+        return spec.limit
+
+
+def _row(line: Line) -> Row:
+    bucket, spec, resource, unit = line[:4]
+    fixed = Amount(bucket, spec, unit) if resource in _ONE_EACH else None
+    return (bucket, spec, int(resource), unit, fixed)
+
+
+def _counted(lines: Sequence[Line], resource: Resource) -> Iterator[int]:
+    """The lines that callers are told about: what refuses, and has a time at which it is full again."""
+    for index, line in enumerate(lines):
+        if line.resource is resource and not line.spec.shadow:
+            yield index
+
+
+def _alerts(line: Line) -> tuple[Alert, ...]:
+    limit = line.spec.limit
+    return tuple(Alert(percent, limit - -(-limit * percent // _ALL)) for percent in line.alerts)

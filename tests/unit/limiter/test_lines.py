@@ -1,0 +1,123 @@
+"""What a request takes from its buckets, and what it has used of them."""
+
+import msgspec
+import pytest
+
+from gateway.config.limits import Rule
+from gateway.limiter.engine import MAX_CHARGES, Amount
+from gateway.limiter.lines import Alert, Line, Lines, TooLarge
+from gateway.limiter.spec import MAX_AMOUNT, rate
+from gateway.limiter.use import NOTHING, Estimate, Resource, Use, use
+from tests.fakes.limits import START_MS, estimate, limits_of
+
+RULES = (
+    Rule(name="rpm", requests=10, every="minute"),
+    Rule(name="slots", in_flight=2),
+    Rule(name="tpm", tokens=1000, every="minute"),
+    Rule(name="in", input_tokens=1000, every="minute"),
+    Rule(name="out", output_tokens=1000, every="minute"),
+    Rule(name="money", usd=1, every="day", alerts=(70, 100)),
+    Rule(name="at", per=("provider",), tokens=1000, every="minute"),
+)
+
+
+def lines_of(*rules: Rule) -> Lines:
+    return limits_of(*rules).lines(START_MS, provider="p")
+
+
+def costs(amounts: list[Amount]) -> list[int]:
+    return [amount.amount for amount in amounts]
+
+
+def test_every_bucket_is_taken_from_in_its_own_unit() -> None:
+    takes = lines_of(*RULES).takes(Estimate(use(100, 50, 700), use(100, 0)))
+    assert costs(takes) == [1_000, 1, 150_000, 100_000, 50_000, 700, 150_000]
+    assert [take.bucket for take in takes] == ["rpm", "slots", "tpm", "in", "out", "money", "at|provider=p"]
+
+
+def test_the_takes_of_an_attempt_are_those_of_its_provider() -> None:
+    lines = lines_of(*RULES)
+    assert [take.bucket for take in lines.takes(estimate(1), lines.own)] == ["at|provider=p"]
+
+
+def test_what_always_costs_the_same_is_made_once() -> None:
+    lines = lines_of(*RULES)
+    one, two = lines.takes(estimate(1)), lines.takes(estimate(2))
+    assert [first is second for first, second in zip(one, two, strict=True)] == [True, True, *[False] * 5]
+
+
+def test_an_answer_that_never_fits_takes_all_there_is() -> None:
+    """A fresh key at 1000 tokens a minute, a model that may answer 128,000, and no maximum."""
+    (take,) = lines_of(RULES[2]).takes(estimate(10, 128_000))
+    assert take.amount == 1_000_000
+
+
+def test_a_prompt_that_never_fits_is_told_by_its_line() -> None:
+    with pytest.raises(TooLarge) as caught:
+        lines_of(*RULES).takes(estimate(1001, 5))
+    assert (caught.value.index, caught.value.cost) == (2, 1_001_000)
+
+
+def test_a_prompt_that_fits_by_all_there_is_is_taken() -> None:
+    (take,) = lines_of(RULES[2]).takes(estimate(1000, 1))
+    assert take.amount == 1_000_000
+
+
+def test_a_shadow_limit_takes_it_all_within_what_can_be_counted() -> None:
+    shadow = msgspec.structs.replace(RULES[2], shadow=True)
+    lines = lines_of(shadow)
+    assert costs(lines.takes(estimate(5000, 5))) == [5_005_000]
+    assert costs(lines.takes(estimate(10**12))) == [MAX_AMOUNT]
+    assert lines.shadows == (0,)
+
+
+def test_the_requests_own_buckets_and_those_of_its_last_attempt_differ() -> None:
+    actuals = lines_of(*RULES).actuals(use(100, 50, 700), use(1, 2, 3))
+    assert costs(actuals) == [1_000, 1, 150_000, 100_000, 50_000, 700, 3_000]
+
+
+def test_nothing_used_gives_the_request_back_as_well() -> None:
+    assert costs(lines_of(*RULES).actuals(NOTHING, NOTHING)) == [0] * 7
+
+
+def test_more_than_can_be_counted_is_settled_as_the_most_that_can() -> None:
+    assert costs(lines_of(RULES[2]).actuals(use(10**10, 0), NOTHING)) == [MAX_AMOUNT]
+
+
+def test_thresholds_are_levels_rounded_so_that_they_are_never_early() -> None:
+    ((index, alerts),) = lines_of(Rule(name="b", tokens=7, every="day", budget=True, alerts=(70, 100))).alerts
+    assert (index, alerts) == (0, (Alert(70, 2), Alert(100, 0)))  # 5 of 7 are 71 %, 4 are 57 %
+
+
+def test_amounts_are_json_for_the_record() -> None:
+    lines = lines_of(Rule(name="r", per=("label:app",), tokens=1, every="minute"), RULES[1])
+    assert lines.template % (5, 1) == b'{"r|label:app=ui":5,"slots":1}'
+    odd = Lines([Line('a%d"b', rate(1, 1, 1000), Resource.TOKENS, 1, "r", "", "", "open")], 1)
+    assert msgspec.json.decode(odd.template % (3,)) == {'a%d"b': 3}
+
+
+def test_what_stands_in_slots_is_named_for_renewals() -> None:
+    assert lines_of(*RULES).slots == ("slots",)
+
+
+def test_what_callers_are_told_about_leaves_out_shadow_money_and_slots() -> None:
+    shadow = msgspec.structs.replace(RULES[0], name="s", shadow=True)
+    families = lines_of(shadow, *RULES).families
+    assert families == (
+        (Resource.REQUESTS, (1,)),
+        (Resource.TOKENS, (3, 7)),
+        (Resource.INPUT_TOKENS, (4,)),
+        (Resource.OUTPUT_TOKENS, (5,)),
+    )
+
+
+def test_no_request_has_more_buckets_than_one_step_takes() -> None:
+    one = Line("b", rate(1, 1, 1000), Resource.TOKENS, 1, "r", "", "", "open")
+    Lines([one] * MAX_CHARGES, 1)
+    with pytest.raises(ValueError, match="17 limits on one request"):
+        Lines([one] * (MAX_CHARGES + 1), 1)
+
+
+def test_a_use_says_how_much_of_each() -> None:
+    odd = Use(0, 5, 0, 0, 0, 0)
+    assert costs(lines_of(*RULES).takes(Estimate(odd, odd)))[2:4] == [5_000, 0]
