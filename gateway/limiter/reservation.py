@@ -1,0 +1,146 @@
+"""A Hold as the request sees it: what was reserved, where, and the one settlement that ends it.
+
+`settle` and `finish` do the same thing once; whichever comes first counts, and a second is nothing. While attempts
+follow each other, `extend` moves the hold from the buckets of one provider to those of the next, and remembers what the
+failed attempts have used: the request's own buckets are charged for all of them, each provider's for its own.
+
+Invariants: one settlement; its amounts name every bucket the hold was charged to, in the order they were taken, which
+is also what the engines' short way wants. Left out: the engine (`limiter.py`), what an ending costs (`settling.py`).
+"""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.limiter.engine import Amount
+from gateway.limiter.lines import Lines, TooLarge
+from gateway.limiter.settling import charge
+from gateway.limiter.use import NOTHING, Estimate, Use, and_besides
+
+if TYPE_CHECKING:
+    from gateway.limiter.rules import Limits
+    from gateway.record import Outcome
+
+
+class Origin(Enum):
+    """Where a hold is counted."""
+
+    TABLE = "table"
+    STORE = "store"
+    SHARE = "share"  # the store was away: this node's part of the limits
+    OPEN = "open"  # the store was away, and the limits say: uncounted
+
+
+class Keeper(Protocol):
+    """The limiter, as a hold needs it."""
+
+    def settle(self, hold: "Hold", actuals: list[Amount]) -> None:
+        """Apply what was used."""
+
+    async def extend(self, hold: "Hold", lines: Lines, takes: list[Amount], releases: list[Amount]) -> bool:
+        """Exchange the buckets of one attempt for those of the next."""
+
+    def wall_ms(self) -> int:
+        """The wall clock."""
+
+
+class Hold:
+    """One request's reservation; the limiter makes it and says what became of it.
+
+    `levels`: what is left of each bucket of `lines`; `first`: which target to begin with.
+    """
+
+    __slots__ = (
+        "_keeper",
+        "_spent",
+        "aged",
+        "attempt",
+        "end_user",
+        "first",
+        "id",
+        "levels",
+        "limits",
+        "lines",
+        "origin",
+        "reserved",
+        "settled",
+        "takes",
+    )
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        hold: str,
+        limits: "Limits",
+        lines: Lines,
+        reserved: Estimate,
+        origin: Origin,
+        end_user: str = "",
+    ) -> None:
+        self.id = hold
+        self.limits = limits
+        self.lines = lines
+        self.reserved = reserved
+        self.origin = origin
+        self.end_user = end_user
+        self.takes: list[Amount] = []
+        self.levels: tuple[int, ...] = ()
+        self.attempt = 0
+        self.first = 0
+        self.aged = False  # it was open when leases were last renewed
+        self.settled = False
+        self._keeper = keeper
+        self._spent = NOTHING
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """What is reserved, by bucket, for the record."""
+        return {take.bucket: take.amount for take in self.takes}
+
+    def amounts_json(self) -> bytes:
+        """The same, as the JSON of a record."""
+        return self.lines.template % tuple([take.amount for take in self.takes])
+
+    def settle(self, own: Use, attempt: Use | None = None) -> None:
+        """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise)."""
+        if self.settled:
+            return
+        self.settled = True
+        if own is self.reserved.full and attempt is None and self._spent is NOTHING:
+            self._keeper.settle(self, self.takes)  # a reservation never charges more than it took
+            return
+        total = own if self._spent is NOTHING else and_besides(own, self._spent)
+        self._keeper.settle(self, self.lines.actuals(total, own if attempt is None else attempt))
+
+    def finish(
+        self, outcome: "Outcome", usage: Use | None = None, metered: Use | None = None, *, unseen: bool = False
+    ) -> None:
+        """End the hold by how its request ended; see `settling.charge`."""
+        self.settle(charge(outcome, self.reserved.full, usage, metered, unseen=unseen))
+
+    def leave(self, upstream_bytes: int) -> None:
+        """End the hold of a request that broke off without an outcome: a refund if no byte of it was sent."""
+        self.settle(self.reserved.full if upstream_bytes else NOTHING)
+
+    async def extend(self, provider: str, failed: Use = NOTHING, usage: Use | None = None) -> bool:
+        """Move on to an attempt at another provider; False where its own limits refuse, and nothing has changed.
+
+        `failed` is what the attempt before is charged at its provider (`settling.attempt_charge`), `usage` what it is
+        known to have used, which is the caller's to pay.
+        """
+        if usage is not None:
+            self._spent = and_besides(usage, self._spent)
+        if not self.limits.varies:
+            return True
+        lines = self.limits.lines(self._keeper.wall_ms(), self.end_user, provider)
+        if lines.own < len(lines.lines) or self.lines.own < len(self.lines.lines):
+            try:
+                takes = lines.takes(self.reserved, lines.own)
+            except TooLarge:
+                return False
+            releases = self.lines.actuals(NOTHING, failed)[self.lines.own :]
+            if not await self._keeper.extend(self, lines, takes, releases):
+                return False
+            self.takes = self.takes[: self.lines.own] + takes
+        self.attempt += 1
+        self.lines = lines
+        return True
