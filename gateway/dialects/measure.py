@@ -45,16 +45,31 @@ def read(surface: str, body: bytes) -> Asked:
         return UNREAD
     decoder, fold = shape
     try:
-        return fold(decoder.decode(body))
+        return fold(decoder.decode(body), _Tally())
     except (ValueError, RecursionError):
         return _read_odd(body, decoder, fold)
 
 
-def _read_odd(body: bytes, decoder: "msgspec.json.Decoder[Any]", fold: Callable[[Any], Asked]) -> Asked:
+def texts(surface: str, body: bytes) -> list[str] | None:
+    """The text that `read` counts the bytes of, for a tokenizer; None where that is not all that can be seen.
+
+    For short bodies: every string is kept.
+    """
+    shape = _SHAPES.get(surface)
+    words = _Words()
+    try:
+        if shape is not None:
+            shape[1](shape[0].decode(body), words)
+    except (ValueError, RecursionError):
+        return None
+    return words.found if shape is not None and not words.text_bytes else None
+
+
+def _read_odd(body: bytes, decoder: "msgspec.json.Decoder[Any]", fold: "_Fold") -> Asked:
     """A body that msgspec refuses for half of a surrogate pair, or whose shape is not one of ours."""
     source = replace_surrogates(body)
     try:
-        return fold(decoder.decode(source))
+        return fold(decoder.decode(source), _Tally())
     except (ValueError, RecursionError):
         pass
     try:
@@ -71,15 +86,18 @@ class _Tally:
 
     __slots__ = ("media", "text_bytes", "tokens", "whole")
 
-    def __init__(self, *, whole: bool = True) -> None:
+    def __init__(self) -> None:
         self.text_bytes = 0
         self.tokens = 0
         self.media: list[Media] = []
-        self.whole = whole
+        self.whole = True
 
     def text(self, text: str | None) -> None:
         if text:
             self.text_bytes += len(text) if text.isascii() else len(text.encode())
+
+    def json(self, raw: msgspec.Raw) -> None:
+        self.text_bytes += len(raw)
 
     def content(self, content: str | list[sized.Part] | sized.Part | None) -> None:
         if isinstance(content, str):
@@ -98,7 +116,7 @@ class _Tally:
             self.whole = False
         for text in (part.arguments, part.thinking, part.refusal, part.title, part.context):
             self.text(text)
-        self.text_bytes += len(part.input)
+        self.json(part.input)
         self.content(part.content)
         self.content(part.output)
         self.content(part.summary)
@@ -125,7 +143,7 @@ class _Tally:
         """Definitions, as JSON; a tool that the provider runs adds what nobody knows before."""
         if not said(tools):
             return
-        self.text_bytes += len(tools)
+        self.json(tools)
         self.whole = self.whole and all((tool.type or "") in _OWN_TOOLS for tool in _tools.decode(tools))
 
     def inputs(self, given: str | Iterable[object] | None) -> int:
@@ -193,20 +211,45 @@ class _Tally:
             self.media.append(media.document(source.data) if source.data else Media(Kind.DOCUMENT))
 
 
-def _fold_chat(body: sized.Chat) -> Asked:
-    tally = _Tally(whole=not said(body.web_search_options))
+class _Words(_Tally):
+    """The same, kept instead of counted; what is only counted all the same is a file that was not read."""
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def text(self, text: str | None) -> None:
+        if text:
+            self.found.append(text)
+
+    def json(self, raw: msgspec.Raw) -> None:
+        if raw:
+            self.found.append(bytes(raw).decode())
+
+    def content(self, content: str | list[sized.Part] | sized.Part | None) -> None:
+        if isinstance(content, str):
+            self.text(content)
+        else:
+            super().content(content)
+
+
+def _fold_chat(body: sized.Chat, tally: _Tally) -> Asked:
+    tally.whole = not said(body.web_search_options)
     for message in body.messages:
         tally.message(message)
     tally.tools(body.tools)
-    tally.text_bytes += len(body.functions) + len(body.response_format)
+    tally.json(body.functions)
+    tally.json(body.response_format)
     max_output = body.max_tokens
     if body.max_completion_tokens is not None:
         max_output = max(body.max_completion_tokens, max_output or 0)
     return tally.asked(len(body.messages), max_output, body.n, body.stream)
 
 
-def _fold_messages(body: sized.Messages) -> Asked:
-    tally = _Tally(whole=not said(body.container) and not said(body.mcp_servers))
+def _fold_messages(body: sized.Messages, tally: _Tally) -> Asked:
+    tally.whole = not said(body.container) and not said(body.mcp_servers)
     tally.content(body.system)
     for message in body.messages:
         tally.message(message)
@@ -214,44 +257,41 @@ def _fold_messages(body: sized.Messages) -> Asked:
     return tally.asked(len(body.messages), body.max_tokens, 1, body.stream)
 
 
-def _fold_response(body: sized.Response) -> Asked:
+def _fold_response(body: sized.Response, tally: _Tally) -> Asked:
     elsewhere = body.previous_response_id or said(body.conversation) or said(body.prompt)
-    tally = _Tally(whole=not elsewhere)
+    tally.whole = not elsewhere
     tally.text(body.instructions)
     tally.content(body.input)
     tally.tools(body.tools)
-    tally.text_bytes += len(body.text)
+    tally.json(body.text)
     messages = len(body.input) if isinstance(body.input, list) else 1
     return tally.asked(messages, body.max_output_tokens, 1, body.stream)
 
 
-def _fold_completion(body: sized.Completion) -> Asked:
-    tally = _Tally()
+def _fold_completion(body: sized.Completion, tally: _Tally) -> Asked:
     prompts = tally.inputs(body.prompt)
     tally.text(body.suffix)
     answers = prompts * max(body.n or 1, body.best_of or 1)
     return tally.asked(0, body.max_tokens, answers, body.stream)
 
 
-def _fold_input(body: sized.Input) -> Asked:
-    tally = _Tally()
+def _fold_input(body: sized.Input, tally: _Tally) -> Asked:
     tally.inputs(body.input)
     return tally.asked(0, 0, 1, stream=False)
 
 
-def _fold_made(body: sized.Made) -> Asked:
-    tally = _Tally()
+def _fold_made(body: sized.Made, tally: _Tally) -> Asked:
     for text in (body.prompt, body.input, body.instructions):
         tally.text(text)
     tally.content(body.images)
     return tally.asked(0, None, body.n, body.stream)
 
 
-def _fold_count(_body: sized.Messages) -> Asked:
+def _fold_count(_body: sized.Messages, _tally: _Tally) -> Asked:
     return Asked(max_output=0, whole=False)  # a count of tokens uses none
 
 
-_Fold = Callable[[Any], Asked]
+_Fold = Callable[[Any, _Tally], Asked]
 _SHAPES: Final[dict[str, "tuple[msgspec.json.Decoder[Any], _Fold]"]] = {
     "chat.completions": (msgspec.json.Decoder(sized.Chat), _fold_chat),
     "completions": (msgspec.json.Decoder(sized.Completion), _fold_completion),

@@ -359,3 +359,48 @@ def test_surfaces_without_a_json_body_are_not_read() -> None:
 )
 def test_every_surface_with_a_json_body_is_read(surface: str) -> None:
     assert read(surface) is not UNREAD
+
+
+# --- the text itself ----------------------------------------------------------------------------------------------
+
+
+def texts(surface: str, **members: object) -> list[str] | None:
+    return measure.texts(surface, json.dumps({"model": "m", **members}).encode())
+
+
+def test_the_text_is_what_was_counted() -> None:
+    talk = [
+        {"role": "system", "content": "größe"},
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "image_url", "image_url": PNG}]},
+        {"role": "assistant", "tool_calls": [{"function": {"arguments": "{}"}}], "refusal": "no"},
+    ]
+    tools = [{"type": "function"}]
+    found = texts("chat.completions", messages=talk, tools=tools)
+    assert found == ["größe", "one", "no", "{}", json.dumps(tools)]
+    counted = read("chat.completions", messages=talk, tools=tools)
+    assert sum(len(text.encode()) for text in found) == counted.text_bytes
+
+
+def test_text_of_other_surfaces() -> None:
+    assert texts("messages", system="a", messages=[{"content": [{"type": "tool_use", "input": {"b": 1}}]}]) == [
+        "a",
+        '{"b": 1}',
+    ]
+    assert texts("embeddings", input=["a", "b"]) == ["a", "b"]
+    assert texts("responses", input="a", instructions="b") == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("surface", "body"),
+    [
+        ("passthrough", b"{}"),
+        ("chat.completions", b"{"),
+        ("chat.completions", b'{"messages": ["odd"]}'),
+        (
+            "chat.completions",
+            json.dumps({"messages": [{"content": [{"file": {"filename": "a.txt", "file_data": TEXT}}]}]}).encode(),
+        ),
+    ],
+)
+def test_text_that_cannot_all_be_seen_is_not_given(surface: str, body: bytes) -> None:
+    assert measure.texts(surface, body) is None
