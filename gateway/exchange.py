@@ -11,7 +11,7 @@ from gateway.dialects.base import Dialect, RequestFacts, Surface
 from gateway.identity.identify import Principal
 from gateway.journal.scribe import REFUSE
 from gateway.providers.headers import Forwarded
-from gateway.record import Ending, Kind, Outcome, Personal, Record
+from gateway.record import RECORD_VERSION, Ending, Kind, Outcome, Personal, Record
 from gateway.relay.outgoing import Upload
 from gateway.relay.reply import Reply
 from gateway.units import NS_PER_US
@@ -110,34 +110,49 @@ class Exchange:
         overhead_us = duration_us - outcome.upstream_us
         attempts = outcome.attempts
         surface, route, sealed, answer = head.surface, self.route, self.sealed, self.answer
-        return Record(
+        return Record(  # in the order of its fields: 28 names would cost more than all the rest of this
             Kind.OUTCOME,
             self.exchange_id,
             now_us,
-            trace_id=self.trace_id,
-            span_id=self.span_id,
-            org=principal.org,
-            team=principal.team,
-            key_id=principal.key_id,
-            sealed=sealed.text if sealed is not None else "",
-            sealed_by=sealed.by if sealed is not None else "",
-            surface=surface.name if surface is not None else "",
-            route=route.name if route is not None else "",
-            model=facts.model if facts is not None else "",
-            target=attempts[-1].target if attempts else "",
-            streamed=outcome.streamed,
-            decision=REFUSE if outcome.ending is Ending.REFUSED else self.decision,
-            status=self.answered_status,
-            ending=outcome.ending._value_,  # `value` is a property in Python, and slow
-            error=outcome.error or (error.code if error is not None else ""),
-            attempts=attempts,
-            usage=outcome.usage,
-            changed=outcome.changed,
-            duration_us=duration_us,
-            overhead_us=max(0, overhead_us),
-            first_content_us=outcome.first_content_us,
-            request_bytes=outcome.upstream_bytes,
-            answer_bytes=outcome.downstream_bytes,
-            answer_digest=answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
+            RECORD_VERSION,
+            "",  # session_id
+            "",  # parent_action
+            self.trace_id,
+            self.span_id,
+            principal.org,
+            principal.team,
+            "",  # agent
+            principal.key_id,
+            "",  # role
+            None,  # personal, which is sealed
+            sealed.text if sealed is not None else "",
+            sealed.by if sealed is not None else "",
+            surface.name if surface is not None else "",
+            route.name if route is not None else "",
+            facts.model if facts is not None else "",
+            attempts[-1].target if attempts else "",
+            outcome.streamed,
+            REFUSE if outcome.ending is Ending.REFUSED else self.decision,
+            "",  # policy_version
+            {},  # findings
+            "",  # data_class
+            "",  # limits_verdict
+            "",  # hold_id
+            {},  # hold_amounts
+            self.answered_status,
+            outcome.ending._value_,  # `value` is a property in Python, and slow
+            outcome.error or (error.code if error is not None else ""),
+            attempts,
+            outcome.usage,
+            0,  # cost_microusd
+            outcome.changed,
+            (),  # dropped
+            duration_us,
+            max(0, overhead_us),
+            outcome.first_content_us,
+            outcome.upstream_bytes,
+            outcome.downstream_bytes,
+            "",  # prompt_digest, which the decision has
+            answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
             generation=generation,
         )

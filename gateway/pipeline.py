@@ -225,11 +225,7 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
         raise InvalidRequest(f"model {_shown(model)} is not served on {head.path}: its API is {speaks}")
     if facts.stored:
         targets = _dedicated(targets, principal, facts)
-    out = _outgoing(ex, gateway, surface, surface.upstream_path)
-    out.facts = facts
-    out.replayable = not facts.stores
-    out.streamed = facts.stream
-    out.star = star
+    out = _outgoing(ex, gateway, surface, surface.upstream_path, facts, star)
     return out, targets, terms, decision
 
 
@@ -286,13 +282,14 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     if _EVERY_MODEL not in principal.models:
         raise ModelNotAllowed("this key is limited to certain models, which a passthrough request cannot show")
     ex.route = gateway.router.match(head.path, "", principal.labels)
-    out = _outgoing(ex, gateway, surface, "/" + head.params["rest"])
-    out.replayable = head.method in _SAFE_METHODS
-    out.raw = True
+    out = _outgoing(ex, gateway, surface, "/" + head.params["rest"], None, "")
     return out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, "")
 
 
-def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Outgoing:
+def _outgoing(
+    ex: Exchange, gateway: Gateway, surface: Surface, path: str, facts: RequestFacts | None, star: str
+) -> Outgoing:
+    """The request as every attempt sees it; without facts it goes on unread."""
     head, intake = ex.head, ex.intake
     random_bytes = gateway.random_bytes.take(RANDOM_BYTES)
     if ex.traceparent:
@@ -309,9 +306,14 @@ def _outgoing(ex: Exchange, gateway: Gateway, surface: Surface, path: str) -> Ou
         head.forwarded,
         intake.body,
         intake.length,
-        upload=intake.upload,
-        credential=head.provider_credential,
-        trace_lines=lines,
+        facts,
+        intake.upload,
+        head.provider_credential,
+        lines,
+        head.method in _SAFE_METHODS if facts is None else not facts.stores,
+        facts is not None and facts.stream,
+        facts is None,
+        star,
     )
 
 

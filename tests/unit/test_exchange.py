@@ -11,12 +11,15 @@ from gateway.exchange import Exchange
 from gateway.identity.identify import Principal
 from gateway.journal.scribe import Sealed
 from gateway.listener.head import Head
-from gateway.record import Attempt, Ending, Kind, Outcome, Personal, Usage
+from gateway.record import Attempt, Ending, Kind, Outcome, Personal, Record, Usage
 from gateway.routing.match import Router
 from tests.fakes.journal import FakeKey
 from tests.fakes.provider import surface
 
 MS = 1_000_000
+
+
+NOTHING = Record(Kind.OUTCOME, "", 0)
 
 
 def exchange() -> Exchange:
@@ -69,6 +72,13 @@ def test_a_request_that_came_to_its_end() -> None:
     assert (record.duration_us, record.overhead_us, record.first_content_us) == (1000, 300, 400)
     assert (record.trace_id, record.span_id) == ("t", "s")
     assert (record.ending, record.error) == ("complete", "")
+    written = {name for name in record.__struct_fields__ if getattr(record, name) != getattr(NOTHING, name)}
+    assert written == {
+        "exchange_id", "at_us", "trace_id", "span_id", "org", "team", "key_id", "sealed", "sealed_by", "surface",
+        "route", "model", "target", "streamed", "decision", "status", "ending", "attempts", "usage", "changed",
+        "duration_us", "overhead_us", "first_content_us", "request_bytes", "answer_bytes", "answer_digest",
+        "generation",
+    }, "in the order of its fields, so none may be shifted"  # fmt: skip
 
 
 def test_what_the_relay_says_went_wrong_comes_before_what_the_caller_was_told() -> None:

@@ -175,15 +175,10 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     jsonguard.check_depth(document, plain)
     start, end = document.span("model") if "model" in members else _NO_SPAN
     if plain and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
-        return RequestFacts(
-            model,
-            stream=values.get("stream") == b"true",
-            model_start=start,
-            model_end=end,
-            members_at=document.behind_brace,
-            names=frozenset(members),
-            stores=_stores(name, values),
-        )
+        streams = values.get("stream") == b"true"
+        empty = False
+        at = document.behind_brace
+        return RequestFacts(model, streams, start, end, at, empty, frozenset(members), stores=_stores(name, values))
     return RequestFacts(
         model,
         stream=_streams(name, values),

@@ -79,6 +79,8 @@ def _usage(counts: _Counts) -> Usage | None:
         return None
     inside = counts.prompt_tokens_details or counts.input_tokens_details or counts.input_token_details or _NO_DETAILS
     outside = counts.completion_tokens_details or counts.output_tokens_details or _NO_DETAILS
+    if inside is _NO_DETAILS and outside is _NO_DETAILS:
+        return Usage(taken or 0, given or 0)
     return Usage(
         input_tokens=taken or 0,
         output_tokens=given or 0,
