@@ -57,7 +57,11 @@ class Tap:
             return self._feed_withholding(chunk)
         if not self.done:
             for event in self._split(chunk):
-                if self._read(event) & _DONE:
+                self.events += 1
+                flags = self._read_event(event)
+                if flags == _CONTENT:
+                    self.content = True
+                elif flags and self._noted(event, flags) & _DONE:
                     break
         return chunk
 

@@ -81,6 +81,16 @@ class ChatStreamReader:
             chunk = _chunk.decode(event[6:] if event.startswith(_ONE_LINE) else events.data_of(event))
         except (ValueError, RecursionError):
             return self._read_slowly(event)
+        choices = chunk.choices
+        if choices and len(choices) == 1 and chunk.usage is ABSENT and chunk.error is ABSENT:
+            choice = choices[0]
+            delta = choice.delta
+            if delta is not None and choice.finish_reason is None:
+                size = len(delta.content) - _QUOTES
+                if size > _UNSURE:  # nearly every event: some text of the one choice
+                    self.text_bytes += size
+                    self._open.add(choice.index)
+                    return _CONTENT
         return self._take_chunk(event, chunk)
 
     def _read_slowly(self, event: bytes) -> int:
