@@ -124,11 +124,18 @@ local function bucket_of(key, asked, text, now)
 end
 
 -- One MGET for `own` (the hold, or a slice) and all buckets KEYS[first..], asked for in ARGV[first..]: the text of own,
--- and the buckets in order. A sorted set reads as nothing there, which is what a SLOTS bucket needs.
-local function load(own, first, now)
+-- and the buckets in order. A sorted set reads as nothing there, which is what a SLOTS bucket needs. A bucket may stand
+-- once among the first `count` and once behind them: charged twice, it would lose a charge.
+local function load(own, first, now, count)
   local texts = redis.call('MGET', own, unpack(KEYS, first))
-  local buckets = {}
-  for i = first, #KEYS do buckets[i - first + 1] = bucket_of(KEYS[i], ARGV[i], texts[i - first + 2], now) end
+  local buckets, seen = {}, {}
+  for i = first, #KEYS do
+    local key, at = KEYS[i], i - first + 1
+    if at == count + 1 then seen = {} end
+    if seen[key] then error('twice: ' .. key .. ' stands twice in one call', 0) end
+    seen[key] = true
+    buckets[at] = bucket_of(key, ARGV[i], texts[at + 1], now)
+  end
   return texts[1], buckets
 end
 

@@ -11,7 +11,7 @@ local turn, want, unused, lease_ms, keep_ms = match(ARGV[1], '^(%d+) (%d+) (%-?%
 turn, want, unused = tonumber(turn), tonumber(want), tonumber(unused)
 lease_ms, keep_ms = tonumber(lease_ms), tonumber(keep_ms)
 local now = clock()
-local text, buckets = load(KEYS[1], 2, now)
+local text, buckets = load(KEYS[1], 2, now, 1)
 local bucket = buckets[1]
 local least = bucket.amount
 

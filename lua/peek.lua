@@ -6,7 +6,7 @@
 -- Clock: the store's. Atomic: the whole script. Writes nothing.
 
 local now = clock()
-local _, buckets = load(KEYS[1], 1, now)
+local _, buckets = load(KEYS[1], 1, now, #KEYS)
 local found = {}
 for _, bucket in ipairs(buckets) do
   found[#found + 1] = array({ bucket.limit - bucket.used, wait_of(bucket, bucket.amount, now) }, 2)

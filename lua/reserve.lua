@@ -11,7 +11,7 @@
 
 local count, attempt, lease_ms, keep_ms = numbers(ARGV[1], '^(%d+) (%d+) (%d+) (%d+)$')
 local now = clock()
-local text, buckets = load(KEYS[1], 2, now)
+local text, buckets = load(KEYS[1], 2, now, count)
 local hold = hold_of(text, now)
 
 local function answer(outcome, binding, wait)

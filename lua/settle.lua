@@ -9,7 +9,7 @@
 
 local keep_ms = numbers(ARGV[1], '^(%d+)$')
 local now = clock()
-local text, buckets = load(KEYS[1], 2, now)
+local text, buckets = load(KEYS[1], 2, now, #KEYS)
 local hold = hold_of(text, now)
 if hold.state == 's' then return format('[2,%s]', levels(buckets, #buckets)) end
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from gateway.limiter.engine import Amount, Renewal, Reserved, Settled, Slice, Standing
+from gateway.limiter.engine import MAX_CHARGES, Amount, Renewal, Reserved, Settled, Slice, Standing
 from gateway.limiter.hold import State
 from gateway.limiter.resp import bulk, command
 from gateway.limiter.spec import EXACT, MAX_AMOUNT, Kind, Spec, prove_amount, prove_lease
@@ -96,6 +96,8 @@ class Calls:
         self, hold: str, takes: Sequence[Amount], *, lease_ms: int, attempt: int, releases: Sequence[Amount]
     ) -> bytes:
         """The bytes of a RESERVE."""
+        if len(takes) > MAX_CHARGES or len(releases) > MAX_CHARGES:
+            raise ValueError(f"{len(takes)} takes and {len(releases)} releases, must be at most {MAX_CHARGES} each")
         first = self._firsts.get((len(takes), attempt, lease_ms))
         if first is None:
             first = self._first(len(takes), attempt, lease_ms)

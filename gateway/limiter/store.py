@@ -79,7 +79,8 @@ class Store:
         self.counts = StoreCounts()
         self.breaker = Breaker()
         self.trouble = ""  # why the store is not there, or the last error it answered with
-        self._configured = self._address = address
+        self._address = address
+        self._moved: StoreAddress | None = None  # the node a cluster sent us to
         self._tls = tls_context(address)
         self._scripts = load_scripts()
         self._calls = Calls(self._scripts, domain, keep_ms=keep_ms)
@@ -150,7 +151,9 @@ class Store:
             await asyncio.wait({self._send(self._carrying, _PING)})
         self._carrying = None
         if self._wire is not None:
-            self._wire.close()
+            wire = self._wire
+            wire.close()
+            await wire.gone.wait()
 
     def _ask(self, data: bytes, decode: Callable[[bytes], Answer]) -> asyncio.Future[Answer]:
         waiter: asyncio.Future[Answer] = self._loop.create_future()
@@ -216,7 +219,7 @@ class Store:
         words = moved.split()
         host, _, port = words[-1].rpartition(":") if len(words) == _MOVED_WORDS else ("", "", "")
         if port.isascii() and port.isdigit():
-            self._address = self._address.moved(host.strip("[]"), int(port))
+            self._moved = (self._moved or self._address).moved(host.strip("[]"), int(port))
 
     def _strike_once(self, why: str) -> None:
         """All calls of a turn that were refused are one strike."""
@@ -267,12 +270,14 @@ class Store:
     async def _bring_back(self) -> None:
         await asyncio.sleep(self.breaker.rest_s(random.random()))  # noqa: S311  # only spreads a fleet in time
         self.breaker.on(BreakerEvent.RESTED)
+        address = self._moved or self._address
         try:
-            wire = self._wire or await self._dial()
+            wire = self._wire or await self._dial(address)
             await self._probe(wire)
         except (OSError, TimeoutError, Unavailable) as error:
-            self.trouble = f"{self._address}: {str(error) or f'no connection within {CONNECT_S:g} s'}"
-            self._address = self._configured  # the node we were sent to may be gone
+            self.trouble = f"{address}: {str(error) or f'no connection within {CONNECT_S:g} s'}"
+            if address is self._moved:
+                self._moved = None  # that node may be gone, or not be the one any more
             self.breaker.on(BreakerEvent.FAILED)
             return
         self.breaker.on(BreakerEvent.PROBED)
@@ -280,9 +285,8 @@ class Store:
         self.trouble = ""
         self._on_change(True, "")  # noqa: FBT003
 
-    async def _dial(self) -> Wire:
+    async def _dial(self, address: StoreAddress) -> Wire:
         """Connect, log in, load the scripts. Raises OSError, TimeoutError or Unavailable."""
-        address = self._address
         self.counts.dials += 1
         async with asyncio.timeout(CONNECT_S):
             _, wire = await self._loop.create_connection(

@@ -63,6 +63,7 @@ class Wire(asyncio.Protocol):
     def __init__(self, owner: Owner, *, deadline_s: float) -> None:
         self.deadline_s = deadline_s
         self.due = 0  # calls without a reply
+        self.gone = asyncio.Event()  # connection_lost has been called
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._parser = Parser()
@@ -129,6 +130,7 @@ class Wire(asyncio.Protocol):
         self._turns.clear()
         self._unsent.clear()
         self.due = 0
+        self.gone.set()
         self._owner.on_lost(self, why)
 
     # --- replies ----------------------------------------------------------------------------------------------------

@@ -176,6 +176,15 @@ def test_a_window_ahead_of_the_store_is_refused_before_anything_is_written(shim:
     assert shim.run(first_take(calls, "a", Amount("w", near, 1))) == b"[1,-1,0,[99]]"
 
 
+def test_a_bucket_that_stands_twice_is_a_defect_told_before_anything_is_written(shim: LuaShim) -> None:
+    calls = Calls(SCRIPTS)
+    twice = [Amount("r", TPM, 1), Amount("q", TPM, 1), Amount("r", TPM, 2)]
+    for call in (first_take(calls, "a", *twice), calls.settle("a", twice), calls.peek(twice)):
+        with pytest.raises(ScriptError, match=r"twice: \{gw:main\}:1:r:r"):
+            shim.run(call)
+    assert shim.rows == {}
+
+
 def test_a_store_that_does_not_know_the_time_is_refused(shim: LuaShim) -> None:
     shim.now_ms = 0
     with pytest.raises(ScriptError, match="store_clock: "):

@@ -29,6 +29,7 @@ class ShimStore:
         self.refuses: OSError | None = None  # what dialling raises
         self.silent = False  # takes calls and does not answer; `speak` answers all
         self.error = b""  # what every call but the greeting is answered with
+        self.error_at: dict[int, bytes] = {}  # as `error`, on one port
         self.password = b""
         self._kept: list[tuple[ShimTransport, bytes]] = []
 
@@ -45,7 +46,7 @@ class ShimStore:
         if self.refuses is not None:
             raise self.refuses
         protocol = make()
-        transport = ShimTransport(self, protocol)
+        transport = ShimTransport(self, protocol, port)
         self.connections.append(transport)
         protocol.connection_made(transport)
         return transport, protocol
@@ -72,13 +73,14 @@ class ShimStore:
     def take(self, transport: "ShimTransport", data: bytes) -> None:
         """Bytes from a client."""
         self.writes.append(data)
-        replies = b"".join(self._reply(words) for words in transport.parser.feed(data) if isinstance(words, list))
+        calls = [words for words in transport.parser.feed(data) if isinstance(words, list)]
+        replies = b"".join(self._reply(words, self.error or self.error_at.get(transport.port, b"")) for words in calls)
         if self.silent:
             self._kept.append((transport, replies))
         else:
             transport.deliver(replies)
 
-    def _reply(self, words: list[bytes]) -> bytes:
+    def _reply(self, words: list[bytes], error: bytes) -> bytes:
         self.commands.append(words)
         name = words[0]
         if name == b"AUTH":
@@ -87,8 +89,8 @@ class ShimStore:
             sha = next(script.sha for script in self.scripts.values() if script.text == words[2])
             self.loaded.add(sha)
             return bulk(sha)
-        if self.error:
-            return b"-" + self.error + b"\r\n"
+        if error:
+            return b"-" + error + b"\r\n"
         if name == b"EVALSHA":
             return self._run(words)
         return b"+PONG\r\n" if name == b"PING" else b"+OK\r\n"
@@ -106,9 +108,10 @@ class ShimStore:
 class ShimTransport(asyncio.Transport):
     """One end of a connection."""
 
-    def __init__(self, store: ShimStore, protocol: asyncio.Protocol) -> None:
+    def __init__(self, store: ShimStore, protocol: asyncio.Protocol, port: int) -> None:
         super().__init__()
         self.parser = Parser()
+        self.port = port
         self._store = store
         self._protocol = protocol
         self._closed = False

@@ -28,6 +28,7 @@ SCRIPTS = load_scripts()
 RATE = rate(5_000, 1_000, 60_000)
 WINDOW = window(7, 1_000, 2_000, shadow=True)
 SLOTS = slots(3)
+MANY = [Amount(f"r{number}", RATE, 1) for number in range(17)]
 
 
 def words(call: bytes) -> list[bytes]:
@@ -94,6 +95,8 @@ def test_no_bytes_of_an_earlier_call_leak_into_a_later_one() -> None:
         (lambda calls: calls.settle("h", [Amount("r", RATE, -5)]), "amount is -5"),
         (lambda calls: calls.reserve("h", [], lease_ms=0, attempt=0, releases=()), "lease_ms is 0"),
         (lambda calls: calls.reserve("h", [], lease_ms=1, attempt=-1, releases=()), "amount is -1"),
+        (lambda calls: calls.reserve("h", MANY, lease_ms=1, attempt=0, releases=()), "17 takes and 0 releases"),
+        (lambda calls: calls.reserve("h", [], lease_ms=1, attempt=0, releases=MANY), "0 takes and 17 releases"),
         (lambda calls: calls.renew([Renewal("a")], lease_ms=MAX_LEASE_MS + 1), "lease_ms is"),
         (lambda calls: calls.renew([], lease_ms=1), "0 holds to renew, must be 1 to 100"),
         (lambda calls: calls.renew([Renewal("a")] * (MAX_RENEWALS + 1), lease_ms=1), "101 holds"),

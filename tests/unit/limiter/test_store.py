@@ -323,16 +323,25 @@ def test_a_store_that_is_the_wrong_one_is_dialled_anew(error: bytes) -> None:
 @in_loop
 async def test_a_cluster_is_followed_to_the_node_it_names_and_left_when_that_is_gone(scene: Scene) -> None:
     store = await scene.up("redis://seed:7000")
-    scene.server.error = b"MOVED 3999 10.0.0.2:7001"
+    scene.server.error_at[7000] = b"MOVED 3999 10.0.0.2:7001"
     assert await reason_of(reserve(store)) is Reason.REFUSED
     await until(lambda: not store.there)
-    scene.server.error = b""
     await until(lambda: store.there)
     assert scene.server.dialled == [("seed", 7000), ("10.0.0.2", 7001)]
     scene.server.refuses = ConnectionRefusedError(111, "Connection refused")
     scene.server.break_all()
     await until(lambda: len(scene.server.dialled) == 4)
     assert scene.server.dialled[2:] == [("10.0.0.2", 7001), ("seed", 7000)]
+    await store.close()
+
+
+@in_loop
+async def test_a_cluster_may_send_elsewhere_at_the_first_probe(scene: Scene) -> None:
+    scene.server.error_at[7000] = b"MOVED 3999 :7001"
+    store = scene.make("redis://seed:7000")
+    store.start()
+    await until(lambda: store.there)
+    assert scene.server.dialled == [("seed", 7000), ("seed", 7001)]
     await store.close()
 
 

@@ -1,0 +1,445 @@
+"""The store as an engine on a real one: killed, stopped, slow, flushed, behind TLS and passwords, as a cluster."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway.limiter.address import parse
+from gateway.limiter.engine import Amount, Outcome, Reason, Renewal, Unavailable
+from gateway.limiter.hold import State
+from gateway.limiter.spec import rate, slots
+from gateway.limiter.store import Store
+from tests.fakes.authority import Authority
+from tests.fakes.store_server import StoreServer, any_store, connect, free_port, running
+
+pytestmark = pytest.mark.slow
+
+WITHIN_S = 60.0
+PATIENT_S = 10.0
+README = Path(__file__).parents[2] / "lua" / "README.md"
+
+STANDING = rate(1_000_000, 1, 86_400_000)  # refills a unit a day: what is left is what was not charged
+TPM = Amount("tpm", STANDING, 1_000)
+IN_FLIGHT = Amount("in flight", slots(100_000), 1)
+
+
+made: list[Store] = []
+
+
+def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test on uvloop, bounded in time; what it made is closed, however it ends."""
+
+    async def whole() -> None:
+        try:
+            await asyncio.wait_for(test(), WITHIN_S)
+        finally:
+            while made:
+                await made.pop().close()
+
+    uvloop.run(whole())
+
+
+def make(url: str, *, deadline_s: float, domain: str = "main", **files: str) -> Store:
+    store = Store(parse(url, **files), domain=domain, deadline_s=deadline_s)
+    made.append(store)
+    store.start()
+    return store
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110  # a store is watched from outside
+        await asyncio.sleep(0.002)
+
+
+async def up(url: str, *, deadline_s: float = PATIENT_S, domain: str = "main", **files: str) -> Store:
+    store = make(url, deadline_s=deadline_s, domain=domain, **files)
+    await until(lambda: store.there)
+    return store
+
+
+async def trouble_of(url: str, said: str, **files: str) -> None:
+    store = make(url, deadline_s=PATIENT_S, **files)
+    await until(lambda: bool(re.search(said, store.trouble)))
+    assert not store.there
+    await store.close()
+
+
+async def level_of(store: Store) -> int:
+    (standing,) = await store.peek([TPM])
+    return standing.level
+
+
+async def insist(ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    """Repeat an operation until the store has answered it, as a replay would."""
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            await asyncio.sleep(0.005)
+
+
+# --- a store that does its work -------------------------------------------------------------------------------------
+
+
+def test_a_life_of_a_hold() -> None:
+    async def life() -> None:
+        store = await up(url, domain="life")
+        taken = await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=30_000)
+        assert (taken.outcome, taken.levels) == (Outcome.ADMITTED, (999_000, 99_999))
+        assert await store.renew([Renewal("h", ("in flight",)), Renewal("x")], lease_ms=500) == (
+            State.OPEN, State.UNKNOWN
+        )  # fmt: skip
+        assert (await store.lease("n", 1, "tpm", STANDING, want=50, least=1, unused=0, lease_ms=500)).granted == 50
+        done = await store.settle("h", [Amount("tpm", STANDING, 400), IN_FLIGHT])
+        assert (done.found, done.levels) == (State.OPEN, (999_550, 100_000))
+        assert (await store.settle("h", [TPM])).found is State.SETTLED
+        await store.close()
+
+    with any_store() as url:
+        with connect(url) as connection:
+            connection.ask("FLUSHALL")
+        in_loop(life)
+
+
+def test_two_workers_and_three_nodes_share_one_limit_to_the_unit() -> None:
+    async def hammer() -> None:
+        stores = [await up(url, domain="shared") for _ in range(3)]
+        limit = rate(500_000, 1, 86_400_000)
+
+        async def one(number: int) -> bool:
+            take = [Amount("shared", limit, 1_000), IN_FLIGHT]
+            taken = await stores[number % 3].reserve(f"h{number}", take, owner=0, lease_ms=30_000)
+            return taken.outcome is Outcome.ADMITTED
+
+        admitted = await asyncio.gather(*(one(number) for number in range(900)))
+        assert sum(admitted) == 500
+        for store in stores:
+            await store.close()
+
+    with any_store() as url:
+        with connect(url) as connection:
+            connection.ask("FLUSHALL")
+        in_loop(hammer)
+
+
+def test_calls_of_one_turn_share_their_packets() -> None:
+    async def burst() -> None:
+        store = await up(server.url)
+        with server.connect() as connection:
+            before = reads_of(connection.ask("INFO", "stats"))
+            waiters = [store.reserve(f"h{number}", [TPM], owner=0, lease_ms=30_000) for number in range(30)]
+            await asyncio.gather(*waiters)
+            assert reads_of(connection.ask("INFO", "stats")) - before <= 4
+        await store.close()
+
+    def reads_of(info: object) -> int:
+        assert isinstance(info, bytes)
+        (reads,) = re.findall(rb"total_reads_processed:(\d+)", info)
+        return int(reads)
+
+    with running() as server:
+        in_loop(burst)
+
+
+# --- scripts that go ------------------------------------------------------------------------------------------------
+
+
+def test_scripts_flushed_in_the_middle_of_pipelines_cost_nobody_anything() -> None:
+    async def flushed() -> None:
+        store = await up(server.url)
+        done = 0
+
+        async def client(base: int) -> None:
+            nonlocal done
+            for number in range(base, base + 100):
+                taken = await store.reserve(f"h{number}", [TPM, IN_FLIGHT], owner=0, lease_ms=30_000)
+                assert taken.outcome is Outcome.ADMITTED
+                assert (await store.settle(f"h{number}", [Amount("tpm", STANDING, 7), IN_FLIGHT])).found is State.OPEN
+                done += 1
+
+        async def flusher() -> None:
+            with server.connect() as connection:
+                for _ in range(40):
+                    connection.ask("SCRIPT", "FLUSH")
+                    await asyncio.sleep(0.003)
+
+        await asyncio.gather(flusher(), *(client(base) for base in range(0, 2_000, 100)))
+        assert done == 2_000
+        assert await level_of(store) == 1_000_000 - 2_000 * 7
+        assert store.counts.reloads >= 2
+        assert (store.counts.refused, store.counts.lost) == (0, 0)
+        await store.close()
+
+    with running() as server:
+        in_loop(flushed)
+
+
+# --- a store that goes ----------------------------------------------------------------------------------------------
+
+
+def test_a_store_stopped_in_the_middle_loses_and_doubles_nothing() -> None:
+    async def stopped() -> None:
+        store = await up(server.url, deadline_s=0.05)
+        settled = 0
+
+        async def client(base: int) -> None:
+            nonlocal settled
+            for number in range(base, base + 60):
+                hold = f"h{number}"
+                await insist(partial(store.reserve, hold, [TPM, IN_FLIGHT], owner=0, lease_ms=60_000))
+                await insist(partial(store.settle, hold, [Amount("tpm", STANDING, 11), IN_FLIGHT]))
+                settled += 1
+
+        async def trouble() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                server.pause()
+                await until(lambda: not store.there)
+                server.resume()
+                await until(lambda: store.there)
+
+        await asyncio.gather(trouble(), *(client(base) for base in range(0, 1_200, 60)))
+        assert settled == 1_200
+        assert await level_of(store) == 1_000_000 - 1_200 * 11
+        assert (await store.peek([IN_FLIGHT]))[0].level == 100_000
+        assert store.counts.late > 0
+        assert store.breaker.trips >= 3
+        await store.close()
+
+    with running() as server:
+        in_loop(stopped)
+
+
+def test_calls_on_a_stopped_store_fail_within_their_deadline_and_then_at_once() -> None:
+    async def stopped() -> None:
+        store = await up(server.url, deadline_s=0.005)
+        server.pause()
+        took_s = []
+        while store.there:
+            began = time.monotonic()
+            with pytest.raises(Unavailable) as failed:
+                await store.reserve("h", [TPM], owner=0, lease_ms=30_000)
+            took_s.append(time.monotonic() - began)
+            assert failed.value.reason in {Reason.LATE, Reason.DOWN}
+        assert min(took_s) < 0.05  # the best: the others may say more about the machine
+        began = time.monotonic()
+        for _ in range(1_000):
+            with pytest.raises(Unavailable, match="down"):
+                await store.reserve("h", [TPM], owner=0, lease_ms=30_000)
+        assert time.monotonic() - began < 1
+        server.resume()
+        await until(lambda: store.there)
+        assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
+        await store.close()
+
+    with running() as server:
+        in_loop(stopped)
+
+
+def test_a_store_that_takes_a_break_is_one_strike() -> None:
+    async def paused() -> None:
+        store = await up(server.url, deadline_s=0.2)
+        with server.connect() as connection:
+            connection.ask("CLIENT", "PAUSE", "250", "ALL")  # it looks at its clock each 100 ms
+        assert await reason_of(store.reserve("h", [TPM], owner=0, lease_ms=30_000)) is Reason.LATE
+        assert store.there
+        assert (await insist(lambda: store.reserve("g", [TPM], owner=0, lease_ms=30_000))).outcome is Outcome.ADMITTED
+        assert store.breaker.trips == 0
+        await store.close()
+
+    async def reason_of(waiter: Awaitable[Any]) -> Reason:
+        with pytest.raises(Unavailable) as failed:
+            await waiter
+        return failed.value.reason
+
+    with running() as server:
+        in_loop(paused)
+
+
+def test_a_loop_that_was_busy_does_not_blame_the_store() -> None:
+    async def busy() -> None:
+        store = await up(server.url, deadline_s=0.005)
+        for number in range(5):
+            waiter = store.reserve(f"h{number}", [TPM], owner=0, lease_ms=30_000)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            time.sleep(0.05)  # noqa: ASYNC251  # that is the point: nothing else runs
+            assert (await waiter).outcome is Outcome.ADMITTED
+        assert (store.counts.late, store.there) == (0, True)
+        await store.close()
+
+    with running() as server:
+        in_loop(busy)
+
+
+def test_a_killed_store_comes_back_empty_and_is_used_again() -> None:
+    async def killed() -> None:
+        heard: list[bool] = []
+        store = Store(parse(server.url), deadline_s=PATIENT_S, on_change=lambda there, _: heard.append(there))
+        made.append(store)
+        store.start()
+        await until(lambda: store.there)
+        await store.reserve("before", [TPM], owner=0, lease_ms=30_000)
+        server.kill()
+        await until(lambda: not store.there)
+        with pytest.raises(Unavailable) as failed:
+            await store.settle("before", [TPM])
+        assert failed.value.reason is Reason.DOWN
+        await until(lambda: "refused" in store.trouble.lower() or "Errno 111" in store.trouble)
+        server.start()
+        began = time.monotonic()
+        await until(lambda: store.there)
+        assert time.monotonic() - began < 10
+        assert heard == [True, False, True]
+        assert await level_of(store) == 1_000_000
+        replayed = await store.settle("before", [Amount("tpm", STANDING, 300)])
+        assert (replayed.found, replayed.levels) == (State.UNKNOWN, (999_700,))
+        assert (await store.settle("before", [Amount("tpm", STANDING, 300)])).found is State.SETTLED
+        await store.close()
+
+    with running() as server:
+        in_loop(killed)
+
+
+# --- who may ask ----------------------------------------------------------------------------------------------------
+
+
+def test_a_password_is_asked_for() -> None:
+    async def asked() -> None:
+        await trouble_of(server.url, "NOAUTH")
+        await trouble_of(f"redis://:wrong@{server.host}:{server.port}", "WRONGPASS")
+        store = await up(f"redis://:s3cret%2F@{server.host}:{server.port}/2")
+        assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
+        await store.close()
+
+    with running("--requirepass", "s3cret/") as server:
+        in_loop(asked)
+
+
+def test_the_rules_of_the_readme_let_the_gateway_work_and_no_more() -> None:
+    (rules,) = re.findall(r"ACL SETUSER gateway (.*?)\n```", README.read_text(), re.DOTALL)
+    words = rules.replace("\\\n", " ").replace(">password", ">pw").split()
+
+    async def allowed() -> None:
+        with server.connect() as connection:
+            connection.ask("ACL", "SETUSER", "gateway", *words)
+        store = await up(f"redis://gateway:pw@{server.host}:{server.port}")
+        assert (await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=9_000)).outcome is Outcome.ADMITTED
+        assert await store.renew([Renewal("h", ("in flight",))], lease_ms=9_000) == (State.OPEN,)
+        assert (await store.lease("n", 1, "tpm", STANDING, want=5, least=1, unused=0, lease_ms=30_000)).granted == 5
+        assert len(await store.peek([TPM, IN_FLIGHT])) == 2
+        assert (await store.settle("h", [TPM, IN_FLIGHT])).found is State.OPEN
+        await store.close()
+
+    async def denied() -> None:
+        with server.connect() as connection:
+            connection.ask("ACL", "SETUSER", "gateway", "-evalsha")
+        await trouble_of(f"redis://gateway:pw@{server.host}:{server.port}", "NOPERM.*evalsha")
+
+    with running() as server:
+        in_loop(allowed)
+        in_loop(denied)
+        with server.connect() as connection:
+            connection.ask("AUTH", "gateway", "pw")
+            for forbidden in (("GET", "{gw:main}:1:h:h"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "dir")):
+                with pytest.raises(Exception, match="NOPERM"):
+                    connection.ask(*forbidden)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def tls_options(authority: Authority, *names: str, clients: str = "no") -> list[str]:
+    certificate, key = authority.issue(*names)
+    return [
+        "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority.ca_file,
+        "--tls-auth-clients", clients,
+    ]  # fmt: skip
+
+
+def test_tls_is_verified_against_the_authority_named(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path, "stranger")
+
+    async def over_tls() -> None:
+        url = f"rediss://127.0.0.1:{server.port}"
+        store = await up(url, ca_file=authority.ca_file)
+        assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
+        await store.close()
+        await trouble_of(url, "CERTIFICATE_VERIFY_FAILED", ca_file=stranger.ca_file)
+        await trouble_of(url, "CERTIFICATE_VERIFY_FAILED")
+        await trouble_of(f"redis://127.0.0.1:{server.port}", "lost|closed|reset|does not speak")
+
+    with running(*tls_options(authority, "127.0.0.1"), tls=True) as server:
+        in_loop(over_tls)
+
+
+def test_tls_wants_the_name_that_was_dialled(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def wrong_name() -> None:
+        await trouble_of(f"rediss://127.0.0.1:{server.port}", "IP address mismatch", ca_file=authority.ca_file)
+
+    with running(*tls_options(authority, "elsewhere.example"), tls=True) as server:
+        in_loop(wrong_name)
+
+
+def test_a_store_may_ask_for_a_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+
+    async def identified() -> None:
+        url = f"rediss://127.0.0.1:{server.port}"
+        store = await up(url, ca_file=authority.ca_file, client_cert=certificate, client_key=key)
+        assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
+        await store.close()
+        await trouble_of(url, "lost|certificate|CERTIFICATE", ca_file=authority.ca_file)
+
+    with running(*tls_options(authority, "127.0.0.1", clients="yes"), tls=True) as server:
+        in_loop(identified)
+
+
+# --- a cluster ------------------------------------------------------------------------------------------------------
+
+
+def cluster_options() -> tuple[str, ...]:
+    return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
+
+
+def join(one: StoreServer, other: StoreServer) -> None:
+    """Two nodes, half of the slots each."""
+    with one.connect() as first, other.connect() as second:
+        first.ask("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
+        second.ask("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
+        bus = other._options[other._options.index("--cluster-port") + 1]
+        first.ask("CLUSTER", "MEET", other.host, str(other.port), bus)
+        until_s = time.monotonic() + WITHIN_S
+        while any(b"cluster_state:ok" not in bytes(node.ask("CLUSTER", "INFO")) for node in (first, second)):  # type: ignore[call-overload]
+            assert time.monotonic() < until_s
+            time.sleep(0.05)
+
+
+def test_a_cluster_is_followed_to_the_node_that_has_the_domain() -> None:
+    async def clustered() -> None:
+        with one.connect() as connection:
+            slot = connection.ask("CLUSTER", "KEYSLOT", "{gw:main}:1:r:tpm")
+        assert isinstance(slot, int)
+        away, home = (other, one) if slot <= 8191 else (one, other)
+        for entry in (away, home):
+            store = await up(entry.url)
+            assert (await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=9_000)).outcome is Outcome.ADMITTED
+            assert store.counts.dials == (2 if entry is away else 1)
+            await store.close()
+        with home.connect() as connection:
+            assert connection.ask("EXISTS", "{gw:main}:1:r:tpm") == 1
+
+    with running(*cluster_options()) as one, running(*cluster_options()) as other:
+        join(one, other)
+        in_loop(clustered)
