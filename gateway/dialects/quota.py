@@ -10,20 +10,14 @@ Left out: which limit is told where several apply (`limiter/headers.py`).
 import datetime as dt
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 _MS_PER_S: Final = 1000
 _S_PER_MINUTE: Final = 60
-_TEMPLATES: Final = 4096  # one for each limit of the config that was told
 
 
-class Quota(NamedTuple):
-    """One family: `kind` is requests, tokens, input-tokens or output-tokens; `reset_ms` until all of it is back."""
-
-    kind: str
-    limit: int
-    remaining: int
-    reset_ms: int
+Quota = tuple[str, int, int, int]
+"""One family: its kind (requests, tokens, input-tokens, output-tokens), limit, what remains, ms until all is back."""
 
 
 def header_lines(dialect: str, quotas: Iterable[Quota], wall_ms: int) -> bytes:
@@ -32,55 +26,45 @@ def header_lines(dialect: str, quotas: Iterable[Quota], wall_ms: int) -> bytes:
 
 
 def _openai(quotas: Iterable[Quota], _wall_ms: int) -> bytes:
-    return b"".join(
-        [
-            _openai_template(kind, limit) % (remaining, duration(reset_ms))
-            for kind, limit, remaining, reset_ms in quotas
-            if kind in _OPENAI_KINDS
-        ]
-    )
+    told = ""
+    for kind, limit, remaining, reset_ms in quotas:
+        if kind in _OPENAI_KINDS:
+            told += (
+                f"x-ratelimit-limit-{kind}: {limit}\r\nx-ratelimit-remaining-{kind}: {remaining}\r\n"
+                f"x-ratelimit-reset-{kind}: {duration(reset_ms)}\r\n"
+            )
+    return told.encode()
 
 
 def _anthropic(quotas: Iterable[Quota], wall_ms: int) -> bytes:
-    return b"".join(
-        [
-            _anthropic_template(kind, limit) % (remaining, moment(-(-(wall_ms + reset_ms) // _MS_PER_S)))
-            for kind, limit, remaining, reset_ms in quotas
-        ]
-    )
+    told = ""
+    for kind, limit, remaining, reset_ms in quotas:
+        prefix = f"anthropic-ratelimit-{kind}"
+        told += (
+            f"{prefix}-limit: {limit}\r\n{prefix}-remaining: {remaining}\r\n"
+            f"{prefix}-reset: {moment(-(-(wall_ms + reset_ms) // _MS_PER_S))}\r\n"
+        )
+    return told.encode()
 
 
-def duration(ms: int) -> bytes:
+def duration(ms: int) -> str:
     """A span as OpenAI writes it: 17ms, 1.5s, 6m0s, 24h0m0s."""
     if ms < _MS_PER_S:
-        return b"%dms" % ms
+        return f"{ms}ms"
     seconds, ms = divmod(ms, _MS_PER_S)
-    fraction = b"" if not ms else (b".%03d" % ms).rstrip(b"0")
+    fraction = f".{ms:03d}".rstrip("0") if ms else ""
     if seconds < _S_PER_MINUTE:
-        return b"%d%bs" % (seconds, fraction)
+        return f"{seconds}{fraction}s"
     minutes, seconds = divmod(seconds, _S_PER_MINUTE)
     hours, minutes = divmod(minutes, _S_PER_MINUTE)
-    hour = b"%dh" % hours if hours else b""
-    return b"%b%dm%d%bs" % (hour, minutes, seconds, fraction)
+    hour = f"{hours}h" if hours else ""
+    return f"{hour}{minutes}m{seconds}{fraction}s"
 
 
 @lru_cache(maxsize=64)
-def moment(seconds: int) -> bytes:
+def moment(seconds: int) -> str:
     """A moment in RFC 3339, UTC."""
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-
-
-@lru_cache(maxsize=_TEMPLATES)
-def _openai_template(kind: str, limit: int) -> bytes:
-    return (
-        f"x-ratelimit-limit-{kind}: {limit}\r\nx-ratelimit-remaining-{kind}: %d\r\nx-ratelimit-reset-{kind}: %b\r\n"
-    ).encode()
-
-
-@lru_cache(maxsize=_TEMPLATES)
-def _anthropic_template(kind: str, limit: int) -> bytes:
-    prefix = f"anthropic-ratelimit-{kind}"
-    return f"{prefix}-limit: {limit}\r\n{prefix}-remaining: %d\r\n{prefix}-reset: %b\r\n".encode()
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 _OPENAI_KINDS: Final = ("requests", "tokens")

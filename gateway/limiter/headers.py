@@ -7,19 +7,8 @@ and slots have no header.
 Pure: the time is an argument. Left out: `retry-after`, which is the error's (`errors.RateLimited`).
 """
 
-from typing import Final
-
 from gateway.dialects.quota import Quota, header_lines
-from gateway.limiter.lines import Line, Lines
-from gateway.limiter.spec import Kind
-from gateway.limiter.use import Resource
-
-_KINDS: Final = {
-    Resource.REQUESTS: "requests",
-    Resource.TOKENS: "tokens",
-    Resource.INPUT_TOKENS: "input-tokens",
-    Resource.OUTPUT_TOKENS: "output-tokens",
-}
+from gateway.limiter.lines import Lines, Told
 
 
 def limit_headers(lines: Lines, levels: tuple[int, ...], dialect: str, wall_ms: int) -> bytes:
@@ -29,22 +18,20 @@ def limit_headers(lines: Lines, levels: tuple[int, ...], dialect: str, wall_ms: 
 
 def quotas(lines: Lines, levels: tuple[int, ...], wall_ms: int) -> list[Quota]:
     """The tightest limit of each resource."""
-    return [
-        _tightest(_KINDS[resource], [_quota(lines.lines[index], levels[index], wall_ms) for index in indexes])
-        for resource, indexes in lines.families
-    ]
+    found = []
+    for kind, told in lines.families:
+        remaining, reset_ms, limit = _left(told[0], levels, wall_ms)
+        for other in told[1:]:
+            left, later_ms, other_limit = _left(other, levels, wall_ms)
+            if left < remaining or (left == remaining and later_ms > reset_ms):
+                remaining, reset_ms, limit = left, later_ms, other_limit
+        found.append((kind, limit, remaining, reset_ms))
+    return found
 
 
-def _tightest(kind: str, told: list[tuple[int, int, int]]) -> Quota:
-    remaining, reset_ms, limit = told[0] if len(told) == 1 else min(told, key=lambda one: (one[0], -one[1]))
-    return Quota(kind, limit, remaining, reset_ms)
-
-
-def _quota(line: Line, level: int, wall_ms: int) -> tuple[int, int, int]:
+def _left(told: Told, levels: tuple[int, ...], wall_ms: int) -> tuple[int, int, int]:
     """What is left, in how many ms all of it is, and how much that would be."""
-    spec, unit = line.spec, line.unit
-    if spec.kind is Kind.WINDOW:
-        reset_ms = max(spec.end_ms - wall_ms, 0)
-    else:
-        reset_ms = -((level - spec.limit) * spec.period_ms // spec.amount)
-    return (level // unit if level > 0 else 0, reset_ms, spec.limit // unit)
+    index, unit, shown, limit, amount, period_ms, end_ms = told
+    level = levels[index]
+    reset_ms = -((level - limit) * period_ms // amount) if amount else max(end_ms - wall_ms, 0)
+    return (level // unit if level > 0 else 0, reset_ms, shown)

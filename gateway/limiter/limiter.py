@@ -173,7 +173,7 @@ class Limiter:
         line, take = lines.lines[binding], hold.takes[binding]
         self._count_refusal(line.rule)
         if lines.alerts:
-            self._thresholds.look(lines, levels, self.wall_ms())
+            self._thresholds.look(lines, levels, self.wall_ms)
         if answer.wait_ms == NEVER:
             raise too_large(line, take.amount)
         if self._denials is not None:
@@ -258,13 +258,13 @@ class Limiter:
         if isinstance(answered, asyncio.Future):
             answered.add_done_callback(lambda done: self._settled(hold, actuals, done))
         elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms())
+            self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms)
 
     def _settled(self, hold: Hold, actuals: list[Amount], done: "asyncio.Future[Settled]") -> None:
         if done.cancelled() or done.exception() is not None:
             self._undelivered(hold.id, actuals)
         elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, done.result().levels, self.wall_ms())
+            self._thresholds.look(hold.lines, done.result().levels, self.wall_ms)
 
     def _undelivered(self, hold: str, actuals: list[Amount]) -> None:
         self.undelivered += 1

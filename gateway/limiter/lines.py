@@ -18,7 +18,12 @@ from gateway.limiter.use import Estimate, Resource, Use
 
 FOREVER: Final = 2**62  # until when Lines without a window hold
 _ALL: Final = 100
-_TOLD: Final = (Resource.REQUESTS, Resource.TOKENS, Resource.INPUT_TOKENS, Resource.OUTPUT_TOKENS)
+_TOLD: Final = (
+    (Resource.REQUESTS, "requests"),
+    (Resource.TOKENS, "tokens"),
+    (Resource.INPUT_TOKENS, "input-tokens"),
+    (Resource.OUTPUT_TOKENS, "output-tokens"),
+)
 _ONE_EACH: Final = (Resource.REQUESTS, Resource.IN_FLIGHT)
 
 
@@ -46,6 +51,11 @@ class Alert(NamedTuple):
 Row = tuple[str, Spec, int, int, Amount | None]
 """Bucket, spec, place in a Use, unit; and what a request takes of it where that is always the same."""
 
+Told = tuple[int, int, int, int, int, int, int]
+"""What the headers need of a line: index, unit, limit in the resource; limit, amount, period, end of its spec."""
+Family = tuple[str, tuple[Told, ...]]
+"""The lines of one resource, by its name in headers."""
+
 
 class TooLarge(Exception):
     """The prompt alone is more than a limit ever allows; `index` is the line, `cost` in its bucket's unit."""
@@ -72,8 +82,8 @@ class Lines:
         self.slots = tuple(line.bucket for line in lines if line.spec.kind is Kind.SLOTS)
         self.shadows = tuple(index for index, line in enumerate(lines) if line.spec.shadow)
         self.alerts = tuple((index, _alerts(line)) for index, line in enumerate(lines) if line.alerts)
-        self.families = tuple(
-            (resource, indexes) for resource in _TOLD if (indexes := tuple(_counted(self.lines, resource)))
+        self.families: tuple[Family, ...] = tuple(
+            (kind, told) for resource, kind in _TOLD if (told := tuple(_told(self.lines, resource)))
         )
         named = [msgspec.json.encode(line.bucket).replace(b"%", b"%%") for line in lines]
         self.template = b"{%b}" % b",".join([name + b":%d" for name in named])
@@ -94,16 +104,9 @@ class Lines:
 
     def actuals(self, own: Use, attempt: Use) -> list[Amount]:
         """What a request has used: of its own buckets, and of those of its last attempt's provider."""
-        actuals, left = [], self.own
-        for bucket, spec, resource, unit, fixed in self.rows:
-            used = own[resource] if left > 0 else attempt[resource]
-            left -= 1
-            if fixed is not None and used:
-                actuals.append(fixed)
-            else:
-                cost = used * unit
-                actuals.append(Amount(bucket, spec, min(cost, MAX_AMOUNT)))
-        return actuals
+        if self.own == len(self.rows):
+            return _used(self.rows, own)
+        return _used(self.rows[: self.own], own) + _used(self.rows[self.own :], attempt)
 
     def _all_it_has(self, bucket: str, prompt: int, cost: int) -> int:
         """What is taken where all of the estimate never fits: what the limit has, if the prompt fits into that."""
@@ -116,17 +119,29 @@ class Lines:
         return spec.limit
 
 
+def _used(rows: tuple[Row, ...], used: Use) -> list[Amount]:
+    actuals = []
+    for bucket, spec, resource, unit, fixed in rows:
+        cost = used[resource] * unit
+        if fixed is not None and cost:
+            actuals.append(fixed)
+        else:
+            actuals.append(Amount(bucket, spec, cost if cost < MAX_AMOUNT else MAX_AMOUNT))  # noqa: FURB136 - hot
+    return actuals
+
+
 def _row(line: Line) -> Row:
     bucket, spec, resource, unit = line[:4]
     fixed = Amount(bucket, spec, unit) if resource in _ONE_EACH else None
     return (bucket, spec, int(resource), unit, fixed)
 
 
-def _counted(lines: Sequence[Line], resource: Resource) -> Iterator[int]:
-    """The lines that callers are told about: what refuses, and has a time at which it is full again."""
+def _told(lines: Sequence[Line], resource: Resource) -> Iterator[Told]:
+    """The lines that callers are told about: those that refuse, and are full again at a time that is known."""
     for index, line in enumerate(lines):
-        if line.resource is resource and not line.spec.shadow:
-            yield index
+        spec = line.spec
+        if line.resource is resource and not spec.shadow:
+            yield (index, line.unit, spec.limit // line.unit, spec.limit, spec.amount, spec.period_ms, spec.end_ms)
 
 
 def _alerts(line: Line) -> tuple[Alert, ...]:

@@ -31,14 +31,14 @@ class Thresholds:
         self._on_crossing = on_crossing
         self._told: dict[str, _Told] = {}
 
-    def look(self, lines: Lines, levels: tuple[int, ...], wall_ms: int) -> None:
+    def look(self, lines: Lines, levels: tuple[int, ...], wall_ms: Callable[[], int]) -> None:
         """Report the thresholds that these levels have reached."""
         for index, alerts in lines.alerts:
             left = levels[index]
             if left > alerts[0].level:
                 continue
             spec = lines.lines[index].spec
-            if wall_ms >= spec.end_ms:  # the level may be that of the next window
+            if wall_ms() >= spec.end_ms:  # the level may be that of the next window
                 continue
             line = lines.lines[index]
             told = self._told.get(line.bucket, _NOTHING)
