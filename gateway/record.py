@@ -169,3 +169,5 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     prev: str = ""
     signature: str = ""
     signed_by: str = ""
+    # outcomes of a hold: what every bucket it was ever charged to has been charged in the end
+    settled_amounts: dict[str, int] = {}

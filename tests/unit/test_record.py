@@ -104,6 +104,7 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "prev": "str",
         "signature": "str",
         "signed_by": "str",
+        "settled_amounts": "dict[str, int]",
     },
 }
 VALUES: dict[type[Enum], set[str]] = {

@@ -1,0 +1,56 @@
+"""What a bucket is called in a record: its name and how it counts, so that a journal can be counted again by itself.
+
+    team-tpm|team=acme/search|rate=1000000000/60000             RATE: amount and period, in ms
+    org-budget|org=acme|window=1793491200000-1796083200000      WINDOW: its start and its end, in ms since the epoch
+
+The last part is always ours, so a name may contain anything. The amounts beside such names (`hold_amounts` of a
+decision, `settled_amounts` of an outcome) are whole numbers of the bucket's own unit: thousandths for rates of requests
+and tokens, micro-USD for rates and budgets of money, whole requests and tokens for other budgets.
+
+Invariants: `parsed(name_of(bucket, spec))` gives the bucket and a spec that counts in the same way; its limit is not
+told, because what was used does not depend on it. Left out: SLOTS, which nothing outlives.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from gateway.limiter.engine import Amount
+from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, rate, window
+
+_SUFFIX: Final = re.compile(r"(.*)\|(?:rate=([0-9]{1,16})/([0-9]{1,16})|window=([0-9]{1,16})-([0-9]{1,16}))", re.DOTALL)
+_REMEMBERED: Final = 65_536  # names of one control process; a journal names few of them over and over
+
+
+class Bucket(NamedTuple):
+    """A bucket as a record names it. `spec.limit` means nothing."""
+
+    name: str
+    spec: Spec
+
+
+def name_of(bucket: str, spec: Spec) -> str:
+    """What a bucket is called in a record. Raises ValueError for SLOTS."""
+    if spec.kind is Kind.RATE:
+        return f"{bucket}|rate={spec.amount}/{spec.period_ms}"
+    if spec.kind is Kind.WINDOW:
+        return f"{bucket}|window={spec.start_ms}-{spec.end_ms}"
+    raise ValueError(f"bucket {bucket!r} counts slots, which end with their holds and are not recorded")
+
+
+def amounts_of(amounts: Iterable[Amount]) -> dict[str, int]:
+    """What a record says of these takes or settlements; slots are left out."""
+    return {name_of(taken.bucket, taken.spec): taken.amount for taken in amounts if taken.spec.kind is not Kind.SLOTS}
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def parsed(name: str) -> Bucket:
+    """The bucket of a name in a record. Raises ValueError."""
+    found = _SUFFIX.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name!r} does not end with how the bucket counts")
+    bucket, amount, period_ms, start_ms, end_ms = found.groups()
+    if amount is not None:
+        return Bucket(bucket, rate(MAX_AMOUNT, int(amount), int(period_ms)))
+    return Bucket(bucket, window(MAX_AMOUNT, int(start_ms), int(end_ms)))

@@ -1,0 +1,209 @@
+"""What the journal says was used: decisions and outcomes, folded into the rows that an engine would have.
+
+A decision charges what its hold reserved; its outcome replaces that by what was settled. A hold whose worker died has a
+decision and no outcome: it stays charged as reserved, which is an estimate, and is corrected, once, should its outcome
+be found after all. Who writes a chain anew has its lock, so the worker before is gone: that is how a death shows here.
+
+The arithmetic is the engines' own (`bucket.py`) with the records' wall clock as the time, so a RATE refills
+between two lines as it did then. A record names how each bucket counts (`recorded.py`): no config and no price is
+needed, and a limit that was changed meanwhile keeps its usage.
+
+Every window of a budget is counted apart, so lines of an older one that are read late charge nobody else. What is used
+never falls below zero, as in an engine.
+
+Invariants: folding lines in parts gives the same as folding them at once; the order of chains matters to nothing but
+what a RATE refills meanwhile; an amount is applied once for every line. Left out: reading lines, keeping the result
+(`checkpoint.py`), and giving it to an engine.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.limiter.bucket import Row, charged, current
+from gateway.limiter.engine import Amount
+from gateway.limiter.recorded import parsed
+from gateway.limiter.spec import Kind, Spec, prove_amount
+from gateway.record import Kind as RecordKind
+from gateway.record import Record
+
+KEPT_MS: Final = 86_400_000  # how long a dead worker's hold is told apart from what is certain
+_US_PER_MS: Final = 1_000
+_ALLOW: Final = "allow"
+_SAME_WRITER: Final = frozenset(
+    {"size", "time"}
+)  # a segment that its writer began because the last one was full or old
+
+
+class What(Enum):
+    """What a line says about limits."""
+
+    RESERVED = "reserved"
+    SETTLED = "settled"
+    BEGAN = "began"  # somebody else writes this chain from here on
+
+
+class Fact(NamedTuple):
+    """One line, read. `amounts` are of a hold that was reserved or settled at `at_ms`."""
+
+    what: What
+    at_ms: int
+    hold: str = ""
+    amounts: tuple[Amount, ...] = ()
+
+
+class Key(NamedTuple):
+    """What is counted apart: a RATE by its name, a budget by its name and window."""
+
+    kind: Kind
+    bucket: str
+    start_ms: int = 0
+
+
+class Account:
+    """What is used, and how it counts as the newest record says."""
+
+    __slots__ = ("row", "spec")
+
+    def __init__(self, row: Row, spec: Spec) -> None:
+        self.row = row
+        self.spec = spec
+
+
+class Held(msgspec.Struct):
+    """A hold without an outcome. `dead`: its worker is gone, so what it is charged stays an estimate."""
+
+    chain: str
+    at_ms: int
+    charges: dict[Key, int]
+    dead: bool = False
+
+
+class Used(NamedTuple):
+    """So much of a bucket is used; `live` of it is reserved by requests that are still on their way."""
+
+    bucket: str
+    spec: Spec
+    used: int
+    live: int = 0
+    estimated: int = 0  # reserved by requests whose worker died
+
+
+def fact_of(record: Record) -> Fact | None:
+    """What a record says about limits, if anything. Raises ValueError for one that cannot be right."""
+    if record.kind is RecordKind.DECISION and record.hold_id and record.decision == _ALLOW:
+        return Fact(What.RESERVED, record.at_us // _US_PER_MS, record.hold_id, _amounts(record.hold_amounts))
+    if record.kind is RecordKind.OUTCOME and record.hold_id:
+        return Fact(What.SETTLED, record.at_us // _US_PER_MS, record.hold_id, _amounts(record.settled_amounts))
+    if record.kind is RecordKind.CHECKPOINT and record.action == "segment" and begins_a_writer(record):
+        return Fact(What.BEGAN, record.at_us // _US_PER_MS)
+    return None
+
+
+def begins_a_writer(record: Record) -> bool:
+    """Whether a segment's first line is by another process than the lines before it."""
+    try:
+        detail = msgspec.json.decode(record.detail or b"{}", type=_Opened)
+    except msgspec.DecodeError:
+        return True
+    return detail.opened_by not in _SAME_WRITER
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    opened_by: str = ""
+
+
+def _amounts(told: Mapping[str, int]) -> tuple[Amount, ...]:
+    return tuple(Amount(*parsed(name), prove_amount(amount)) for name, amount in told.items())
+
+
+class Ledger:
+    """The rows and the holds that a journal comes to."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[Key, Account] = {}
+        self.holds: dict[str, Held] = {}
+
+    def take(self, chain: str, fact: Fact) -> None:
+        """Fold one line."""
+        if fact.what is What.RESERVED:
+            self._reserve(chain, fact)
+        elif fact.what is What.SETTLED:
+            self._settle(fact)
+        else:
+            self.bury(chain)
+
+    def bury(self, chain: str = "") -> None:
+        """Whoever wrote this chain (any chain) is gone: what it holds will not be settled any more."""
+        for held in self.holds.values():
+            held.dead |= not chain or held.chain == chain
+
+    def used(self, now_ms: int) -> Iterator[Used]:
+        """Every bucket that is not as good as new."""
+        live, estimated = self._reserved()
+        for key, account in self.accounts.items():
+            used = used_at(account, now_ms)
+            if used:
+                yield Used(key.bucket, account.spec, used, live.get(key, 0), estimated.get(key, 0))
+
+    def prune(self, now_ms: int) -> None:
+        """Forget what says nothing any more."""
+        for key in [key for key, account in self.accounts.items() if not used_at(account, now_ms)]:
+            del self.accounts[key]
+        for hold in [hold for hold, held in self.holds.items() if held.dead and now_ms - held.at_ms >= KEPT_MS]:
+            del self.holds[hold]
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _reserve(self, chain: str, fact: Fact) -> None:
+        if fact.hold in self.holds:
+            return
+        charges = {}
+        for taken in fact.amounts:
+            key = key_of(taken)
+            self._add(key, taken.spec, taken.amount, fact.at_ms)
+            charges[key] = taken.amount
+        self.holds[fact.hold] = Held(chain, fact.at_ms, charges)
+
+    def _settle(self, fact: Fact) -> None:
+        held = self.holds.pop(fact.hold, None)
+        owed = {} if held is None else {key: -reserved for key, reserved in held.charges.items()}
+        specs = {}
+        for actual in fact.amounts:
+            key = key_of(actual)
+            specs[key] = actual.spec
+            owed[key] = owed.get(key, 0) + actual.amount
+        for key, amount in owed.items():
+            account = self.accounts.get(key)
+            spec = specs.get(key) or (account.spec if account is not None else None)
+            if spec is not None:  # else it has been forgotten since, and nothing is left to give back
+                self._add(key, spec, amount, fact.at_ms)
+
+    def _add(self, key: Key, spec: Spec, amount: int, at_ms: int) -> None:
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account(Row(0, spec.end_ms, spec.start_ms or at_ms), spec)
+        account.row = charged(current(account.row, spec, at_ms), spec, amount)
+        account.spec = spec
+
+    def _reserved(self) -> tuple[dict[Key, int], dict[Key, int]]:
+        """What is reserved and not settled: by the living, and by the dead."""
+        sums: tuple[dict[Key, int], dict[Key, int]] = ({}, {})
+        for held in self.holds.values():
+            for key, reserved in held.charges.items():
+                sums[held.dead][key] = sums[held.dead].get(key, 0) + reserved
+        return sums
+
+
+def key_of(taken: Amount) -> Key:
+    """Where an amount is counted."""
+    return Key(taken.spec.kind, taken.bucket, taken.spec.start_ms)
+
+
+def used_at(account: Account, now_ms: int) -> int:
+    """What is used at this moment: after the refill, and nothing of a window that is over."""
+    if account.spec.kind is Kind.RATE:
+        return current(account.row, account.spec, now_ms).used
+    return account.row.used if now_ms < account.spec.end_ms else 0

@@ -1,0 +1,172 @@
+"""What a journal comes to: reserved until settled, kept when nobody settles, refilled as time goes on, once for all."""
+
+import json
+
+import pytest
+
+from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of
+from gateway.limiter.spec import Spec, rate
+from gateway.record import Kind, Record
+from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, YESTERDAY, decision, outcome, told
+
+BEGUN = Record(Kind.CHECKPOINT, "", NOON_MS * 1000, action="segment", detail=json.dumps({"opened_by": "start"}))
+USD = ("org-budget|org=a", BUDGET)
+TPM = ("tpm|key=k", MINUTE)
+
+
+def folded(*records: Record, chain: str = "w0") -> Ledger:
+    ledger = Ledger()
+    fold(ledger, *records, chain=chain)
+    return ledger
+
+
+def fold(ledger: Ledger, *records: Record, chain: str = "w0") -> None:
+    for record in records:
+        fact = fact_of(record)
+        assert fact is not None
+        ledger.take(chain, fact)
+
+
+def used(ledger: Ledger, now_ms: int = NOON_MS) -> dict[str, tuple[int, int, int]]:
+    return {found.bucket: (found.used, found.live, found.estimated) for found in ledger.used(now_ms)}
+
+
+def test_a_hold_is_charged_as_reserved_until_its_outcome() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500}))
+    assert used(ledger) == {USD[0]: (500, 500, 0)}
+    fold(ledger, outcome("h", NOON_MS, {USD: 120}))
+    assert used(ledger) == {USD[0]: (120, 0, 0)}
+    assert ledger.holds == {}
+
+
+def test_a_bucket_that_an_outcome_does_not_name_is_given_back() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, TPM: 7}), outcome("h", NOON_MS, {USD: 1}))
+    assert used(ledger) == {USD[0]: (1, 0, 0)}
+
+
+def test_an_outcome_may_name_buckets_that_further_attempts_took() -> None:
+    other = ("provider-budget|provider=p", BUDGET)
+    ledger = folded(decision("h", NOON_MS, {USD: 5}), outcome("h", NOON_MS, {USD: 5, other: 9}))
+    assert used(ledger)[other[0]] == (9, 0, 0)
+
+
+def test_an_outcome_without_a_decision_counts_in_full() -> None:
+    assert used(folded(outcome("h", NOON_MS, {USD: 44}))) == {USD[0]: (44, 0, 0)}
+
+
+def test_a_worker_that_died_leaves_an_estimate_which_its_outcome_corrects_once() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500}), decision("g", NOON_MS, {USD: 50}))
+    fold(ledger, BEGUN, chain="w1")
+    assert used(ledger) == {USD[0]: (550, 550, 0)}
+    fold(ledger, BEGUN)
+    assert used(ledger) == {USD[0]: (550, 0, 550)}
+    fold(ledger, outcome("h", NOON_MS, {USD: 100}))
+    assert used(ledger) == {USD[0]: (150, 0, 50)}
+
+
+def test_a_decision_that_comes_twice_reserves_once() -> None:
+    line = decision("h", NOON_MS, {USD: 500})
+    assert used(folded(line, line)) == {USD[0]: (500, 500, 0)}
+
+
+def test_windows_are_counted_apart_and_end() -> None:
+    old = (USD[0], YESTERDAY)
+    ledger = folded(
+        decision("h", NOON_MS - DAY_MS, {old: 300}),
+        decision("g", NOON_MS, {USD: 20}),
+        outcome("h", NOON_MS, {old: 250}),
+    )
+    assert [found.used for found in ledger.used(NOON_MS - DAY_MS)] == [250, 20]
+    assert [found.used for found in ledger.used(NOON_MS)] == [20]
+    assert list(ledger.used(BUDGET.end_ms)) == []
+
+
+def test_a_rate_refills_between_two_lines_and_afterwards() -> None:
+    ledger = folded(outcome("h", NOON_MS, {TPM: 1_000}), outcome("g", NOON_MS + 300, {TPM: 500}))
+    assert used(ledger, NOON_MS + 300)[TPM[0]] == (1_200, 0, 0)
+    assert used(ledger, NOON_MS + 1_000)[TPM[0]] == (500, 0, 0)
+    assert used(ledger, NOON_MS + 1_500) == {}
+
+
+def test_a_refund_that_comes_late_gives_back_no_more_than_there_is() -> None:
+    ledger = folded(decision("h", NOON_MS, {TPM: 1_000}), outcome("h", NOON_MS + 800, {TPM: 0}))
+    assert used(ledger, NOON_MS + 800) == {}
+
+
+def test_what_a_record_says_last_is_how_a_bucket_counts() -> None:
+    faster = rate(1, 120_000, 60_000)
+    ledger = folded(outcome("h", NOON_MS, {TPM: 1_000}), outcome("g", NOON_MS, {("tpm|key=k", faster): 0}))
+    assert used(ledger, NOON_MS + 400)["tpm|key=k"][0] == 200
+
+
+def test_forgetting_changes_no_number() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 5, TPM: 9}), outcome("o", NOON_MS - DAY_MS, {(USD[0], YESTERDAY): 8}))
+    fold(ledger, BEGUN)
+    ledger.prune(NOON_MS + 1)
+    assert used(ledger, NOON_MS + 1) == {USD[0]: (5, 0, 5), TPM[0]: (8, 0, 9)}
+    assert len(ledger.accounts) == 2
+    ledger.prune(NOON_MS + KEPT_MS)
+    assert (ledger.accounts, ledger.holds) == ({}, {})
+
+
+def test_an_outcome_of_what_was_forgotten_gives_nothing_back() -> None:
+    ledger = folded(decision("h", NOON_MS, {TPM: 9}))
+    ledger.prune(NOON_MS + 1_000)
+    fold(ledger, outcome("h", NOON_MS + 1_000, {}))
+    assert ledger.accounts == {}
+
+
+def test_all_workers_may_be_gone_at_once() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 5}))
+    fold(ledger, decision("g", NOON_MS, {USD: 6}), chain="w1")
+    ledger.bury()
+    assert used(ledger) == {USD[0]: (11, 0, 11)}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(Kind.DECISION, "x", 1, decision="allow"),
+        Record(Kind.DECISION, "x", 1, decision="refuse", hold_id="h"),
+        Record(Kind.OUTCOME, "x", 1, settled_amounts=told({USD: 1})),
+        Record(Kind.ADMIN, "", 1, action="config.reload"),
+        Record(Kind.CHECKPOINT, "", 1, action="repaired"),
+        Record(Kind.CHECKPOINT, "", 1, action="segment", detail='{"opened_by":"size"}'),
+    ],
+)
+def test_most_lines_say_nothing_about_limits(record: Record) -> None:
+    assert fact_of(record) is None
+
+
+def test_a_line_that_cannot_be_right_is_refused() -> None:
+    with pytest.raises(ValueError, match="amount"):
+        fact_of(outcome("h", 1, {USD: -1}))
+    with pytest.raises(ValueError, match="does not end"):
+        fact_of(Record(Kind.OUTCOME, "x", 1, hold_id="h", settled_amounts={"bare": 1}))
+
+
+@pytest.mark.parametrize(
+    ("detail", "begins"),
+    [
+        ('{"opened_by":"start"}', True),
+        ('{"opened_by":"repair"}', True),
+        ('{"opened_by":"idle"}', True),
+        ('{"opened_by":"size","pid":4}', False),
+        ('{"opened_by":"time"}', False),
+        ("", True),
+        ("not JSON", True),
+    ],
+)
+def test_who_writes_a_chain_is_told_by_its_segments(detail: str, *, begins: bool) -> None:
+    assert begins_a_writer(Record(Kind.CHECKPOINT, "", 1, action="segment", detail=detail)) is begins
+
+
+def test_a_fact_is_what_the_line_said() -> None:
+    assert fact_of(BEGUN) == Fact(What.BEGAN, NOON_MS)
+    fact = fact_of(outcome("h", NOON_MS, {USD: 3}))
+    assert fact is not None
+    assert (fact.what, fact.at_ms, fact.hold) == (What.SETTLED, NOON_MS, "h")
+    (amount,) = fact.amounts
+    assert (amount.bucket, amount.amount) == (USD[0], 3)
+    spec: Spec = amount.spec
+    assert list(folded(outcome("h", NOON_MS, {USD: 3})).used(NOON_MS)) == [Used(USD[0], spec, 3)]
