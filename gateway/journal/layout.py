@@ -99,11 +99,18 @@ def ensure_node(journal: Path) -> str:
     """The id of this node, made when there is none; the directory as well. Raises OSError, NoJournal.
 
     For a caller who holds the lock of the state_dir. An id is 16 random bytes: two nodes never get the same one, and
-    a node that lost its journal is another node.
+    a node that lost its journal is another node. A journal that lost its node's id keeps it in each segment's first
+    line: no other id is made for it.
     """
     path = journal / "node.json"
     journal.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
+        if manifest_files(journal) or any(segments(journal, chain) for chain in chains(journal)):
+            raise NoJournal(
+                f"{path} is missing, and a journal is there: bring it back from a copy, or write it anew as "
+                '{"v": 1, "node": "…"} with the node that every segment names in its first line; or move that journal '
+                "away, and another node begins"
+            )
         draft = journal / ".node.json"
         draft.write_text(json.dumps({"v": 1, "node": secrets.token_hex(16)}) + "\n")
         sync_file(draft)

@@ -16,7 +16,7 @@ from gateway.journal.manifest import BadManifest, last_manifest
 from gateway.journal.read import Place
 from gateway.journal.scribe import Scribe
 from gateway.journal.seal import Sealer
-from gateway.journal.signing import load_signer
+from gateway.journal.signing import SigningError, has_signer, load_signer
 from gateway.units import US_PER_S
 
 _GENERATIONS: Final = 4
@@ -44,12 +44,19 @@ class Desk:
 
 
 def ensure_journal(state_dir: Path) -> None:
-    """The node's id and its first signing key, before any process opens a chain. Raises OSError, NoJournal.
+    """The node's id and its first signing key, before any process opens a chain.
 
-    For the holder of the state_dir's lock.
+    For the holder of the state_dir's lock. A journal that has been signed gets no first key: nobody would believe what
+    another one signs. Raises OSError, NoJournal, SigningError.
     """
-    layout.ensure_node(layout.journal_of(state_dir))
-    load_signer(layout.signing_of(state_dir))
+    journal, signing = layout.journal_of(state_dir), layout.signing_of(state_dir)
+    layout.ensure_node(journal)
+    if layout.manifest_files(journal) and not has_signer(signing):
+        raise SigningError(
+            f"the keys in {signing} are gone, and {journal} is signed by one of them: restore that directory from a "
+            "copy; if the key is lost, move the journal away, and another one begins"
+        )
+    load_signer(signing)
 
 
 def open_desk(config: Config, slot: int, slots: int) -> Desk | None:

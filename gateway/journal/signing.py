@@ -88,6 +88,11 @@ def load_signer(directory: Path) -> Signer:
         return _read_signer(directory, current)
 
 
+def has_signer(directory: Path) -> bool:
+    """Whether a key is named as the one in use: where none is, `load_signer` makes the first."""
+    return (directory / _CURRENT).exists()
+
+
 def rotate(directory: Path) -> Signer:
     """The key that is to follow: made now, or found where an earlier attempt left it. Raises SigningError."""
     with _locked(directory):

@@ -43,6 +43,22 @@ def test_a_node_keeps_its_id_and_no_two_share_one(tmp_path: Path) -> None:
     assert layout.ensure_node(tmp_path / "b" / "journal") != first
 
 
+@pytest.mark.parametrize("left", ["w0/0000000001.jsonl", "control/0000000007.jsonl", "manifests/0000000001.jsonl"])
+def test_no_id_is_made_for_a_journal_that_has_lost_its_own(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).parent.mkdir()
+    (tmp_path / left).touch()
+    with pytest.raises(NoJournal, match=r"node\.json is missing, and a journal is there"):
+        layout.ensure_node(tmp_path)
+    assert not (tmp_path / "node.json").exists()
+
+
+def test_empty_directories_are_no_journal(tmp_path: Path) -> None:
+    for name in ("w0", "manifests", "control"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "lock").touch()
+    assert layout.ensure_node(tmp_path) == layout.node_id(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"node": 7}', '{"node": "ann"}', "\udcff"])
 def test_a_damaged_node_file_is_never_replaced(tmp_path: Path, content: str) -> None:
     path = tmp_path / "node.json"

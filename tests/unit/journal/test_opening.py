@@ -15,7 +15,7 @@ from gateway.journal.merkle import EMPTY_ROOT
 from gateway.journal.opening import Desk, ensure_journal, open_desk, open_journal, settings_of, signed_end
 from gateway.journal.read import Place, entries
 from gateway.journal.recover import NoFreeChain
-from gateway.journal.signing import load_signer
+from gateway.journal.signing import SigningError, load_signer
 from gateway.record import Kind, Personal, Record
 
 SLOTS = 6
@@ -41,6 +41,19 @@ def test_a_node_and_its_first_key_are_there_before_any_chain(tmp_path: Path) -> 
     first = (layout.node_id(tmp_path / "journal"), load_signer(tmp_path / "signing").key_id)
     ensure_journal(tmp_path)
     assert (layout.node_id(tmp_path / "journal"), load_signer(tmp_path / "signing").key_id) == first
+
+
+def test_a_signed_journal_gets_no_other_first_key(tmp_path: Path) -> None:
+    ensure_journal(tmp_path)
+    manifests = tmp_path / "journal" / layout.MANIFESTS
+    manifests.mkdir()
+    (manifests / "0000000001.jsonl").touch()
+    ensure_journal(tmp_path)
+    for path in (tmp_path / "signing").iterdir():
+        path.unlink()
+    with pytest.raises(SigningError, match="restore that directory"):
+        ensure_journal(tmp_path)
+    assert list((tmp_path / "signing").iterdir()) == []
 
 
 def test_a_chain_is_what_the_config_says(config: Config, tmp_path: Path) -> None:

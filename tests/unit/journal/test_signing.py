@@ -49,6 +49,12 @@ def test_a_known_key() -> None:
     assert SEED.hex() not in repr(signer)
 
 
+def test_the_first_key_is_named_as_the_one_in_use(keys: Path) -> None:
+    assert not signing.has_signer(keys)
+    load_signer(keys)
+    assert signing.has_signer(keys)
+
+
 def test_only_what_was_signed_verifies() -> None:
     signer, other = Signer(SEED), Signer(SEED[::-1])
     signature = signer.sign(b"this")
