@@ -1,0 +1,174 @@
+"""What was used, kept in a file: the rows a journal comes to, and up to where it has been read for them.
+
+    <state_dir>/limits/checkpoint.json      one line of JSON, then a line with its SHA-256 in hex
+
+Rows and places are of one moment and replaced together, so after a crash the lines behind the places are folded again
+onto rows that do not contain them: nothing is counted twice, nothing is left out. Two things more are kept, because
+they are true only together with the rows: which memory the rows were last given to (`epoch`), and which thresholds of
+which windows have been told.
+
+Invariants: a file is whole or it is the one before; one that was damaged is never half believed. Left out: what the
+rows mean (`replay.py`), and what to do without a checkpoint: the journal holds everything that is in it.
+"""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.config.files import private_directory, replacing
+from gateway.limiter.bucket import Row
+from gateway.limiter.engine import Amount
+from gateway.limiter.recorded import name_of, parsed
+from gateway.limiter.replay import Account, Held, Ledger, key_of
+
+VERSION: Final = 1
+DIRECTORY: Final = "limits"
+FILE: Final = "checkpoint.json"
+
+
+class Damaged(ValueError):
+    """The file is no checkpoint, or not one of this node; the message says why."""
+
+
+class At(msgspec.Struct, frozen=True, array_like=True):
+    """A place in one chain, and what a reader knows of it."""
+
+    segment: int = 0
+    offset: int = 0
+    seq: int = -1
+    missing: int = 0
+
+
+class Told(msgspec.Struct, frozen=True, array_like=True):
+    """The highest threshold of a bucket that was told, and in which window."""
+
+    start_ms: int
+    percent: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is kept. `ledger` belongs to whoever reads it."""
+
+    node: str
+    at_us: int = 0
+    epoch: str = ""
+    places: Mapping[str, At] = {}
+    told: Mapping[str, Told] = {}
+    ledger: Ledger
+
+
+class _AccountRow(msgspec.Struct, frozen=True, array_like=True):
+    name: str  # as in a record
+    used: int
+    rest: int
+    mark_ms: int
+
+
+class _HeldRow(msgspec.Struct, frozen=True, array_like=True):
+    hold: str
+    chain: str
+    at_ms: int
+    dead: bool
+    charges: dict[str, int]
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    v: int
+    node: str
+    at_us: int
+    epoch: str
+    places: Mapping[str, At]
+    told: Mapping[str, Told]
+    accounts: list[_AccountRow]
+    holds: list[_HeldRow]
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_File).decode
+
+
+def path_of(state_dir: Path) -> Path:
+    """Where a node keeps its checkpoint."""
+    return state_dir / DIRECTORY / FILE
+
+
+def encoded(checkpoint: Checkpoint) -> bytes:
+    """A checkpoint as it stands in its file."""
+    ledger = checkpoint.ledger
+    names = {key: name_of(key.bucket, account.spec) for key, account in ledger.accounts.items()}
+    content = _encode(
+        _File(
+            v=VERSION,
+            node=checkpoint.node,
+            at_us=checkpoint.at_us,
+            epoch=checkpoint.epoch,
+            places=checkpoint.places,
+            told=checkpoint.told,
+            accounts=[_AccountRow(names[key], *account.row) for key, account in ledger.accounts.items()],
+            holds=[
+                # a charge whose account was forgotten has nothing left to give back
+                _HeldRow(
+                    hold,
+                    held.chain,
+                    held.at_ms,
+                    held.dead,
+                    {names[key]: amount for key, amount in held.charges.items() if key in names},
+                )
+                for hold, held in ledger.holds.items()
+            ],
+        )
+    )
+    return b"%b\n%b\n" % (content, sha256(content).hexdigest().encode())
+
+
+def decoded(raw: bytes, node: str) -> Checkpoint:
+    """The checkpoint of this node. Raises Damaged."""
+    content, _, rest = raw.partition(b"\n")
+    if rest != sha256(content).hexdigest().encode() + b"\n":
+        raise Damaged("its SHA-256 does not fit")
+    try:
+        file = _decode(content)
+        ledger = _ledger(file)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise Damaged(str(error)) from error
+    if (file.v, file.node) != (VERSION, node):
+        raise Damaged(f"it is of version {file.v} and node {file.node}, wanted are {VERSION} and {node}")
+    return Checkpoint(
+        node=node, at_us=file.at_us, epoch=file.epoch, places=dict(file.places), told=dict(file.told), ledger=ledger
+    )
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the file. Raises OSError, and then the one before is there."""
+    write(path, encoded(checkpoint))
+
+
+def write(path: Path, raw: bytes) -> None:
+    """Replace the file with what `encoded` made. Raises OSError, and then the one before is there."""
+    private_directory(path.parent)
+    with replacing(path) as file:
+        file.write(raw)
+
+
+def load(path: Path, node: str) -> Checkpoint | None:
+    """What was kept; None when nothing was. Raises OSError, Damaged."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return decoded(raw, node)
+
+
+def _ledger(file: _File) -> Ledger:
+    ledger = Ledger()
+    for account in file.accounts:
+        bucket, spec = parsed(account.name)
+        row = Row(account.used, account.rest, account.mark_ms)
+        ledger.accounts[key_of(Amount(bucket, spec, 0))] = Account(row, spec)
+    for held in file.holds:
+        charges = {key_of(Amount(*parsed(name), 0)): amount for name, amount in held.charges.items()}
+        ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead)
+    return ledger
