@@ -9,7 +9,7 @@
 --   {gw:<domain>}:1:h:<hold>          a hold: "o <attempt> <lease_until_ms>[ <bucket> <reserved> <window_ms>]*", or "s"
 --   {gw:<domain>}:1:r:<name>          a RATE bucket: "<used> <rest> <mark_ms>"
 --   {gw:<domain>}:1:w:<name>          a WINDOW bucket: "<used> <end_ms> <start_ms>"
---   {gw:<domain>}:1:s:<name>          a SLOTS bucket: sorted set, hold -> lease_until_ms; it is counted while that is ahead
+--   {gw:<domain>}:1:s:<name>          a SLOTS bucket: sorted set, hold -> lease_until_ms; counted while that is ahead
 --   {gw:<domain>}:1:l:<node>:<bucket> a node's slice: "<turn> <granted> <until_ms> <window_ms>"
 -- where <bucket> is a kind's letter and a name, as in a key. Names hold no space; whoever calls has encoded them.
 --

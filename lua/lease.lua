@@ -1,10 +1,10 @@
--- LEASE: exchange a node's slice of a RATE or WINDOW bucket for a new one. gateway/limiter/engine.py says what it means.
+-- LEASE: exchange a node's slice of a RATE or WINDOW bucket for a new one. gateway/limiter/engine.py says what that is.
 --
 -- KEYS  1       the slice of this node and bucket
 --       2       the bucket
 -- ARGV  1       "<turn> <want> <unused> <lease_ms> <keep_ms>"; unused below zero: used beyond the slice
 --       2       the bucket's spec, and as its amount the least that is worth granting
--- Returns "[<granted>,<level>,<wait_ms>]": wait_ms until the least fits if nothing was granted, else 0; -1: it never does.
+-- Returns "[<granted>,<level>,<wait_ms>]": wait_ms until the least fits if nothing was granted, else 0; -1: at no time.
 -- Clock: the store's. Atomic: the whole script; the slice and the row are written by one MSET.
 
 local turn, want, unused, lease_ms, keep_ms = match(ARGV[1], '^(%d+) (%d+) (%-?%d+) (%d+) (%d+)$')
@@ -32,8 +32,8 @@ if now >= until_ms then had = 0 end
 unused = math.min(unused, had)
 if bucket.kind == 'r' or window == bucket.mark then charge(bucket, -unused) end
 
-local granted = math.min(want, math.max(bucket.limit - bucket.used, 0))
-if granted < least then granted = 0 end
+local granted = math.min(want, bucket.limit - bucket.used)
+if granted < least then granted = 0 end  -- least is not below 0, so a bucket in debt grants nothing
 charge(bucket, granted)
 local counted = bucket.kind == 'w' and bucket.mark or 0
 save(KEYS[1], format('%d %d %d %d', turn, granted, now + lease_ms, counted), lease_ms + keep_ms, buckets, now)

@@ -3,7 +3,7 @@
 -- KEYS  1            the hold
 --       2 .. n+1     the buckets of the takes
 --       n+2 ..       the buckets of the releases
--- ARGV  1            "<n takes> <attempt> <lease_ms> <keep_ms>"; keep_ms: how long the hold is remembered past its lease
+-- ARGV  1            "<n takes> <attempt> <lease_ms> <keep_ms>"; keep_ms: how long a hold is remembered past its lease
 --       2 ..         for each bucket key its spec and amount: a take's cost, a release's actual
 -- Returns "[<outcome>,<binding>,<wait_ms>,[<level of take 1>, …]]": outcome 0 refused, 1 admitted, 2 settled, 3 expired;
 --       binding is the index of the take that refused, from 0, or -1; wait_ms -1: it can never fit.

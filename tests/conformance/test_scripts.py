@@ -142,6 +142,15 @@ def test_a_row_is_kept_until_it_is_worth_nothing(shim: LuaShim) -> None:
     assert shim.run(calls.peek([Amount("w", BUDGET, 100)])) == b"[[99,1]]"
 
 
+def test_a_row_is_kept_longer_while_the_clock_is_behind_it(shim: LuaShim) -> None:
+    calls = Calls(SCRIPTS)
+    shim.now_ms += 300_000
+    shim.run(first_take(calls, "a", Amount("r", TPM, 1_000)))
+    shim.now_ms -= 300_000
+    shim.run(first_take(calls, "b", Amount("r", TPM, 3_000)))
+    assert shim.until_ms[b"{gw:main}:1:r:r"] >= START_MS + 300_000 + 4_000
+
+
 def test_the_mark_of_a_settled_hold_outlives_the_longest_replay(shim: LuaShim) -> None:
     calls = Calls(SCRIPTS, keep_ms=86_400_000)
     shim.run(calls.settle("a", [Amount("w", BUDGET, 1)]))
