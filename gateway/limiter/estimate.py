@@ -20,7 +20,7 @@ import msgspec
 from gateway.dialects import measure
 from gateway.dialects.asked import Asked
 from gateway.dialects.mediarules import MediaRule
-from gateway.limiter.learned import Answers, Learned
+from gateway.limiter.learned import ABANDONED, COMPLETE, Learned
 from gateway.limiter.tokens import MAX_INLINE_BYTES, Tokenizer
 from gateway.record import Usage, UsageSource
 
@@ -28,6 +28,9 @@ OUTPUT_PRIOR: Final = 1024
 MAX_TOKENS: Final = 10**8  # in thousandths still a charge the engines count (spec.MAX_AMOUNT)
 MESSAGE_TOKENS: Final = 4  # role and separators; OpenAI's cookbook counts 3, and 1 for a name
 ANSWER_TOKENS: Final = 3  # what primes the answer, by the same
+LEARN_ALWAYS: Final = 512  # requests of an org and a model, in each worker
+LEARN_EVERY: Final = 8
+_REMEMBERED: Final = 8192
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -43,6 +46,7 @@ class Estimator:
     def __init__(self, learned: Learned, weights: Mapping[str, Weights]) -> None:
         self._learned = learned
         self._weights = weights
+        self._taught: dict[tuple[str, str], int] = {}
 
     def prompt(self, org: str, model: str, asked: Asked, surface: str = "", body: bytes = b"") -> int:
         """Tokens of a request's prompt. With `surface` and `body` a short text is counted exactly where it can be."""
@@ -55,18 +59,21 @@ class Estimator:
     def output(self, model: str, asked_max: int | None, prior: int = OUTPUT_PRIOR, n: int = 1, *, org: str = "") -> int:
         """Tokens of all `n` answers to a request, whatever a limit has room for."""
         if asked_max is None:
-            asked_max = self._learned.p95(Answers.COMPLETE, org, model) or prior
+            asked_max = self._learned.p95(COMPLETE, org, model) or prior
         return min(asked_max * n, MAX_TOKENS)
 
     def learn(self, org: str, model: str, asked: Asked, usage: Usage) -> None:
-        """A request was answered in full, and this is what it used."""
-        if usage.source is not UsageSource.PROVIDER:
+        """A request was answered in full, and this is what it used.
+
+        Where much is known already, every LEARN_EVERY-th request teaches: learning costs more than estimating.
+        """
+        if usage.source is not UsageSource.PROVIDER or not self._due(org, model):
             return
         if asked.whole:
             text_tokens = usage.input_tokens - _framing(asked) - asked.tokens
             self._learned.saw_text(org, model, asked.text_bytes, text_tokens)
         if asked.max_output is None:
-            self._learned.saw_answer(Answers.COMPLETE, org, model, -(-usage.output_tokens // asked.n))
+            self._learned.saw_answer(COMPLETE, org, model, -(-usage.output_tokens // asked.n))
 
     def metered(self, org: str, model: str, text_bytes: int) -> int:
         """Tokens of so much text of an answer: of a stream that was cut before it said its usage."""
@@ -74,11 +81,19 @@ class Estimator:
 
     def learn_abandoned(self, org: str, model: str, tokens: int) -> None:
         """A caller left, and its answer had come to so many tokens."""
-        self._learned.saw_answer(Answers.ABANDONED, org, model, tokens)
+        self._learned.saw_answer(ABANDONED, org, model, tokens)
 
     def abandoned(self, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 abandoned answers stayed within; None where too few are known."""
-        return self._learned.p95(Answers.ABANDONED, org, model)
+        return self._learned.p95(ABANDONED, org, model)
+
+    def _due(self, org: str, model: str) -> bool:
+        key = (org, model)
+        taught = self._taught.get(key, 0)
+        if not taught and len(self._taught) >= _REMEMBERED:
+            self._taught.clear()
+        self._taught[key] = taught + 1
+        return taught < LEARN_ALWAYS or taught % LEARN_EVERY == 0
 
     def _text(self, org: str, model: str, asked: Asked, weights: Weights, surface: str, body: bytes) -> int:
         if weights.tokenizer is not None and 0 < len(body) <= MAX_INLINE_BYTES:

@@ -17,7 +17,6 @@ gives way, after it has been halved to nothing by those who wanted its place: an
 Left out: whether a request may teach at all (`estimate.py`). Nothing is kept over a restart.
 """
 
-from enum import Enum
 from hashlib import blake2b
 from typing import Final
 
@@ -56,11 +55,8 @@ _EVERY: Final = 16
 LEARNED: Final = Section("learned", version=1, words_shared=RATIO_ROWS + ANSWER_ROWS * _ANSWER_WORDS)
 
 
-class Answers(Enum):
-    """Which answers a length is of."""
-
-    COMPLETE = "complete"
-    ABANDONED = "abandoned"
+COMPLETE: Final = "complete"  # which answers a length is of: those that ended by themselves,
+ABANDONED: Final = "abandoned"  # and those whose caller left
 
 
 class Learned:
@@ -132,23 +128,23 @@ class Learned:
 
     # --- lengths of answers -------------------------------------------------------------------------------------------
 
-    def p95(self, answers: Answers, org: str, model: str) -> int | None:
+    def p95(self, answers: str, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 such answers stay within (rounded up by at most an eighth), None below MIN_SAMPLES."""
         return self._p95(answers, org, model) or self._p95(answers, "", model) or None
 
-    def saw_answer(self, answers: Answers, org: str, model: str, tokens: int) -> None:
+    def saw_answer(self, answers: str, org: str, model: str, tokens: int) -> None:
         """A settled request: its answer was so long."""
         bucket = _bucket(min(max(tokens, 0), MAX_TOKENS))
         self._count(answers, org, model, bucket)
         if org:
             self._count(answers, "", model, bucket)
 
-    def _p95(self, answers: Answers, org: str, model: str) -> int:
-        row = self._find((answers.value, org, model))
+    def _p95(self, answers: str, org: str, model: str) -> int:
+        row = self._find((answers, org, model))
         return min(max(self._answers[row + _P95], 0), MAX_TOKENS + 1) if row >= 0 else 0
 
-    def _count(self, answers: Answers, org: str, model: str, bucket: int) -> None:
-        row = self._claim((answers.value, org, model))
+    def _count(self, answers: str, org: str, model: str, bucket: int) -> None:
+        row = self._claim((answers, org, model))
         if row < 0:
             return
         words = self._answers

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.dialects.asked import Asked
 from gateway.dialects.media import Kind, Media
 from gateway.limiter.estimate import MAX_TOKENS, Estimator, Weights
-from gateway.limiter.learned import LEARNED, LEAST_RATIO, MOST_RATIO, RATIO_ROWS, Answers, Learned
+from gateway.limiter.learned import COMPLETE, LEARNED, LEAST_RATIO, MOST_RATIO, RATIO_ROWS, Learned
 from gateway.record import Usage
 from gateway.segment import Segment
 
@@ -73,9 +73,9 @@ def test_a_steady_language_is_learned_within_a_percent(ratio: float, tokens: int
 def test_nineteen_of_twenty_answers_stay_within_the_percentile(lengths: list[int]) -> None:
     learned = fresh()
     for tokens in lengths:
-        learned.saw_answer(Answers.COMPLETE, "", "m", tokens)
+        learned.saw_answer(COMPLETE, "", "m", tokens)
     known = lengths if len(lengths) <= 64 else lengths[: len(lengths) // 16 * 16]  # when it was last looked for
-    found = learned.p95(Answers.COMPLETE, "", "m")
+    found = learned.p95(COMPLETE, "", "m")
     assert found is not None
     assert sum(tokens <= found for tokens in known) >= 0.95 * len(known)
 
@@ -86,16 +86,16 @@ def race(fd: int, seed: int, samples: int) -> None:
     for n in range(samples):
         org = f"org-{(n * 7 + seed) % 40}"
         learned.saw_text(org, "m", RACED_RATIO * (300 + n % 50), 300 + n % 50)
-        learned.saw_answer(Answers.COMPLETE, org, "m", RACED_LENGTHS[n % 2])
+        learned.saw_answer(COMPLETE, org, "m", RACED_LENGTHS[n % 2])
 
 
 def check_race(fd: int) -> None:
     learned = Learned(Segment(fd).shared(LEARNED))
     for org in (f"org-{n}" for n in range(40)):
         assert RACED_RATIO - 0.01 <= learned.bytes_per_token(org, "m") <= 4
-        assert learned.p95(Answers.COMPLETE, org, "m") in {*RACED_LENGTHS, None}
+        assert learned.p95(COMPLETE, org, "m") in {*RACED_LENGTHS, None}
     assert learned.bytes_per_token("", "m") == pytest.approx(RACED_RATIO, abs=0.02)
-    assert learned.p95(Answers.COMPLETE, "", "m") == max(RACED_LENGTHS)
+    assert learned.p95(COMPLETE, "", "m") == max(RACED_LENGTHS)
 
 
 def test_writers_who_race_leave_no_half_rows() -> None:

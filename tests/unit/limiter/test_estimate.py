@@ -7,7 +7,17 @@ import pytest
 from gateway.dialects import measure
 from gateway.dialects.asked import UNREAD, Asked
 from gateway.dialects.media import Kind, Media
-from gateway.limiter.estimate import ANSWER_TOKENS, MAX_TOKENS, MESSAGE_TOKENS, OUTPUT_PRIOR, Estimator, Weights
+from gateway.limiter import estimate
+from gateway.limiter.estimate import (
+    ANSWER_TOKENS,
+    LEARN_ALWAYS,
+    LEARN_EVERY,
+    MAX_TOKENS,
+    MESSAGE_TOKENS,
+    OUTPUT_PRIOR,
+    Estimator,
+    Weights,
+)
 from gateway.limiter.learned import LEARNED, MIN_SAMPLES, Learned
 from gateway.limiter.spec import MAX_AMOUNT, MILLI
 from gateway.limiter.tokens import MAX_INLINE_BYTES, Tokenizer
@@ -136,6 +146,22 @@ def test_abandoned_answers_are_remembered_apart(estimator: Estimator) -> None:
         estimator.learn_abandoned("o", "m", 12)
     assert estimator.abandoned("o", "m") == 12
     assert estimator.output("m", None, org="o") == OUTPUT_PRIOR
+
+
+def test_where_much_is_known_some_requests_teach(estimator: Estimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    lessons: list[str] = []
+    monkeypatch.setattr(estimator._learned, "saw_text", lambda org, *_: lessons.append(org))
+    teach(estimator, Asked(10), Usage(input_tokens=5), times=LEARN_ALWAYS + 10 * LEARN_EVERY)
+    assert len(lessons) == LEARN_ALWAYS + 10
+    teach(estimator, Asked(10), Usage(input_tokens=5), times=3, org="new")
+    assert lessons[-3:] == ["new"] * 3
+
+
+def test_what_was_taught_is_remembered_for_so_many_orgs(estimator: Estimator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_REMEMBERED", 10)
+    for number in range(100):
+        teach(estimator, Asked(10), Usage(input_tokens=5), times=2, org=f"org-{number}")
+    assert len(estimator._taught) <= 10
 
 
 # --- exact counts ---------------------------------------------------------------------------------------------------

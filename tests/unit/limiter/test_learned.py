@@ -6,7 +6,9 @@ import pytest
 
 from gateway.limiter import learned
 from gateway.limiter.learned import (
+    ABANDONED,
     ANSWER_ROWS,
+    COMPLETE,
     LEARNED,
     LEAST_RATIO,
     MAX_SAMPLES,
@@ -15,7 +17,6 @@ from gateway.limiter.learned import (
     MOST_RATIO,
     PRIOR_RATIO,
     RATIO_ROWS,
-    Answers,
     Learned,
 )
 from gateway.segment import Segment
@@ -35,11 +36,11 @@ def saw_text(tables: Learned, ratio: float, requests: int = 100, org: str = ORG,
 
 def saw_answers(tables: Learned, *lengths: int, org: str = ORG, model: str = MODEL) -> None:
     for tokens in lengths:
-        tables.saw_answer(Answers.COMPLETE, org, model, tokens)
+        tables.saw_answer(COMPLETE, org, model, tokens)
 
 
 def p95(tables: Learned, org: str = ORG, model: str = MODEL) -> int | None:
-    return tables.p95(Answers.COMPLETE, org, model)
+    return tables.p95(COMPLETE, org, model)
 
 
 # --- bytes a token --------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def test_an_org_that_says_little_leans_on_its_model(tables: Learned) -> None:
 
 def test_abandoned_answers_are_kept_apart(tables: Learned) -> None:
     saw_answers(tables, *[1_000] * 60)
-    assert tables.p95(Answers.ABANDONED, ORG, MODEL) is None
+    assert tables.p95(ABANDONED, ORG, MODEL) is None
 
 
 def test_long_answers_fade(tables: Learned) -> None:
