@@ -13,7 +13,7 @@ from gateway.limiter import store as module
 from gateway.limiter import wire
 from gateway.limiter.address import parse
 from gateway.limiter.breaker import BreakerState
-from gateway.limiter.engine import Amount, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
+from gateway.limiter.engine import Amount, Engine, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.spec import rate, slots
 from gateway.limiter.store import Store
@@ -84,13 +84,14 @@ async def reason_of(waiter: Awaitable[Any]) -> Reason:
 
 @in_loop
 async def test_all_operations_reach_the_store(scene: Scene) -> None:
-    store = await scene.up()
-    assert await reserve(store) == Reserved(Outcome.ADMITTED, levels=(4_000, 1))
+    made = await scene.up()
+    store: Engine = made  # by its type: nothing here is the store's own
+    assert await reserve(made) == Reserved(Outcome.ADMITTED, levels=(4_000, 1))
     assert await store.renew([Renewal("h", ("in flight",))], lease_ms=1_000) == (State.OPEN,)
     assert (await store.lease("n1", 1, "tpm", TPM, want=500, least=1, unused=0, lease_ms=1_000)).granted == 500
     assert [standing.level for standing in await store.peek(TAKES)] == [3_500, 1]
     assert await store.settle("h", (Amount("tpm", TPM, 200), TAKES[1])) == Settled(State.OPEN, (4_300, 2))
-    assert store.counts.answered >= 5
+    assert made.counts.answered >= 5
     await store.close()
 
 
