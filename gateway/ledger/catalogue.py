@@ -39,29 +39,32 @@ _COMPARISONS: Final = ("equals", "starts_with", "ends_with", "contains", "regex"
 _NEVER: Final = Clause("or")
 
 
-class CatalogueMissing(Exception):
-    """The package with the prices is not installed; the message says what to do."""
+class CatalogueUnusable(Exception):
+    """The package with the prices is not installed, or not as this build knows it; the message says what to do."""
 
 
 def read(day: date) -> Book:
-    """The prices in force on that day (UTC). Raises CatalogueMissing."""
+    """The prices in force on that day (UTC). Raises CatalogueUnusable."""
     try:
         package = importlib.import_module(PACKAGE)
         snapshot = importlib.import_module(f"{PACKAGE}.data_snapshot").get_snapshot()
     except ModuleNotFoundError as error:
-        raise CatalogueMissing(
+        raise CatalogueUnusable(
             f"the prices of models come from the package genai-prices, and {error.name} is not installed:"
             f" pip install 'sluice-gateway[{EXTRA}]', or give the models a `price` of their own"
         ) from None
     source = f"genai-prices {package.__version__}"
-    return Book(source, tuple(_shelf(provider, day, source) for provider in snapshot.providers))
+    try:
+        return Book(source, tuple(_shelf(provider, day, source) for provider in snapshot.providers))
+    except (AttributeError, TypeError, LookupError) as error:
+        raise CatalogueUnusable(
+            f"the prices of {source} are not laid out as this build reads them ({error}): install another version of"
+            " genai-prices, or give the models a `price` of their own"
+        ) from error
 
 
 def _shelf(provider: Any, day: date, source: str) -> Shelf:  # noqa: ANN401 - the package is not there to be typed
-    entries = (
-        Entry(_clause(model.match), _price(model.prices, day, f"{source}: {provider.id}/{model.id}"))
-        for model in provider.models
-    )
+    entries = (Entry(_clause(model.match), _priced(provider, model, day, source)) for model in provider.models)
     name = _clause(provider.provider_match) if provider.provider_match is not None else _NEVER
     fallbacks = tuple(provider.fallback_model_providers or ())
     return Shelf(provider.id, provider.api_pattern, name, tuple(entries), fallbacks)
@@ -79,7 +82,14 @@ def _clause(match: Any) -> Clause:  # noqa: ANN401 - as above
     return _NEVER
 
 
-def _price(prices: Any, day: date, source: str) -> Price | None:  # noqa: ANN401 - as above
+def _priced(provider: Any, model: Any, day: date, source: str) -> Price | None:  # noqa: ANN401 - as above
+    try:
+        return _price(model.prices, day, f"{source}: {provider.id}/{model.id}", model.context_window or 0)
+    except ValueError:  # a number that is no price: this one model has none
+        return None
+
+
+def _price(prices: Any, day: date, source: str, context_tokens: int) -> Price | None:  # noqa: ANN401 - as above
     candidates = [_said(one) for one in _in_force(prices, day)]
     units = {unit for candidate in candidates for unit in candidate}
     ours = {unit for theirs in _KINDS.values() for unit in theirs} | {_REQUESTS}
@@ -90,8 +100,9 @@ def _price(prices: Any, day: date, source: str) -> Price | None:  # noqa: ANN401
     return Price(
         rates=_dearest(candidates, 0),
         bands=tuple(Band(start, _dearest(candidates, start + 1)) for start in starts),
-        request_picousd=int(requests * _PICO_PER_USD) // _REQUESTS_PER_KCOUNT,
+        request_picousd=-(-int(requests * _PICO_PER_USD) // _REQUESTS_PER_KCOUNT),
         source=source,
+        context_tokens=context_tokens,
     )
 
 

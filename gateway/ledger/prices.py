@@ -56,13 +56,15 @@ class Band(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Price(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one target charges. `bands` ascend by `above`, and what none of them covers is charged by `rates`.
 
-    `request_picousd` is charged for every request; `source` says for people where the price is from.
+    `request_picousd` is charged for every request; `source` says for people where the price is from. `context_tokens`
+    is the model's window, 0 where it is not known: the longest an answer can be, for a budget that must not be overspent.
     """
 
     rates: Rates
     bands: tuple[Band, ...] = ()
     request_picousd: int = 0
     source: str = ""
+    context_tokens: int = 0
 
     def rates_of(self, input_tokens: int) -> Rates:
         """The rates of a request with so many input tokens."""

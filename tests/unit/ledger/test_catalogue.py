@@ -8,10 +8,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from gateway.ledger import catalogue, prices
-from gateway.ledger.catalogue import PACKAGE, CatalogueMissing
+from gateway.ledger.catalogue import PACKAGE, CatalogueUnusable
 from gateway.ledger.prices import Band, Clause, Price, Rates
 
 DAY = date(2026, 11, 21)
+WINDOW = 128_000
 
 
 class Clauses(SimpleNamespace):
@@ -43,7 +44,7 @@ def at_night(units: SimpleNamespace) -> SimpleNamespace:
 
 
 def model(name: str, priced: object) -> SimpleNamespace:
-    return SimpleNamespace(id=name, match=Clauses(equals=name.upper()), prices=priced)
+    return SimpleNamespace(id=name, match=Clauses(equals=name.upper()), prices=priced, context_window=WINDOW)
 
 
 def provider(*models: SimpleNamespace, **said: object) -> SimpleNamespace:
@@ -76,6 +77,7 @@ def test_prices_of_tokens(package: list[SimpleNamespace]) -> None:
     assert found == Price(
         Rates(2_500_000, 10_000_000, 1_250_000, 2_500_000, 12_000_000, 40_000_000, 10_000_000),
         source="genai-prices 9.8.7: acme/m",
+        context_tokens=WINDOW,
     )
 
 
@@ -137,8 +139,8 @@ def test_what_is_listed_without_a_price_is_free(package: list[SimpleNamespace], 
 
 def test_how_providers_and_models_are_recognised(package: list[SimpleNamespace]) -> None:
     nested = Clauses(or_=[Clauses(starts_with="A"), Clauses(and_=[Clauses(ends_with="B"), Clauses(contains="C")])])
-    odd = SimpleNamespace(id="odd", match=Clauses(sounds_like="m"), prices=usd())
-    regex = SimpleNamespace(id="r", match=Clauses(regex="^M[0-9]$"), prices=usd())
+    odd = SimpleNamespace(id="odd", match=Clauses(sounds_like="m"), prices=usd(), context_window=None)
+    regex = SimpleNamespace(id="r", match=Clauses(regex="^M[0-9]$"), prices=usd(), context_window=None)
     package.append(provider(model("M", usd()), odd, regex, provider_match=nested, fallback_model_providers=["other"]))
     shelf = catalogue.read(DAY).shelves[0]
     assert shelf.name == Clause(
@@ -161,5 +163,21 @@ def test_a_book_read_is_a_book_to_resolve_with(package: list[SimpleNamespace]) -
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, PACKAGE, None)
-    with pytest.raises(CatalogueMissing, match=r"pip install 'sluice-gateway\[prices\]', or give the models a `price`"):
+    with pytest.raises(
+        CatalogueUnusable, match=r"pip install 'sluice-gateway\[prices\]', or give the models a `price`"
+    ):
+        catalogue.read(DAY)
+
+
+def test_a_number_that_is_no_price_is_the_models_own_trouble(package: list[SimpleNamespace]) -> None:
+    package.append(provider(model("odd", usd(input_mtok=-1)), model("m", usd(input_mtok=1))))
+    odd, good = catalogue.read(DAY).shelves[0].entries
+    assert odd.price is None
+    assert good.price is not None
+
+
+@pytest.mark.parametrize("broken", [SimpleNamespace(id="acme"), provider(SimpleNamespace(id="m"))])
+def test_another_layout_is_refused_with_its_version(package: list[SimpleNamespace], broken: SimpleNamespace) -> None:
+    package.append(broken)
+    with pytest.raises(CatalogueUnusable, match=r"genai-prices 9\.8\.7 are not laid out .*: install another version"):
         catalogue.read(DAY)
