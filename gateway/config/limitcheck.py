@@ -11,7 +11,17 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from gateway.config import patterns
-from gateway.config.limits import BUDGET_SPANS, LABEL, SCOPES, SHORT_FORMS, UNKNOWN_SCOPES, Allowance, Limits, Rule
+from gateway.config.limits import (
+    BUDGET_SPANS,
+    LABEL,
+    MAX_USD,
+    SCOPES,
+    SHORT_FORMS,
+    UNKNOWN_SCOPES,
+    Allowance,
+    Limits,
+    Rule,
+)
 from gateway.config.problems import Path, did_you_mean
 
 Found = tuple[Path, str, str]
@@ -96,6 +106,8 @@ def _time(path: Path, rule: Rule) -> Iterator[Found]:
 def _rate(path: Path, rule: Rule) -> Iterator[Found]:
     if rule.capacity is not None and rule.usd is None and rule.capacity < 1:
         yield (*path, "capacity"), "must be at least 1, or nothing ever fits", str(rule.capacity)
+    if rule.capacity is not None and rule.usd is not None and rule.capacity > MAX_USD:
+        yield (*path, "capacity"), f"must be at most {MAX_USD} USD", str(rule.capacity)
     if rule.time_zone:
         yield (*path, "time_zone"), "is of no use to a rate: set `budget: true`, or remove it", rule.time_zone
 

@@ -27,6 +27,7 @@ UNSOUND = [
     ({"every": None}, "every: is missing"),
     ({"time_zone": "UTC"}, "time_zone: is of no use to a rate"),
     ({"capacity": 0.5}, "capacity: must be at least 1"),
+    ({"tokens": None, "usd": 1, "budget": False, "capacity": 2e6}, "capacity: must be at most 1000000 USD"),
     ({"budget": True}, "every: must be hour, day, week, month"),
     ({"budget": True, "every": "day", "capacity": 5}, "capacity: is of no use to a budget"),
     ({"budget": True, "every": "day", "time_zone": "Mars/Base"}, "time_zone: is not a time zone"),
