@@ -50,6 +50,15 @@ def read(surface: str, body: bytes) -> Asked:
         return _read_odd(body, decoder, fold)
 
 
+def form(surface: str, length: int) -> Asked:
+    """What a form of so many bytes asks for, unread: nearly all of it is its file. -1 for a length that is not said."""
+    if length < 0:
+        return UNREAD
+    if surface.startswith("audio."):
+        return Asked(media=(media.audio_of(length),), whole=False)
+    return Asked(media=(Media(Kind.IMAGE),), whole=False) if surface.startswith("images.") else UNREAD
+
+
 def texts(surface: str, body: bytes) -> list[str] | None:
     """The text that `read` counts the bytes of, for a tokenizer; None where that is not all that can be seen.
 

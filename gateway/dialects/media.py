@@ -70,6 +70,11 @@ def audio(data: str) -> Media:
     rate = int.from_bytes(head[28:32], "little") if head.startswith(b"RIFF") and head[8:12] == b"WAVE" else 0
     if rate in _WAV_RATES:
         return Media(Kind.AUDIO, ms=max(size - _WAV_HEAD, 0) * _MS_PER_S // rate)
+    return audio_of(size)
+
+
+def audio_of(size: int) -> Media:
+    """A recording of which only the bytes are known: as long as speech of 64 kbit/s would be."""
     return Media(Kind.AUDIO, ms=size * _MS_PER_S // _BYTES_PER_S)
 
 

@@ -349,6 +349,20 @@ def test_nothing_is_raised_whatever_comes(body: bytes) -> None:
     assert measure.read("chat.completions", body).text_bytes <= len(body)
 
 
+@pytest.mark.parametrize(
+    ("surface", "length", "media"),
+    [
+        ("audio.transcriptions", 80_000, (Media(Kind.AUDIO, ms=10_000),)),
+        ("audio.translations", 0, (Media(Kind.AUDIO),)),
+        ("audio.transcriptions", -1, ()),
+        ("images.edits", 80_000, (Media(Kind.IMAGE),)),
+        ("files", 80_000, ()),
+    ],
+)
+def test_a_form_is_its_file(surface: str, length: int, media: tuple[Media, ...]) -> None:
+    assert measure.form(surface, length) == Asked(media=media, whole=False)
+
+
 def test_surfaces_without_a_json_body_are_not_read() -> None:
     assert measure.read("audio.transcriptions", b"--boundary") is UNREAD
     assert measure.read("passthrough", b"{}") is UNREAD
