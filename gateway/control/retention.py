@@ -191,14 +191,28 @@ class Retention:
             return
         removed = False
         for chain in layout.chains(self._journal):
-            kept = next(iter(layout.segments(self._journal, chain)), 0)
-            first = inventory.first_line(self._journal, chain, kept)
-            for path in spent(self._sealing, chain, first.record.at_us) if first is not None else ():
+            oldest_us = self._oldest_us(chain)
+            for path in spent(self._sealing, chain, oldest_us) if oldest_us is not None else ():
                 path.unlink(missing_ok=True)
                 removed = True
         if removed:
             sync_directory(self._sealing)
         self._keys_due = False
+
+    def _oldest_us(self, chain: str) -> int | None:
+        """When its oldest kept record may have been made; None where that cannot be told. Raises OSError.
+
+        Every segment is asked, since a clock that was ahead for a while may have dated the first one.
+        """
+        times = list[int]()
+        for number in layout.segments(self._journal, chain):
+            path = layout.segment_path(self._journal, chain, number)
+            if path.stat().st_size:
+                first = inventory.first_line(self._journal, chain, number)
+                if first is None:
+                    return None
+                times += first.record.at_us, inventory.last_us(path)
+        return min(times, default=None)
 
     # --- telling ----------------------------------------------------------------------------------------------------
 

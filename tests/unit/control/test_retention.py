@@ -269,6 +269,22 @@ def test_keys_that_no_record_can_name_go_after_the_records(scene: Scene) -> None
     assert keytable.key_files(directory) == [*kept, ("w7", 1), ("w7", 2), ("w7", 3)]
 
 
+def test_a_clock_that_was_ahead_costs_no_keys(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.chain("w0", 99, 60, 61)
+    directory = keys_of(scene, "w0", 1, 40, 70)
+    scene.retention.turn()
+    assert keytable.key_files(directory) == [("w0", 2), ("w0", 3)], "the first was left on day 40"
+
+
+def test_where_a_segment_does_not_say_when_it_began_all_keys_stay(scene: Scene) -> None:
+    directory = keys_of(scene, "w0", 1, 1.5, 3)
+    path = layout.segment_path(scene.journal.path, "w0", 2)
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    scene.retention.turn()
+    assert len(keytable.key_files(directory)) == 3
+
+
 def test_keys_are_looked_at_when_something_was_removed_and_at_the_start(scene: Scene) -> None:
     keys_of(scene, "w0", 1, 2)
     with mock.patch("gateway.control.retention.spent", return_value=[]) as looked:
