@@ -57,7 +57,7 @@ class Price(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one target charges. `bands` ascend by `above`, and what none of them covers is charged by `rates`.
 
     `request_picousd` is charged for every request; `source` says for people where the price is from. `context_tokens`
-    is the model's window, 0 where it is not known: no answer is longer, which a budget that is never overspent rests on.
+    is the model's window, 0 where it is not known: no answer is longer, which a budget never overspent must rest on.
     """
 
     rates: Rates
