@@ -10,9 +10,8 @@ Invariants: nothing here changes after it was made; a new window makes new Lines
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from gateway.limiter.engine import MAX_CHARGES, Amount
+from gateway.limiter.recorded import name_of
 from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec
 from gateway.limiter.use import Estimate, Resource, Use
 
@@ -69,7 +68,7 @@ class TooLarge(Exception):
 class Lines:
     """The buckets of a request. Raises ValueError for more than one step can take from."""
 
-    __slots__ = ("alerts", "families", "lines", "own", "rows", "shadows", "slots", "template", "until_ms")
+    __slots__ = ("alerts", "families", "lines", "own", "recorded", "rows", "shadows", "slots", "until_ms")
 
     def __init__(self, lines: Sequence[Line], own: int) -> None:
         if len(lines) > MAX_CHARGES:
@@ -85,8 +84,11 @@ class Lines:
         self.families: tuple[Family, ...] = tuple(
             (kind, told) for resource, kind in _TOLD if (told := tuple(_told(self.lines, resource)))
         )
-        named = [msgspec.json.encode(line.bucket).replace(b"%", b"%%") for line in lines]
-        self.template = b"{%b}" % b",".join([name + b":%d" for name in named])
+        self.recorded = tuple(
+            (index, name_of(line.bucket, line.spec))
+            for index, line in enumerate(lines)
+            if line.spec.kind is not Kind.SLOTS
+        )
 
     def takes(self, estimate: Estimate, first: int = 0) -> list[Amount]:
         """What a request is to take, from line `first` on. Raises TooLarge."""
@@ -107,6 +109,10 @@ class Lines:
         if self.own == len(self.rows):
             return _used(self.rows, own)
         return _used(self.rows[: self.own], own) + _used(self.rows[self.own :], attempt)
+
+    def amounts(self, amounts: Sequence[Amount]) -> dict[str, int]:
+        """Takes or actuals of these lines as a record names them; slots are not recorded."""
+        return {name: amounts[index].amount for index, name in self.recorded}
 
     def _all_it_has(self, bucket: str, prompt: int, cost: int) -> int:
         """What is taken where all of the estimate never fits: what the limit has, if the prompt fits into that."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.limiter.engine import Amount
 from gateway.limiter.lines import Lines, TooLarge
+from gateway.limiter.recorded import amounts_of
 from gateway.limiter.settling import charge
 from gateway.limiter.use import NOTHING, Estimate, Use, and_besides
 
@@ -51,7 +52,9 @@ class Hold:
 
     __slots__ = (
         "_keeper",
+        "_released",
         "_spent",
+        "actuals",
         "aged",
         "attempt",
         "end_user",
@@ -83,6 +86,7 @@ class Hold:
         self.origin = origin
         self.end_user = end_user
         self.takes: list[Amount] = []
+        self.actuals: list[Amount] = []
         self.levels: tuple[int, ...] = ()
         self.attempt = 0
         self.first = 0
@@ -90,15 +94,20 @@ class Hold:
         self.settled = False
         self._keeper = keeper
         self._spent = NOTHING
+        self._released: dict[str, int] = {}
 
     @property
     def amounts(self) -> dict[str, int]:
-        """What is reserved, by bucket, for the record."""
-        return {take.bucket: take.amount for take in self.takes}
+        """What is reserved, for the decision's record (`recorded.py` tells the names)."""
+        return self.lines.amounts(self.takes)
 
-    def amounts_json(self) -> bytes:
-        """The same, as the JSON of a record."""
-        return self.lines.template % tuple([take.amount for take in self.takes])
+    @property
+    def settled_amounts(self) -> dict[str, int]:
+        """What was settled, for the outcome's record; what failed attempts were charged is in it."""
+        told = self.lines.amounts(self.actuals) if self.settled else {}
+        for name, amount in self._released.items():
+            told[name] = told.get(name, 0) + amount
+        return told
 
     def settle(self, own: Use, attempt: Use | None = None) -> None:
         """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise)."""
@@ -106,10 +115,11 @@ class Hold:
             return
         self.settled = True
         if own is self.reserved.full and attempt is None and self._spent is NOTHING:
-            self._keeper.settle(self, self.takes)  # a reservation never charges more than it took
-            return
-        total = own if self._spent is NOTHING else and_besides(own, self._spent)
-        self._keeper.settle(self, self.lines.actuals(total, own if attempt is None else attempt))
+            self.actuals = self.takes  # a reservation never charges more than it took
+        else:
+            total = own if self._spent is NOTHING else and_besides(own, self._spent)
+            self.actuals = self.lines.actuals(total, own if attempt is None else attempt)
+        self._keeper.settle(self, self.actuals)
 
     def finish(
         self, outcome: "Outcome", usage: Use | None = None, metered: Use | None = None, *, unseen: bool = False
@@ -140,7 +150,13 @@ class Hold:
             releases = self.lines.actuals(NOTHING, failed)[self.lines.own :]
             if not await self._keeper.extend(self, lines, takes, releases):
                 return False
+            self._note_released(releases)
             self.takes = self.takes[: self.lines.own] + takes
         self.attempt += 1
         self.lines = lines
         return True
+
+    def _note_released(self, releases: list[Amount]) -> None:
+        """Remember what a failed attempt was charged, for the record."""
+        for name, amount in amounts_of(releases).items():
+            self._released[name] = self._released.get(name, 0) + amount

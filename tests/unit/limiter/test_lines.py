@@ -6,6 +6,7 @@ import pytest
 from gateway.config.limits import Rule
 from gateway.limiter.engine import MAX_CHARGES, Amount
 from gateway.limiter.lines import Alert, Line, Lines, TooLarge
+from gateway.limiter.recorded import amounts_of
 from gateway.limiter.spec import MAX_AMOUNT, rate
 from gateway.limiter.use import NOTHING, Estimate, Resource, Use, use
 from tests.fakes.limits import START_MS, estimate, limits_of
@@ -89,11 +90,11 @@ def test_thresholds_are_levels_rounded_so_that_they_are_never_early() -> None:
     assert (index, alerts) == (0, (Alert(70, 2), Alert(100, 0)))  # 5 of 7 are 71 %, 4 are 57 %
 
 
-def test_amounts_are_json_for_the_record() -> None:
-    lines = lines_of(Rule(name="r", per=("label:app",), tokens=1, every="minute"), RULES[1])
-    assert lines.template % (5, 1) == b'{"r|label:app=ui":5,"slots":1}'
-    odd = Lines([Line('a%d"b', rate(1, 1, 1000), Resource.TOKENS, 1, "r", "", "", "open")], 1)
-    assert msgspec.json.decode(odd.template % (3,)) == {'a%d"b': 3}
+def test_amounts_are_told_as_a_record_names_them_and_slots_are_not() -> None:
+    lines = lines_of(*RULES)
+    takes = lines.takes(Estimate(use(100, 50, 700), use(100, 0)))
+    assert lines.amounts(takes) == amounts_of(takes)
+    assert len(lines.amounts(takes)) == len(RULES) - 1
 
 
 def test_what_stands_in_slots_is_named_for_renewals() -> None:

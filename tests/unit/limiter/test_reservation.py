@@ -17,6 +17,8 @@ AT = (
     Rule(name="at", per=("provider",), tokens=500, every="minute"),
     Rule(name="one", match=RuleMatch(provider="p1"), in_flight=5),
 )
+RPM, TPM = "rpm|rate=10000/60000", "tpm|rate=1000000/60000"
+AT_P1, AT_P2 = "at|provider=p1|rate=500000/60000", "at|provider=p2|rate=500000/60000"
 
 
 class FakeKeeper:
@@ -95,8 +97,10 @@ def test_the_ending_decides(outcome: Outcome, usage: Use | None, settled: dict[s
 
 def test_what_is_reserved_is_told_for_the_record() -> None:
     hold = made(FakeKeeper(), *OWN)
-    assert hold.amounts == {"rpm": 1_000, "tpm": 400_000}
-    assert hold.amounts_json() == b'{"rpm":1000,"tpm":400000}'
+    assert hold.amounts == {RPM: 1_000, TPM: 400_000}
+    assert hold.settled_amounts == {}
+    hold.settle(use(1, 1))
+    assert hold.settled_amounts == {RPM: 1_000, TPM: 2_000}
 
 
 # --- further attempts -----------------------------------------------------------------------------------------------
@@ -112,11 +116,11 @@ def test_another_attempt_changes_nothing_where_no_limit_asks_for_the_provider() 
 def test_another_attempt_exchanges_the_buckets_of_the_provider() -> None:
     keeper = FakeKeeper()
     hold = made(keeper, *OWN, *AT, provider="p1")
-    assert hold.amounts == {"rpm": 1_000, "tpm": 400_000, "at|provider=p1": 400_000, "one": 1}
+    assert hold.amounts == {RPM: 1_000, TPM: 400_000, AT_P1: 400_000}
     assert run(hold.extend("p2", REQUEST))
     assert keeper.extended == [({"at|provider=p2": 400_000}, {"at|provider=p1": 0, "one": 1})]
     assert hold.attempt == 1
-    assert hold.amounts_json() == b'{"rpm":1000,"tpm":400000,"at|provider=p2":400000}'
+    assert hold.amounts == {RPM: 1_000, TPM: 400_000, AT_P2: 400_000}
     hold.settle(use(10, 5))
     assert keeper.settled == [{"rpm": 1_000, "tpm": 15_000, "at|provider=p2": 15_000}]
 
@@ -125,7 +129,7 @@ def test_a_provider_that_refuses_leaves_the_hold_as_it_was() -> None:
     keeper = FakeKeeper(admits=False)
     hold = made(keeper, *OWN, *AT, provider="p1")
     assert not run(hold.extend("p2"))
-    assert "at|provider=p1" in hold.amounts
+    assert AT_P1 in hold.amounts
     assert hold.attempt == 0
 
 
@@ -150,8 +154,10 @@ def test_the_caller_pays_for_what_every_attempt_is_known_to_have_used() -> None:
     hold = made(keeper, *OWN, *AT, provider="p1")
     assert run(hold.extend("p2", use(100, 20), use(100, 20)))
     assert keeper.extended[0][1] == {"at|provider=p1": 120_000, "one": 1}
+    assert run(hold.extend("p1", use(0, 1)))
     hold.settle(use(10, 5))
-    assert keeper.settled == [{"rpm": 1_000, "tpm": 135_000, "at|provider=p2": 15_000}]
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 135_000, "at|provider=p1": 15_000, "one": 1}]
+    assert hold.settled_amounts == {RPM: 1_000, TPM: 135_000, AT_P1: 135_000, AT_P2: 1_000}
 
 
 def test_a_last_attempt_that_did_nothing_costs_its_provider_nothing() -> None:
