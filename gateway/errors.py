@@ -104,6 +104,12 @@ class ModelNotAllowed(GatewayError):
     code, status, source = "model_not_allowed", 403, Source.CALLER
 
 
+class ModelNotPriced(GatewayError):
+    """The key's money is limited, and what the model costs is not known."""
+
+    code, status, source = "model_not_priced", 403, Source.CALLER
+
+
 class ModelNotFound(GatewayError):
     """No entry of the config's `models` answers to this name."""
 

@@ -6,7 +6,7 @@ is for is told by the names of the caller's own key.
 
 from typing import Final
 
-from gateway.errors import LimitsUnavailable, NeverFits, RateLimited
+from gateway.errors import LimitsUnavailable, ModelNotPriced, NeverFits, RateLimited
 from gateway.limiter.lines import Line
 from gateway.limiter.spec import Kind
 from gateway.limiter.use import Resource
@@ -35,6 +35,13 @@ def too_large(line: Line, cost: int) -> NeverFits:
         f"this request needs {amount(line, cost)}, and the limit {line.rule} ({line.told}{line.whom}) never allows "
         f"more than {amount(line, line.spec.limit)} at once: send less, waiting does not help",
         rule=line.rule,
+    )
+
+
+def unpriced(rule: str, model: str) -> ModelNotPriced:
+    """A model without a price, where a limit counts money."""
+    return ModelNotPriced(
+        f"model {model!r} has no price, and the limit {rule} counts money: use another model", param="model"
     )
 
 

@@ -148,6 +148,12 @@ class Limits:
         self.plain: Lines | None = None  # where neither end user nor provider matters, what `lines` said last
 
     @property
+    def money(self) -> str:
+        """The name of a limit that counts money and refuses, "" where there is none."""
+        rules = (*self._own, *self._of_provider)
+        return next((rule.name for rule in rules if rule.resource is Resource.USD and not rule.shadow), "")
+
+    @property
     def varies(self) -> bool:
         """Whether the limits of an attempt depend on its provider."""
         return bool(self._of_provider)

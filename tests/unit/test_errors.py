@@ -31,6 +31,7 @@ FROZEN = {  # codes are an interface: callers and dashboards match on them
     "missing_api_key": 401,
     "model_not_allowed": 403,
     "model_not_found": 404,
+    "model_not_priced": 403,
     "no_target_available": 503,
     "not_found": 404,
     "overloaded": 503,

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.limits import Rule
 from gateway.limiter.lines import Line
-from gateway.limiter.refusal import limited, span, too_large, unavailable
+from gateway.limiter.refusal import limited, span, too_large, unavailable, unpriced
 from tests.fakes.limits import START_MS, limits_of
 
 
@@ -65,3 +65,10 @@ def test_the_reason_why_a_limit_is_not_known_is_for_the_log() -> None:
 )
 def test_waits_are_rounded_up_and_readable(wait_ms: int, told: str) -> None:
     assert span(wait_ms) == told
+
+
+def test_a_model_without_a_price_is_named_with_the_limit_that_wants_one() -> None:
+    error = unpriced("key.usd_per_month", "m")
+    assert error.param == "model"
+    assert "model 'm' has no price" in error.message
+    assert "key.usd_per_month" in error.message

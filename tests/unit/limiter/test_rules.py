@@ -250,3 +250,9 @@ def test_every_hour_is_told_with_its_article() -> None:
 def test_a_rule_fails_as_it_says_or_as_all_do(own: str | None, expected: str) -> None:
     (line,) = limits_of(rule(on_store_failure=own), on_store_failure="closed").lines(START_MS).lines
     assert line.on_failure == expected
+
+
+def test_a_limit_on_money_is_known_by_its_name() -> None:
+    shadow = rule("s", tokens=None, usd=1, shadow=True)
+    assert limits_of(rule(), shadow).money == ""
+    assert limits_of(rule(), shadow, rule("m", per=("provider",), tokens=None, usd=1)).money == "m"
