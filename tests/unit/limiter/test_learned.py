@@ -108,6 +108,14 @@ def test_more_pairs_than_rows(tables: Learned) -> None:
     assert len(tables._hashes) <= learned._REMEMBERED
 
 
+def test_a_passer_by_takes_no_place_of_the_busy(tables: Learned) -> None:
+    for at in range(RATIO_ROWS):
+        tables._put(at, 1 + at, 10_000, 30_000)
+    tables.saw_text("", MODEL, 2_000, 1_000)
+    assert tables._sums("", MODEL) == (0, 0)
+    assert [word >> learned._TAG_AT for word in tables._ratios.tolist()] == list(range(1, RATIO_ROWS + 1))
+
+
 def test_a_newcomer_gets_a_place_in_a_full_table(tables: Learned) -> None:
     for at in range(RATIO_ROWS):
         tables._put(at, 1 + at, 1_000, 8_000)
