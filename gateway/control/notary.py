@@ -163,9 +163,16 @@ class Notary:
             self._sign(last=last)
         except (OSError, SigningError, BadManifest, NoJournal) as error:
             self.failures += 1
-            self._say(str(error))
+            self._say(self._told(error))
         else:
             self._say("")
+
+    def _told(self, error: Exception) -> str:
+        """An error of a write or a sync names no file: then it is that of the manifests."""
+        if not isinstance(error, OSError) or error.filename is not None:
+            return str(error)
+        path = self._journal / layout.MANIFESTS
+        return f"{path} cannot be written: {error.strerror or error}; see that the disk has room and takes writes"
 
     def _say(self, problem: str) -> None:
         if problem and problem != self.problem:
