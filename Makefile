@@ -12,11 +12,13 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 STAMPS := .venv/.stamps
 CONFIG ?= gateway.yaml
+PROFILE ?= chat
+LOCUST := build/locust/bin/locust
 PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare \
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-load \
 	lock clean test-needs node-sdk
 
 help: ## list these verbs
@@ -74,6 +76,9 @@ bench: setup ## how fast, beside nginx: about ten minutes, a report in bench/res
 bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 	@$(BIN)/python -m bench.speed --quick
 
+bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page
+	@$(BIN)/python -m bench.load $(PROFILE) $(ARGS)
+
 bench-compare: setup ## A=folder B=folder: what got better, what worse, what cannot be told
 	@$(BIN)/python -m bench.compare $(A) $(B)
 
@@ -104,6 +109,13 @@ $(STAMPS)/project: $(STAMPS)/run pyproject.toml gateway/__init__.py
 $(STAMPS)/test: $(STAMPS)/project requirements/test.txt
 	@echo "installing the packages the tests run on"
 	@$(LOCKED) -r requirements/test.txt
+	@touch $@
+
+$(LOCUST): $(STAMPS)/project requirements/bench.txt
+	@echo "installing locust into build/locust"
+	@tools/venv.sh build/locust
+	@build/locust/bin/python -m pip install --quiet --disable-pip-version-check --no-input --require-hashes \
+		--only-binary=:all: -r requirements/bench.txt
 	@touch $@
 
 # program:package, as Debian names them

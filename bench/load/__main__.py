@@ -1,0 +1,195 @@
+"""`python -m bench.load PROFILE`: bring the load, say what the gateway added.
+
+Exit status: 0 every threshold holds, 1 one is missed, 2 the words are wrong, 3 it could not be run.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from bench.load import drive, judge, stage
+from bench.load.drive import Outcome, Size
+from bench.load.judge import Finding
+from bench.load.orders import Orders
+from bench.load.profiles import BY_NAME, PROFILES, Profile
+from bench.load.stage import Stage, Watch
+from bench.speed.launch import CannotRun
+from bench.speed.sections import CLIENT_CORE
+from bench.speed.workload import MODEL
+
+HOLDS, MISSED, CANNOT_RUN = 0, 1, 3
+MIN_SECONDS: Final = 4.0  # of which the first two are not counted
+DISTRIBUTED: Final = """\
+several machines: --url GATEWAY --remote-workers N waits for N workers, each of them started elsewhere with
+  PYTHONPATH=. BENCH_ORDERS='…' locust -f bench/locust/PROFILE.py --worker --master-host THIS_MACHINE
+where BENCH_ORDERS is printed at the start. On this machine alone, --workers N is enough.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    rows = "\n".join(f"  {p.name:16} {p.what} ({p.rate:g}/s, {p.seconds:g} s)" for p in PROFILES)
+    parsed = argparse.ArgumentParser(
+        "python -m bench.load",
+        description=f"Bring a realistic load, and say what the gateway added.\n\nprofiles:\n{rows}",
+        epilog=DISTRIBUTED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parsed.add_argument
+    add("profile", choices=BY_NAME, metavar="PROFILE", help="one of the above")
+    add("--rate", type=float, help="requests (streams, conversations) a second, all users together")
+    add("--users", type=int, help="callers among whom the rate is divided")
+    add("--seconds", type=float, help=f"length of a run, at least {MIN_SECONDS:g}")
+    add("--workers", type=int, default=1, metavar="N", help="processes of Locust on this machine")
+    add("--remote-workers", type=int, default=0, metavar="N", help="workers of Locust on other machines")
+    add("--web", action="store_true", help="Locust's web page in front of the gateway, until Ctrl-C; nothing is judged")
+    add("--url", help="a gateway that runs already, instead of one of our own")
+    add("--key", default="", help="the key to ask it with")
+    add("--neighbours-key", default="", help="another one, of another tenant (noisy_neighbour)")
+    add("--model", default=MODEL, help="and the model")
+    add("--direct-url", help="what stands behind it, to subtract; without it latencies are told and not judged")
+    add("--locust", metavar="PROGRAM", help="the locust to use (build/locust/bin/locust, or the one on the PATH)")
+    return parsed
+
+
+def size_of(options: argparse.Namespace, profile: Profile) -> Size:
+    """The profile's load, with what the command line says in its place."""
+    return Size(
+        rate=options.rate or profile.rate,
+        users=options.users or profile.users,
+        seconds=options.seconds or profile.seconds,
+        workers=options.workers,
+        remote_workers=options.remote_workers,
+    )
+
+
+def problem_with(options: argparse.Namespace) -> str:
+    """What is wrong with the words beyond their form; empty when nothing is."""
+    sizes = (options.rate, options.users, options.workers)
+    if any(value is not None and value <= 0 for value in sizes) or options.remote_workers < 0:
+        return "--rate, --users and --workers must be above zero"
+    if options.seconds is not None and options.seconds < MIN_SECONDS:
+        return f"--seconds must be at least {MIN_SECONDS:g}"
+    if not options.url and (options.key or options.direct_url or options.neighbours_key or options.remote_workers):
+        return "--key, --neighbours-key, --direct-url and --remote-workers go with --url"
+    if options.url and BY_NAME[options.profile].fails:
+        return "degraded makes a simulated provider fail, so it runs on a gateway of its own: leave --url out"
+    if options.url and BY_NAME[options.profile].quiet_users and not options.neighbours_key:
+        return "noisy_neighbour needs --neighbours-key beside --key"
+    return ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A profile, how much of it, by whom, in which folder."""
+
+    profile: Profile
+    size: Size
+    locust: str
+    folder: Path
+
+    def against(self, what: str, host: str, orders: Orders, classes: Sequence[str] = ()) -> Outcome:
+        """One run of Locust."""
+        print(f"{self.profile.name}: {self.size.seconds:g} s {what}", file=sys.stderr)
+        words = drive.command(self.locust, self.profile, host, self.size, classes)
+        if self.size.remote_workers:
+            print(f"waiting for {self.size.remote_workers} workers; BENCH_ORDERS='{orders.written()}'", file=sys.stderr)
+        return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
+
+    def compared(self, orders: Orders, gateway: str, direct: str | None) -> tuple[Outcome | None, Outcome]:
+        """The run to compare with, and the one that is judged."""
+        if self.profile.quiet_users:
+            half = replace(
+                self, size=replace(self.size, users=max(1, self.size.users // 2))
+            )  # the others are the flood
+            before = half.against("without the neighbour", gateway, orders, self.profile.quiet_users)
+            return before, self.against("beside the neighbour", gateway, orders)
+        alone = self.against("in front of the provider", direct, orders) if direct else None
+        return alone, self.against("through the gateway", gateway, orders)
+
+    def on(self, raised: Stage, orders: Orders) -> list[Finding]:
+        """On a gateway of our own."""
+        direct, gateway = raised.sims[0].url, f"http://127.0.0.1:{raised.gateway.port}"
+        if self.profile.quiet_users:
+            return judge.judge(self.profile, self.size, *self.compared(orders, gateway, None))
+        before = self.against("in front of the provider", direct, orders)
+        watch = Watch(raised.gateway)
+        with watch.watching(), stage.failing(raised, self.profile, self.size.seconds):
+            after = self.against("through the gateway", gateway, orders)
+        found = judge.judge(self.profile, self.size, before, after)
+        if self.profile.watched:
+            found += judge.flat(watch.looks)
+        if self.profile.fails:
+            found += judge.healed(raised.sims)
+        return found
+
+
+def orders_of(options: argparse.Namespace, size: Size, raised: Stage | None) -> Orders:
+    """Keys are those of our own gateway, or those that were given."""
+    return Orders(
+        key=raised.key if raised else options.key,
+        neighbours_key=raised.neighbours_key if raised else options.neighbours_key,
+        model=options.model,
+        rate_per_user=size.rate / size.users,
+    )
+
+
+def serve_page(locust: str, profile: Profile, size: Size, host: str, orders: Orders) -> int:
+    """Locust's web page, until Ctrl-C."""
+    print(f"{profile.name}: http://127.0.0.1:8089, in front of {host}; Ctrl-C ends it", file=sys.stderr)
+    words = drive.web_command(locust, profile, host, size)
+    return subprocess.run(words, env=drive.environment(orders), check=False).returncode  # noqa: S603 - Locust
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Raise what is needed, run, judge, print; CannotRun when something is missing."""
+    profile = BY_NAME[options.profile]
+    size = size_of(options, profile)
+    locust = drive.program(options.locust)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-load-")))
+        raised = None if options.url else stack.enter_context(stage.raised(profile, folder))
+        orders = orders_of(options, size, raised)
+        run = Run(profile, size, locust, folder)
+        if options.web:
+            host = f"http://127.0.0.1:{raised.gateway.port}" if raised else options.url
+            return serve_page(locust, profile, size, host, orders)
+        if raised:
+            findings = run.on(raised, orders)
+        else:
+            findings = judge.judge(profile, size, *run.compared(orders, options.url, options.direct_url))
+    print(judge.markdown(findings))
+    return HOLDS if all(finding.holds for finding in findings) else MISSED
+
+
+def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parsed = parser()
+    options = parsed.parse_args(arguments)
+    if problem := problem_with(options):
+        parsed.error(problem)
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    try:
+        return carry_out(options)
+    except CannotRun as problem:
+        print(f"The load cannot be brought: {problem}", file=sys.stderr)
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

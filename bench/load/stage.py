@@ -1,0 +1,168 @@
+"""The processes of a profile: simulated providers, a gateway in front of them, and an eye on its memory.
+
+The gateway has a core of its own; the providers share the other with Locust, as in `bench.speed`. With a profile that
+fails, the gateway has two providers, and the first is told to fail during the middle third of the run.
+"""
+
+import json
+import secrets
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from bench.load.profiles import Profile
+from bench.speed import launch, procfs
+from bench.speed.sections import CLIENT_CORE, TARGET_CORE
+from bench.speed.targets import ROOT, UPSTREAM_MODEL, Gateway, Place, Running, overlaid
+from bench.speed.workload import MODEL
+
+FAILURE: Final = {"rules": [{"match": {"path": "*"}, "behave": {"status": 503}}]}
+SPARE: Final = "spare-model"
+LOOK_EVERY_S: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Sim:
+    """A simulated provider, steered and asked."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def fail(self) -> None:
+        """Answer 503 to everything."""
+        self._post("script", FAILURE)
+
+    def heal(self) -> None:
+        """Answer again, and forget what was seen."""
+        self._post("reset", {})
+
+    def seen(self) -> list[dict[str, Any]]:
+        """The requests since it was started or healed; the last two hundred."""
+        with urllib.request.urlopen(f"{self.url}/__sim/requests", timeout=5) as answer:  # noqa: S310 - loopback
+            requests: list[dict[str, Any]] = json.load(answer)["requests"]
+        return requests
+
+    def _post(self, verb: str, body: object) -> None:
+        headers = {"content-type": "application/json"}
+        asked = urllib.request.Request(f"{self.url}/__sim/{verb}", json.dumps(body).encode(), headers)  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=5):  # noqa: S310 - loopback
+            pass
+
+
+@contextmanager
+def sim(name: str, behave: str, folder: Path) -> Generator[Sim, None, None]:
+    """A running provider."""
+    log = folder / f"{name}.log"
+    words = ["env", "-C", str(ROOT), sys.executable, "-m", "bench.sim", "--quiet"]
+    with launch.started(name, [*words, "--behave", behave], core=CLIENT_CORE, log=log) as process:
+        process.wait_for("`sim listening`", lambda: log.read_text().endswith("\n"))
+        yield Sim(int(log.read_text().split()[-1].rpartition(":")[2]))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What runs: the providers (the first is the one that fails), the gateway, and the keys to ask it with."""
+
+    sims: tuple[Sim, ...]
+    gateway: Running
+    key: str
+    neighbours_key: str
+
+
+@contextmanager
+def raised(profile: Profile, folder: Path) -> Generator[Stage, None, None]:
+    """Providers and gateway, ready."""
+    descriptors = procfs.raise_descriptor_limit()
+    names = ("first", "second") if profile.fails else ("first",)
+    with ExitStack() as stack:
+        sims = tuple(stack.enter_context(sim(name, profile.behave, folder)) for name in names)
+        neighbours_key = f"gw-{secrets.token_urlsafe(32)}"
+        gateway = Served(neighbours_key=neighbours_key, spare=sims[1] if len(sims) > 1 else None)
+        place = Place(TARGET_CORE, sims[0].port, folder / "gateway", descriptors)
+        running = stack.enter_context(gateway.running(place))
+        key = running.headers[0].rpartition(" ")[2]
+        yield Stage(sims, running, key, neighbours_key)
+
+
+@dataclass
+class Served(Gateway):
+    """The bench's gateway with a second key, and with a spare provider when there is one."""
+
+    neighbours_key: str = ""
+    spare: Sim | None = None
+
+    def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
+        """The whole gateway.yaml."""
+        neighbour = {"id": "neighbour", "secret": self.neighbours_key, "org": "neighbour", "models": ["*"]}
+        own = {"id": "bench", "secret": secret, "org": "bench", "models": ["*"]}
+        changed: dict[str, object] = {"keys": [own, neighbour]}
+        if self.spare is not None:
+            changed["providers"] = {"spare": {"kind": "openai", "base_url": f"{self.spare.url}/v1", "api_key": "sk-b"}}
+            spare_model = {"targets": [{"provider": "spare", "model": UPSTREAM_MODEL}]}
+            changed["models"] = {MODEL: {"fallbacks": [SPARE]}, SPARE: spare_model}
+        return overlaid(super().config(place, port, secret), changed)
+
+
+@contextmanager
+def failing(stage: Stage, profile: Profile, seconds: float) -> Generator[None, None, None]:
+    """While the block runs, the first provider fails from a third of `seconds` on, and heals at two."""
+    if not profile.fails:
+        yield
+        return
+    first = stage.sims[0]
+    timers = [threading.Timer(seconds / 3, first.fail), threading.Timer(seconds * 2 / 3, first.heal)]
+    for timer in timers:
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The worker at one moment."""
+
+    at_s: float
+    rss_kb: int
+    descriptors: int
+
+
+@dataclass
+class Watch:
+    """Looks at a gateway's worker every so often, in a thread, while its block runs."""
+
+    gateway: Running
+    every_s: float = LOOK_EVERY_S
+    looks: list[Watched] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def watching(self) -> Generator[None, None, None]:
+        """Until the block ends."""
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _run(self) -> None:
+        started_s = time.monotonic()
+        while not self._stop.wait(self.every_s):
+            worker = self.gateway.reading().largest()
+            if worker is not None:
+                self.looks.append(Watched(time.monotonic() - started_s, worker.rss_kb, worker.descriptors))

@@ -1,0 +1,89 @@
+"""Findings: what was added, what was wrong, whether the load was brought, whether memory stayed flat."""
+
+from typing import Any, cast
+
+import pytest
+
+from bench.load import judge
+from bench.load.drive import Entry, Outcome, Size
+from bench.load.judge import Finding
+from bench.load.profiles import BY_NAME
+from bench.load.stage import Sim, Watched
+
+SIZE = Size(rate=10, users=10, seconds=12)
+
+
+def entry(p99_ms: float, name: str = "chat", kind: str = "POST", count: int = 100, failures: int = 0) -> Entry:
+    return Entry(kind, name, count, failures, p99_ms / 2, p99_ms, p99_ms, 10)
+
+
+def judged(before: Outcome | None, after: Outcome, profile: str = "chat") -> dict[str, Finding]:
+    return {finding.what: finding for finding in judge.judge(BY_NAME[profile], SIZE, before, after)}
+
+
+@pytest.mark.parametrize(("p99_ms", "holds"), [(69, True), (70, False), (-29, True), (-31, False)])
+def test_what_is_added_is_the_difference(p99_ms: float, holds: bool) -> None:
+    found = judged(Outcome([entry(20)], {}), Outcome([entry(p99_ms)], {}))["p99 added, chat"]
+    assert found.holds is holds
+    assert ("disturbed" in found.seen) is (p99_ms < -30)
+
+
+def test_entries_that_only_one_run_has_are_not_judged() -> None:
+    found = judged(Outcome([entry(20)], {}), Outcome([entry(20), entry(900, "flood")], {}))
+    assert "p99 added, flood" not in found
+
+
+def test_wrong_answers_fail_in_either_run() -> None:
+    wrong = Outcome([entry(20, failures=3)], {"chat: no token came": 2, "chat: status 500": 1})
+    found = judged(Outcome([entry(20)], {}), wrong)["refused, broken or wrong answers"]
+    assert (found.holds, found.seen) == (False, "3 of 100, most often: chat: no token came")
+    assert not judged(wrong, Outcome([entry(20)], {}))["the same, in the run to compare with"].holds
+
+
+def test_a_run_without_a_request_proves_nothing() -> None:
+    assert not judged(None, Outcome([], {}))["refused, broken or wrong answers"].holds
+
+
+@pytest.mark.parametrize(("count", "holds"), [(100, True), (61, True), (59, False)])
+def test_a_load_that_was_not_brought_proves_nothing(count: int, holds: bool) -> None:
+    after = Outcome([entry(20, count=count), entry(20, kind="TTFT", count=1000)], {})
+    assert judged(None, after)["requests a second"].holds is holds
+
+
+def looks(*rss_mb: float, descriptors: int = 20) -> list[Watched]:
+    return [Watched(n, int(mb * 1024), descriptors) for n, mb in enumerate(rss_mb)]
+
+
+def test_memory_may_grow_at_first_and_then_no_more() -> None:
+    assert all(finding.holds for finding in judge.flat(looks(50, 60, 70, *[80] * 9)))
+    growing = judge.flat(looks(*[50 + n for n in range(40)]))
+    assert [finding.holds for finding in growing] == [False, True]
+    leaking = [Watched(n, 50_000, 20 + n * 2) for n in range(60)]
+    assert [finding.holds for finding in judge.flat(leaking)] == [True, False]
+    assert not judge.flat(looks(50))[0].holds
+
+
+class Seen:
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = statuses
+
+    def seen(self) -> list[dict[str, Any]]:
+        return [{"status": status} for status in self.statuses]
+
+
+@pytest.mark.parametrize(
+    ("first", "spare", "holds"),
+    [
+        (Seen(200), Seen(200), [True, True]),
+        (Seen(503), Seen(200), [True, False]),
+        (Seen(200), Seen(), [False, True]),
+    ],
+)
+def test_a_healed_provider_is_asked_again(first: Seen, spare: Seen, holds: list[bool]) -> None:
+    sims = cast("tuple[Sim, Sim]", (first, spare))
+    assert [finding.holds for finding in judge.healed(sims)] == holds
+
+
+def test_the_table_says_what_holds() -> None:
+    text = judge.markdown([Finding("a", "1", "< 2", holds=True), Finding("b", "3", "< 2", holds=False)])
+    assert text.splitlines()[2:] == ["| a | 1 | < 2 | **holds** |", "| b | 3 | < 2 | **missed** |"]

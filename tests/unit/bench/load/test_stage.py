@@ -1,0 +1,78 @@
+"""The gateway of a stage has its two tenants and, where a provider fails, another one to go to."""
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.load import stage
+from bench.load.profiles import BY_NAME
+from bench.load.stage import Served, Sim, Stage, Watch
+from bench.speed.procfs import Process, Reading
+from bench.speed.targets import Place, Running
+from bench.speed.workload import MODEL
+from gateway.config.load import load
+
+PLACE = Place(0, 9000, Path("folder"), 1000)
+
+
+@pytest.mark.parametrize("spare", [None, Sim(9001)])
+def test_the_config_is_one_that_the_gateway_takes(spare: Sim | None, tmp_path: Path) -> None:
+    made = Served(neighbours_key="gw-neighbour" + "0" * 31, spare=spare).config(PLACE, 8080, "gw-" + "s" * 40)
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(made))
+    config = load(tmp_path / "gateway.yaml")
+    assert [key.id for key in config.keys] == ["bench", "neighbour"]
+    assert config.models[MODEL].fallbacks == ((stage.SPARE,) if spare else ())
+    assert sorted(config.providers) == (["bench", "spare"] if spare else ["bench"])
+
+
+def test_a_provider_fails_heals_and_tells_what_it_saw(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        sim = stack.enter_context(stage.sim("first", "tokens=3", tmp_path))
+        sim.fail()
+        assert sim.seen() == []
+        sim.heal()
+        assert sim.url.endswith(str(sim.port))
+
+
+class Told(Sim):
+    """Notes what it is told, and when the second word came."""
+
+    words: list[str]
+    twice: threading.Event
+
+    def fail(self) -> None:
+        self.words.append("fail")
+
+    def heal(self) -> None:
+        self.words.append("heal")
+        self.twice.set()
+
+
+def test_a_profile_that_fails_does_so_once_and_heals() -> None:
+    told = Told(1)
+    object.__setattr__(told, "words", [])
+    object.__setattr__(told, "twice", threading.Event())
+    raised = Stage((told, Sim(2)), Running("gateway", 3, 3), "", "")
+    with stage.failing(raised, BY_NAME["degraded"], 0.03):
+        assert told.twice.wait(10)
+    assert told.words == ["fail", "heal"]
+    with stage.failing(raised, BY_NAME["chat"], 0.0):
+        assert told.words == ["fail", "heal"]
+
+
+def test_a_watch_looks_at_the_largest_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = threading.Event()
+
+    def reading(_: Running) -> Reading:
+        if len(watch.looks) > 2:
+            seen.set()
+        return Reading({1: Process(1, 0, 100, 5), 2: Process(2, 0, 900, 7)})
+
+    monkeypatch.setattr(Running, "reading", reading)
+    watch = Watch(Running("gateway", 1, 1), every_s=0.001)
+    with watch.watching():
+        assert seen.wait(10)
+    assert {(look.rss_kb, look.descriptors) for look in watch.looks} == {(900, 7)}
