@@ -4,8 +4,8 @@
 
 Rows and places are of one moment and replaced together, so after a crash the lines behind the places are folded again
 onto rows that do not contain them: nothing is counted twice, nothing is left out. Two things more are kept, because
-they are true only together with the rows: which memory the rows were last given to (`epoch`), and which thresholds of
-which windows have been told.
+they are true only together with the rows: which memory the rows were last given to (`epoch`, and when it was last
+there), and which thresholds of which windows have been told.
 
 Invariants: a file is whole or it is the one before; one that was damaged is never half believed. Left out: what the
 rows mean (`replay.py`), and what to do without a checkpoint: the journal holds everything that is in it.
@@ -55,6 +55,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     at_us: int = 0
     epoch: str = ""
+    seen_us: int = 0
     places: Mapping[str, At] = {}
     told: Mapping[str, Told] = {}
     ledger: Ledger
@@ -80,6 +81,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     at_us: int
     epoch: str
+    seen_us: int
     places: Mapping[str, At]
     told: Mapping[str, Told]
     accounts: list[_AccountRow]
@@ -105,6 +107,7 @@ def encoded(checkpoint: Checkpoint) -> bytes:
             node=checkpoint.node,
             at_us=checkpoint.at_us,
             epoch=checkpoint.epoch,
+            seen_us=checkpoint.seen_us,
             places=checkpoint.places,
             told=checkpoint.told,
             accounts=[_AccountRow(names[key], *account.row) for key, account in ledger.accounts.items()],
@@ -137,7 +140,13 @@ def decoded(raw: bytes, node: str) -> Checkpoint:
     if (file.v, file.node) != (VERSION, node):
         raise Damaged(f"it is of version {file.v} and node {file.node}, wanted are {VERSION} and {node}")
     return Checkpoint(
-        node=node, at_us=file.at_us, epoch=file.epoch, places=dict(file.places), told=dict(file.told), ledger=ledger
+        node=node,
+        at_us=file.at_us,
+        epoch=file.epoch,
+        seen_us=file.seen_us,
+        places=dict(file.places),
+        told=dict(file.told),
+        ledger=ledger,
     )
 
 

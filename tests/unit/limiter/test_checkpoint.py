@@ -36,6 +36,7 @@ def checkpoint(at_us: int = 7) -> Checkpoint:
         node=NODE,
         at_us=at_us,
         epoch="e1",
+        seen_us=6,
         places={"w0": At(3, 999, 41, 2)},
         told={USD[0]: Told(BUDGET.start_ms, 70)},
         ledger=ledger(),
@@ -52,7 +53,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     found = load(path, NODE)
     assert found is not None
     assert same(found, checkpoint())
-    assert (found.epoch, found.at_us, found.places["w0"].seq) == ("e1", 7, 41)
+    assert (found.epoch, found.seen_us, found.at_us, found.places["w0"].seq) == ("e1", 6, 7, 41)
     assert found.ledger.holds["g"].dead
     assert not found.ledger.holds["h"].dead
     assert list(found.ledger.used(NOON_MS + 9)) == list(ledger().used(NOON_MS + 9))

@@ -1,0 +1,241 @@
+"""The reader of budgets: what the journal says was used, ready to be given back to whatever forgot it.
+
+It folds decisions and outcomes as they are signed (`limiter/replay.py`) and keeps the result with its cursors in one
+file, each second (`limiter/checkpoint.py`). While everything lives, nobody asks: the engine counts. After its memory
+began anew, `rebuild` folds what else is in the journal, and `standing` tells what to give back.
+
+A store that many nodes share may be away, or lose its data, while requests go on. Then nobody can say which of the
+settlements since then it took. They are handed out one by one, under the ids of their holds, so the store takes what
+it has not: those that are read already by `settled`, those that are signed later by `take_due`.
+
+Invariants: rows and cursors move together, in memory and in the file; the file's places are never ahead of its rows.
+Methods may be called from any thread. Left out: when (`limits_keeper.py`).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from gateway.control.readers.aside import Aside
+from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
+from gateway.control.readers.earlier import beginnings, earlier, settled
+from gateway.journal.read import Entry, Place
+from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
+from gateway.limiter.replay import Fact, Ledger, Used, What, fact_of
+from gateway.units import NS_PER_US
+
+NAME: Final = "budgets"
+LONGEST_WINDOW_US: Final = 32 * 86_400 * 1_000_000
+PRUNE_US: Final = 60_000_000
+_US_PER_MS: Final = 1_000
+_log: Final = logging.getLogger("gateway.readers")
+
+
+class Standing(NamedTuple):
+    """What is used of every bucket by the lines before these places."""
+
+    used: list[Used]
+    places: dict[str, Place]
+
+
+class BudgetReader:
+    """One node's reader. `node` is the journal's."""
+
+    name: Final = NAME
+
+    def __init__(self, state_dir: Path, journal: Path, node: str, clock_us: Callable[[], int] | None = None) -> None:
+        self.path: Final = path_of(state_dir)
+        self._journal = journal
+        self._node = node
+        self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
+        self._aside = Aside(state_dir, NAME, node)
+        self._busy = threading.RLock()
+        self._saving = threading.Lock()
+        self._ledger = Ledger()
+        self._cursors: dict[str, Cursor] = {}
+        self._loaded = False
+        self._changed = False
+        self._pruned_us = 0
+        self._due: list[Fact] = []
+        self._due_until_ms = 0
+        self.epoch = ""  # which memory the rows were last given to
+        self.seen_us = 0  # when that memory was last known to be there
+        self.told: dict[str, Told] = {}
+        self.saved_us = 0  # when the file was last written; 0: there is none
+        self.saved_places: dict[str, Place] = {}  # what lies before them nobody needs any more
+        self.rebuilt = 0  # lines that `rebuild` folded
+
+    # --- Reader -----------------------------------------------------------------------------------------------------
+
+    def cursors(self, chains: Sequence[str]) -> dict[str, Cursor]:
+        """How far it has got. Raises Trouble."""
+        with self._busy:
+            self._load()
+            return {chain: self._cursors.get(chain, Cursor()) for chain in chains}
+
+    def apply(self, batch: Batch) -> None:
+        """Fold a batch. Raises Poison, Moved."""
+        facts = [fact for entry in batch.entries if (fact := _fact(entry)) is not None]
+        with self._busy:
+            if self._cursors.get(batch.chain, Cursor()).place != batch.before.place:
+                raise Moved(f"the budgets of {batch.chain} have been read further")
+            for fact in facts:
+                self._take(batch.chain, fact)
+            self._cursors[batch.chain] = batch.after
+            self._changed = True
+
+    # --- the file ---------------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Have what was kept. Raises Trouble."""
+        with self._busy:
+            self._load()
+
+    def save(self) -> None:
+        """Keep all there is, if anything is new. Raises Trouble, and then the file is as it was."""
+        with self._saving:
+            with self._busy:
+                if not self._changed:
+                    return
+                self._changed = False
+                now_us = self._clock_us()
+                raw, places = self._encoded(now_us), self._places()
+            try:
+                write(self.path, raw)
+            except OSError as error:
+                self._changed = True
+                raise Trouble(f"{self.path} cannot be written: {error.strerror}") from error
+            self.saved_us, self.saved_places = now_us, places
+
+    def adopt(self, epoch: str, seen_us: int) -> None:
+        """The rows are in this memory, which is there at this time."""
+        with self._busy:
+            self._changed |= self.epoch != epoch
+            self.epoch, self.seen_us = epoch, seen_us
+
+    def tell(self, bucket: str, told: Told) -> None:
+        """This threshold is told."""
+        with self._busy:
+            self.told[bucket] = told
+            self._changed = True
+
+    # --- giving back ------------------------------------------------------------------------------------------------
+
+    def rebuild(self, before_us: int) -> None:
+        """Fold everything by processes that began before `before_us`; none of them lives. Raises Trouble, OSError."""
+        with self._busy:
+            self._loaded = False  # should this fail, it begins with the file again
+            self._load()
+            self._loaded = False
+            cursors = beginnings(self._journal, self._cursors, before_us - LONGEST_WINDOW_US)
+            for entry in earlier(self._journal, cursors, before_us):
+                self._replay(entry)
+                cursors[entry.chain] = _behind(cursors[entry.chain], entry)
+            self._ledger.bury()
+            self._cursors = cursors
+            self._loaded = self._changed = True
+
+    def standing(self) -> Standing:
+        """What is used now."""
+        with self._busy:
+            return Standing(list(self._ledger.used(self._clock_us() // _US_PER_MS)), self._places())
+
+    def settled(self, places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
+        """What was settled since then, by the lines before these places. Raises OSError."""
+        return settled(self._journal, places, since_us)
+
+    def await_due(self, until_us: int) -> None:
+        """What was settled until then, and is read from now on, is to be handed out."""
+        with self._busy:
+            self._due_until_ms = until_us // _US_PER_MS
+
+    def take_due(self) -> list[Fact]:
+        """What is to be settled again, under its own id."""
+        with self._busy:
+            due, self._due = self._due, []
+            return due
+
+    def give_back_due(self, facts: Sequence[Fact]) -> None:
+        """These could not be settled yet."""
+        with self._busy:
+            self._due = [*facts, *self._due]
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    def _take(self, chain: str, fact: Fact) -> None:
+        self._ledger.take(chain, fact)
+        if fact.what is What.SETTLED and fact.at_ms <= self._due_until_ms:
+            self._due.append(fact)
+
+    def _replay(self, entry: Entry) -> None:
+        try:
+            fact = _fact(entry)
+        except Poison as poison:
+            self._aside.add(entry, str(poison))
+            _log.error("budgets cannot take record %s, it is set aside: %s", entry.id(self._node), poison)
+            return
+        self.rebuilt += 1
+        if fact is not None:
+            self._take(entry.chain, fact)
+
+    def _load(self) -> None:
+        """Raises Trouble."""
+        if self._loaded:
+            return
+        try:
+            found = load(self.path, self._node)
+        except OSError as error:
+            raise Trouble(f"{self.path} cannot be read: {error.strerror}") from error
+        except Damaged as error:
+            _log.error("%s counts for nothing, the journal is counted from its beginning: %s", self.path, error)
+            found = None
+        kept = found or Checkpoint(node=self._node, ledger=Ledger())
+        self._ledger = kept.ledger
+        self._cursors = {
+            chain: Cursor(Place(at.segment, at.offset), at.seq, at.missing) for chain, at in kept.places.items()
+        }
+        self.epoch, self.seen_us, self.told, self.saved_us = kept.epoch, kept.seen_us, dict(kept.told), kept.at_us
+        self.saved_places = self._places()
+        self._loaded = True
+
+    def _encoded(self, now_us: int) -> bytes:
+        if now_us - self._pruned_us >= PRUNE_US:
+            self._pruned_us = now_us
+            self._ledger.prune(now_us // _US_PER_MS)
+            over_ms = (now_us - LONGEST_WINDOW_US) // _US_PER_MS
+            self.told = {bucket: told for bucket, told in self.told.items() if told.start_ms > over_ms}
+        places = {
+            chain: At(cursor.place.segment, cursor.place.offset, cursor.seq, cursor.missing)
+            for chain, cursor in self._cursors.items()
+        }
+        return encoded(
+            Checkpoint(
+                node=self._node,
+                at_us=now_us,
+                epoch=self.epoch,
+                seen_us=self.seen_us,
+                places=places,
+                told=self.told,
+                ledger=self._ledger,
+            )
+        )
+
+    def _places(self) -> dict[str, Place]:
+        return {chain: cursor.place for chain, cursor in self._cursors.items()}
+
+
+def _fact(entry: Entry) -> Fact | None:
+    if entry.error:
+        raise Poison(entry.error, entry)
+    try:
+        return fact_of(entry.record)
+    except ValueError as error:
+        raise Poison(str(error), entry) from error
+
+
+def _behind(cursor: Cursor, entry: Entry) -> Cursor:
+    seq = entry.seq if entry.seq >= 0 else cursor.seq + 1
+    return Cursor(entry.after, seq, cursor.missing + max(0, seq - cursor.seq - 1))

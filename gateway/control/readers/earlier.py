@@ -1,0 +1,93 @@
+"""Reading back: the lines that processes of an earlier life left behind, and what was settled since some time.
+
+When the memory that limits are counted in began anew, what came before is in the journal alone. A line is *earlier* if
+the process that wrote it began before that memory did: each process begins with a segment of its own, whose first line
+says when. Everything that was written is read, signed or not, because nobody is left to write more; what a power cut
+left behind the good part of a chain (`journal/end.py` cuts it when the chain is opened) does not link, and is passed
+over. All chains come together, in the order of time.
+
+Invariants: lines of one chain come in order. Left out: checking a chain against what was signed (`journal/verify.py`).
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.control.readers.base import Cursor
+from gateway.journal import layout
+from gateway.journal.line import leaf_of, link, parse
+from gateway.journal.read import START, Entry, Place, entries
+from gateway.journal.starts import header_of
+from gateway.limiter.replay import Fact, What, begins_a_writer, fact_of
+from gateway.record import Kind
+
+
+def earlier(journal: Path, cursors: Mapping[str, Cursor], before_us: int) -> Iterator[Entry]:
+    """The lines behind these cursors, by processes that began before `before_us`. Raises OSError.
+
+    One that cannot be understood has an `error`.
+    """
+    chains = [_earlier(journal, chain, cursors[chain].place, before_us) for chain in cursors]
+    return heapq.merge(*chains, key=_time)
+
+
+def settled(journal: Path, places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
+    """What was settled since then, by the lines before these places. Raises OSError."""
+    for chain, end in places.items():
+        for entry in entries(journal, chain, _first(journal, chain, since_us).place, end):
+            with suppress(ValueError):  # a reader has set it aside
+                fact = None if entry.error else fact_of(entry.record)
+                if fact is not None and fact.what is What.SETTLED and entry.record.at_us >= since_us:
+                    yield fact
+
+
+def beginnings(journal: Path, cursors: Mapping[str, Cursor], since_us: int) -> dict[str, Cursor]:
+    """The cursors of all chains there are; one that was never read begins with the segment that holds `since_us`.
+
+    Raises OSError.
+    """
+    found = dict(cursors)
+    for chain in layout.chains(journal):
+        if found.get(chain, Cursor()).place == START:
+            found[chain] = _first(journal, chain, since_us)
+    return found
+
+
+def _first(journal: Path, chain: str, since_us: int) -> Cursor:
+    cursor = Cursor()
+    for segment in reversed(layout.segments(journal, chain)):
+        header = header_of(journal, chain, segment)
+        if header is not None:
+            cursor = Cursor(Place(segment, 0), header[0] - 1)
+            if header[1].at_us <= since_us:
+                break
+    return cursor
+
+
+def _time(entry: Entry) -> int:
+    return entry.record.at_us
+
+
+def _earlier(journal: Path, chain: str, start: Place, before_us: int) -> Iterator[Entry]:
+    segment, seq, head, broken = -1, -1, b"", False
+    for entry in entries(journal, chain, start):
+        if entry.segment != segment:
+            segment, seq, head, broken = entry.segment, -1, b"", False
+            if _is_later(entry, before_us):
+                return
+        if entry.error:
+            head = b""  # one bad line is left out, and those behind it are known by their numbers
+            yield entry
+            continue
+        line = parse(entry.raw)
+        broken |= line.hash != link(head, leaf_of(line.body)) if head else entry.seq <= seq
+        seq, head = entry.seq, line.hash
+        if not broken:
+            yield entry
+
+
+def _is_later(entry: Entry, before_us: int) -> bool:
+    record = entry.record
+    first = record.kind is Kind.CHECKPOINT and record.action == "segment"
+    return first and record.at_us >= before_us and begins_a_writer(record)

@@ -1,0 +1,136 @@
+"""What earlier processes left: all of it, in the order of time, up to where a later one begins, and no garbage."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.control.readers.base import Cursor
+from gateway.control.readers.earlier import beginnings, earlier, settled
+from gateway.journal.line import body_of, content_of, leaf_of, line_of, link
+from gateway.journal.read import START, Place, entries
+from gateway.record import Kind, Record
+from tests.fakes.limit_records import BUDGET, NOON_MS, decision, outcome
+from tests.fakes.written_journal import WrittenJournal
+
+FOREVER = 2**60
+USD = ("budget|org=a", BUDGET)
+
+
+def plain(number: int) -> Record:
+    return Record(Kind.OUTCOME, f"x{number}", number)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> WrittenJournal:
+    made = WrittenJournal(tmp_path)
+    made.chain("w0").segment(10, plain(11), plain(14))
+    made.chain("w1").segment(10, plain(12), plain(13))
+    return made
+
+
+def told(journal: WrittenJournal, before_us: int = FOREVER, cursors: dict[str, Cursor] | None = None) -> list[str]:
+    wanted = beginnings(journal.path, cursors or {}, 0)
+    return [
+        entry.error or entry.record.exchange_id
+        for entry in earlier(journal.path, wanted, before_us)
+        if entry.error or entry.record.exchange_id
+    ]
+
+
+def test_all_chains_come_in_the_order_of_time(journal: WrittenJournal) -> None:
+    assert told(journal) == ["x11", "x12", "x13", "x14"]
+
+
+def test_what_is_behind_the_cursors(journal: WrittenJournal) -> None:
+    third = list(entries(journal.path, "w1"))[1]
+    assert told(journal, cursors={"w1": Cursor(third.after, third.seq)}) == ["x11", "x13", "x14"]
+
+
+def test_a_process_that_began_later_and_all_after_it_are_left_out(journal: WrittenJournal) -> None:
+    chain = journal.chain("w0")
+    chain.segment(20, plain(21))
+    chain.segment(30, plain(31))
+    assert told(journal, before_us=20) == ["x11", "x12", "x13", "x14"]
+    assert told(journal, before_us=30) == ["x11", "x12", "x13", "x14", "x21"]
+
+
+def test_a_segment_that_was_only_full_does_not_end_it(journal: WrittenJournal) -> None:
+    chain = journal.chain("w0")
+    path = chain.segment(20, plain(21))
+    raw = path.read_bytes().replace(b'\\"start\\"', b'\\"size\\"')
+    chain.head = bytes.fromhex(json.loads(list(entries(journal.path, "w0"))[2].raw)["hash"])
+    path.write_bytes(b"")
+    for number, line in enumerate(raw.splitlines()):
+        body = line[: line.rindex(b',"hash"')]
+        chain.head = link(chain.head, leaf_of(body))
+        with path.open("ab") as file:
+            file.write(line_of(body, chain.head))
+        assert b'"seq":%d' % (number + 3) in body
+    assert told(journal, before_us=15) == ["x11", "x12", "x13", "x14", "x21"]
+
+
+def test_a_tail_that_does_not_link_is_passed_over(journal: WrittenJournal) -> None:
+    chain = journal.chain("w0")
+    with chain.path.open("ab") as file:
+        file.write(line_of(body_of(3, content_of(plain(99))), b"\1" * 32))
+        file.write(line_of(body_of(4, content_of(plain(98))), b"\2" * 32))
+    assert told(journal) == ["x11", "x12", "x13", "x14"]
+    chain.segment(20, plain(21))
+    assert "x21" in told(journal)
+
+
+def test_a_line_that_is_not_complete_is_none(journal: WrittenJournal) -> None:
+    with journal.chain("w0").path.open("ab") as file:
+        file.write(b'{"seq":3,"kind":"outc')
+    assert told(journal) == ["x11", "x12", "x13", "x14"]
+
+
+def test_one_bad_line_is_told_and_costs_only_itself(journal: WrittenJournal) -> None:
+    path = journal.chain("w0").path
+    first, second, third = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + b"\0" * 40 + b"\n" + third)
+    assert sorted(told(journal)) == ["it is no line of a chain", "x12", "x13", "x14"]
+    path.write_bytes(first + b"\0" * 40 + b"\n" + first + second)
+    assert sorted(told(journal)) == ["it is no line of a chain", "x12", "x13"]
+
+
+def test_a_chain_that_was_never_read_begins_where_it_matters(journal: WrittenJournal) -> None:
+    chain = journal.chain("w0")
+    chain.segment(1_000, plain(1_001))
+    chain.segment(2_000, plain(2_001))
+    assert beginnings(journal.path, {}, 0)["w0"] == Cursor(Place(1, 0), -1)
+    assert beginnings(journal.path, {}, 1_500)["w0"] == Cursor(Place(2, 0), 2)
+    assert beginnings(journal.path, {}, 9_000)["w0"] == Cursor(Place(3, 0), 4)
+    kept = Cursor(Place(1, 5), 0)
+    assert beginnings(journal.path, {"w0": kept}, 9_000)["w0"] == kept
+
+
+def test_a_chain_without_a_segment_begins_at_its_beginning(journal: WrittenJournal) -> None:
+    (journal.path / "w9").mkdir()
+    assert beginnings(journal.path, {}, 5)["w9"] == Cursor(START)
+    assert told(journal, cursors={"w9": Cursor(Place(4, 10), 7)}) == ["x11", "x12", "x13", "x14"]
+
+
+def test_a_file_that_is_made_ahead_is_no_beginning(journal: WrittenJournal) -> None:
+    (journal.path / "w0" / "0000000002.jsonl").touch()
+    assert beginnings(journal.path, {}, FOREVER)["w0"] == Cursor(Place(1, 0), -1)
+
+
+def test_what_was_settled_since_and_before(tmp_path: Path) -> None:
+    journal = WrittenJournal(tmp_path)
+    chain = journal.chain("w0")
+    chain.segment(NOON_MS * 1000, decision("a", NOON_MS + 1, {USD: 5}), outcome("a", NOON_MS + 2, {USD: 4}))
+    chain.segment(NOON_MS * 1000 + 3_000, outcome("b", NOON_MS + 4, {USD: 4}), outcome("c", NOON_MS + 5, {USD: 4}))
+    with chain.path.open("ab") as file:
+        file.write(b"garbage\n")
+    broken = outcome("d", NOON_MS + 6, {USD: -4})
+    chain.add(broken)
+
+    def found(since_ms: int, end: Place) -> list[str]:
+        return [fact.hold for fact in settled(journal.path, {"w0": end}, since_ms * 1000)]
+
+    assert found(NOON_MS, chain.end) == ["a", "b", "c"]
+    assert found(NOON_MS + 4, chain.end) == ["b", "c"]
+    assert found(NOON_MS + 5, chain.end) == ["c"]
+    assert found(NOON_MS, list(entries(journal.path, "w0"))[4].after) == ["a", "b"]
