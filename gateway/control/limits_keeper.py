@@ -1,0 +1,239 @@
+"""What was used survives whatever counts it: given back before the node is ready, and whenever it was forgotten.
+
+The engine counts in memory: of this node, or of a store that many nodes share. Such a memory has an *epoch*, a name
+that is made with it. Control remembers the epoch that its rows were last given to (`readers/budgets.py`); another one
+means that the memory began anew, so what the journal says was used goes into it again, bucket by bucket, as settlements
+of holds that never were. Each has an id made of node, epoch and bucket, so doing it twice, after a crash in the middle,
+charges nothing twice. Every node gives back what its own journal says, so a store has the sum.
+
+    the node began anew     the journal is read to its end first; reservations of killed workers count as they are
+    a store lost its data   requests go on: what they have reserved is not given back, they will settle in full
+    a store was away        nothing is given back, but what was settled meanwhile is settled again, under its own ids
+
+For the last two nobody knows which of the settlements since the store was last seen it has; all of them are repeated,
+which it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there.
+
+Invariants: an epoch is adopted only when all was given back. Left out: who makes an epoch (the engine), and that what
+another node used is lost with its journal.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple, Protocol
+
+from gateway.control.readers.base import Trouble
+from gateway.control.readers.budgets import BudgetReader
+from gateway.journal.read import Place
+from gateway.limiter.bucket import Row, current
+from gateway.limiter.engine import Amount, Settled, Unavailable
+from gateway.limiter.replay import Fact, Key, Used, key_of
+from gateway.limiter.spec import MAX_AMOUNT, Kind
+from gateway.units import NS_PER_US, US_PER_S
+
+TURN_S: Final = 1.0
+AT_ONCE: Final = 128  # settlements under way
+MARKED_US: Final = 20 * 3600 * US_PER_S  # how far back a settlement may be repeated: an engine's marks last a day
+UNSURE_US: Final = US_PER_S  # clocks of workers and of control, and what was under way when the store went
+SAVING_SHARE: Final = 10  # at most one part in so many of the time goes into writing checkpoints
+_US_PER_MS: Final = 1_000
+_FAILURES: Final = (Unavailable, Trouble, OSError)
+_log: Final = logging.getLogger("gateway.limits")
+
+Settlement = tuple[str, tuple[Amount, ...]]
+"""A hold's id, and what it comes to."""
+
+
+class Epoch(NamedTuple):
+    """The name of an engine's memory. `fresh`: it was made just now, so nothing of ours can be in it."""
+
+    id: str
+    fresh: bool = False
+
+
+class Engine(Protocol):
+    """The part of an engine that giving back needs."""
+
+    def settle(self, hold: str, actuals: tuple[Amount, ...]) -> Awaitable[Settled]:
+        """Apply what was used, once. Raises Unavailable when awaited."""
+
+
+class Memory(NamedTuple):
+    """An engine, and what is known of its memory. `marked`: it marks what was settled for a day, as stores do."""
+
+    engine: Engine
+    epoch: Callable[[], Awaitable[Epoch]]
+    marked: bool
+
+
+class LimitsKeeper:
+    """Keeps one node's part. `began_us`: when the node began, by the wall clock; older processes are its past."""
+
+    def __init__(
+        self,
+        reader: BudgetReader,
+        memory: Memory,
+        node: str,
+        began_us: int,
+        clock_us: Callable[[], int] | None = None,
+    ) -> None:
+        self.ready = False  # what was used is where it counts
+        self.given_back = 0  # times that an engine was
+        self.repeated = 0  # settlements
+        self._reader = reader
+        self._memory = memory
+        self._node = node
+        self._began_us = began_us
+        self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
+        self._failing: dict[str, str] = {}
+        self._away = False
+        self._save_s = 0.0
+
+    @property
+    def failing(self) -> str:
+        """Why something could not be done yet; "" while all is well."""
+        return "; ".join(self._failing.values())
+
+    async def begin(self) -> None:
+        """Return when what was used is where it counts; before that, readers must not run and the node is not ready."""
+        while True:
+            if await self._tried(self._begin):
+                break
+            await asyncio.sleep(TURN_S)
+        self.ready = True
+
+    async def run(self, also: Callable[[], Awaitable[None]]) -> None:
+        """Look after it each second, and do this as well; begins where `begin` has ended."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            await self.turn()
+            await also()
+            await asyncio.sleep(max(TURN_S - (loop.time() - began_s), self._save_s * SAVING_SHARE, 0))
+
+    async def turn(self) -> None:
+        """One look: whether the engine is there and remembers, and a checkpoint. Raises nothing that may pass."""
+        known = await self._tried(self._look)
+        self._away |= not known
+        started_s = time.monotonic()
+        await self._tried(self._save)
+        self._save_s = time.monotonic() - started_s
+
+    async def close(self) -> None:
+        """Keep what is new."""
+        await self._tried(self._save)
+
+    # --- within -----------------------------------------------------------------------------------------------------
+
+    async def _tried(self, step: Callable[[], Coroutine[Any, Any, None]]) -> bool:
+        name = step.__name__
+        try:
+            await step()
+        except _FAILURES as error:
+            if self._failing.get(name) != str(error):
+                _log.warning("limits: tried again each second: %s", error)
+            self._failing[name] = str(error)
+            return False
+        self._failing.pop(name, None)
+        return True
+
+    async def _save(self) -> None:
+        await asyncio.to_thread(self._reader.save)
+
+    async def _begin(self) -> None:
+        reader = self._reader
+        await asyncio.to_thread(reader.load)
+        anew = reader.saved_us < self._began_us
+        if anew:
+            await asyncio.to_thread(reader.rebuild, self._began_us)
+            _log.info("limits: %d lines of the journal were counted", reader.rebuilt)
+        epoch = await self._memory.epoch()
+        await self._remind(epoch, forgot=epoch.id != reader.epoch and bool(reader.epoch or epoch.fresh))
+        await self._save()
+
+    async def _look(self) -> None:
+        epoch = await self._memory.epoch()
+        if epoch.id != self._reader.epoch:
+            await self._remind(epoch, forgot=True)
+        elif self._away:
+            await self._remind(epoch, forgot=False)
+        due = self._reader.take_due()
+        try:
+            await self._settle(self._aged(due))
+        except Unavailable:
+            self._reader.give_back_due(due)
+            raise
+        self.repeated += len(due)
+        self._reader.adopt(epoch.id, self._clock_us())
+        self._away = False
+
+    async def _remind(self, epoch: Epoch, *, forgot: bool) -> None:
+        """Give the engine what it does not have, as far as that is known."""
+        reader, now_us = self._reader, self._clock_us()
+        since_us = max(reader.seen_us - UNSURE_US, now_us - MARKED_US)
+        if self._memory.marked:
+            reader.await_due(now_us + UNSURE_US)
+        standing = await asyncio.to_thread(reader.standing)
+        again = await self._repeat(standing.places, since_us) if self._memory.marked else {}
+        if forgot:
+            rows = [_missing(used, again) for used in standing.used]
+            await self._settle(self._gifts(epoch.id, rows))
+            self.given_back += 1
+            _log.warning("limits: what was used of %d buckets was given back", len(rows))
+        reader.adopt(epoch.id, now_us)
+
+    async def _repeat(self, places: Mapping[str, Place], since_us: int) -> dict[Key, int]:
+        """Settle again what was settled since then; what that comes to."""
+        sums: dict[Key, int] = {}
+        facts = self._reader.settled(places, since_us)
+        while some := await asyncio.to_thread(lambda: list(islice(facts, AT_ONCE))):
+            settlements = self._aged(some)
+            await self._settle(settlements)
+            self.repeated += len(some)
+            for actual in chain.from_iterable(amounts for _, amounts in settlements):
+                key = key_of(actual)
+                sums[key] = sums.get(key, 0) + actual.amount
+        return sums
+
+    def _aged(self, facts: Iterable[Fact]) -> list[Settlement]:
+        """Settlements as they come to by now: what a RATE would have refilled since is not charged any more."""
+        now_ms = self._clock_us() // _US_PER_MS
+        return [(fact.hold, tuple(_aged(actual, fact.at_ms, now_ms) for actual in fact.amounts)) for fact in facts]
+
+    def _gifts(self, epoch: str, rows: Iterable[Amount]) -> Iterator[Settlement]:
+        """Settlements that come to these amounts, each within what one may have."""
+        for row in rows:
+            left, part = row.amount, 0
+            while left:
+                some = min(left, MAX_AMOUNT)
+                hold = f"restored|{self._node}|{epoch}|{row.spec.kind.name}|{row.spec.start_ms}|{part}|{row.bucket}"
+                yield hold, (Amount(row.bucket, row.spec, some),)
+                left, part = left - some, part + 1
+
+    async def _settle(self, settlements: Iterable[Settlement]) -> None:
+        """Settle all of them. Raises Unavailable."""
+        waiting = iter(settlements)
+        while some := [self._memory.engine.settle(*settlement) for settlement in islice(waiting, AT_ONCE)]:
+            answers = await asyncio.gather(*map(_answer, some), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            await asyncio.sleep(0)
+
+
+async def _answer(settled: Awaitable[Settled]) -> Settled:
+    return await settled
+
+
+def _aged(actual: Amount, at_ms: int, now_ms: int) -> Amount:
+    if actual.spec.kind is not Kind.RATE:
+        return actual
+    return Amount(actual.bucket, actual.spec, current(Row(actual.amount, 0, at_ms), actual.spec, now_ms).used)
+
+
+def _missing(used: Used, again: Mapping[Key, int]) -> Amount:
+    """What of a bucket is to be given back: all that is neither settled again nor going to be."""
+    bucket = Amount(used.bucket, used.spec, 0)
+    return Amount(used.bucket, used.spec, max(0, used.used - used.live - again.get(key_of(bucket), 0)))

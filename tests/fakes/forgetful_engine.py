@@ -1,0 +1,57 @@
+"""An engine with a memory that can be lost, and that can be away: the model behind the awaitable face of an engine."""
+
+from collections.abc import Awaitable, Generator, Sequence
+
+from gateway.control.limits_keeper import Epoch, Memory
+from gateway.limiter.engine import Amount, Ready, Reason, Reserved, Settled, Standing, Unavailable
+from gateway.limiter.spec import Spec
+from tests.fakes.limit_model import LimitModel
+
+LEASE_MS = 9_000
+
+
+class ForgetfulEngine:
+    """`now_ms` is its clock, `fails` what it raises of the next settlements (None: it takes one)."""
+
+    def __init__(self, now_ms: int, *, marked: bool = False) -> None:
+        self.now_ms = now_ms
+        self.away = False
+        self.fails_after = -1  # settlements until it goes away; -1: it stays
+        self.model = LimitModel()
+        self.number = 1
+        self.fresh = True
+        self.memory = Memory(self, self.epoch, marked)
+
+    def forget(self) -> None:
+        """All is lost, and somebody has made a new epoch."""
+        self.model = LimitModel()
+        self.number += 1
+
+    async def epoch(self) -> Epoch:
+        if self.away:
+            raise Unavailable(Reason.DOWN, "it is away")
+        return Epoch(f"e{self.number}", self.fresh)
+
+    def reserve(self, hold: str, takes: Sequence[Amount]) -> Reserved:
+        return self.model.reserve(self.now_ms, hold, takes, lease_ms=LEASE_MS)
+
+    def settle(self, hold: str, actuals: tuple[Amount, ...]) -> Awaitable[Settled]:
+        if self.fails_after == 0:
+            self.away = True
+        self.fails_after -= self.fails_after > 0
+        return _Away() if self.away else Ready(self.model.settle(self.now_ms, hold, actuals))
+
+    def peek(self, asked: Sequence[Amount]) -> Awaitable[tuple[Standing, ...]]:
+        return Ready(self.model.peek(self.now_ms, asked))
+
+    def used(self, bucket: str, spec: Spec) -> int:
+        (standing,) = self.model.peek(self.now_ms, [Amount(bucket, spec, 0)])
+        return spec.limit - standing.level
+
+
+class _Away:
+    """An answer that never comes."""
+
+    def __await__(self) -> Generator[None, None, Settled]:
+        yield from ()
+        raise Unavailable(Reason.LOST, "it went away")

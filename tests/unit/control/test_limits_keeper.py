@@ -1,0 +1,341 @@
+"""What was used comes back: after the node began anew, after a store lost its data or was away; and never twice."""
+
+import asyncio
+import errno
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gateway.control import limits_keeper as module
+from gateway.control.readers import budgets
+from gateway.limiter.engine import Amount
+from gateway.limiter.spec import MAX_AMOUNT
+from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, outcome
+from tests.fakes.limits_node import USD, LimitsNode, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TPM = ("tpm|key=k", MINUTE)
+SECOND_US = 1_000_000
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> LimitsNode:
+    return LimitsNode(tmp_path)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> LimitsNode:
+    """A node whose engine is a store."""
+    made = LimitsNode(tmp_path, marked=True)
+    made.engine.fresh = False
+    run(made)
+    return made
+
+
+# --- the node began anew --------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_new_has_nothing_to_give_back(node: LimitsNode) -> None:
+    run(node)
+    assert (node.used, node.reader.epoch, node.keeper.ready) == (0, "e1", True)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_what_was_used_is_there_again_before_the_node_is_ready(node: LimitsNode, *, saved: bool) -> None:
+    run(node)
+    node.settles("a", 100)
+    node.reserves("b", 40)
+    if saved:
+        run(node)
+    node.reserves("c", 7)
+    node.settles("c", 5)
+    assert node.used == 145
+    node.engine.forget()
+    node.live()
+    asyncio.run(node.keeper.begin())
+    assert (node.used, node.keeper.ready) == (145, True)
+    (found,) = node.reader.standing().used
+    assert (found.live, found.estimated) == (0, 40)
+
+
+def test_requests_that_come_meanwhile_count_once(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    node.engine.forget()
+    node.live()
+    node.settles("n", 11)
+    run(node)
+    assert node.used == 111
+    assert [found.used for found in node.reader.standing().used] == [111]
+    node.engine.forget()
+    node.live()
+    run(node)
+    assert node.used == 111
+
+
+def test_control_alone_that_begins_anew_gives_nothing_back(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    run(node)
+    node.settles("b", 1)
+    node.pass_us(SECOND_US)
+    node.start_control()
+    run(node)
+    assert (node.used, node.keeper.given_back) == (101, 0)
+
+
+def test_a_rate_comes_back_as_far_as_it_has_not_refilled(node: LimitsNode) -> None:
+    run(node)
+    node.write(outcome("a", node.now_us // 1000, {TPM: 30_000}))
+    node.engine.forget()
+    node.pass_us(9 * SECOND_US)
+    node.live()
+    run(node)
+    assert node.engine.used(*TPM) == 20_000
+
+
+def test_a_window_that_is_over_does_not_come_back(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    node.engine.forget()
+    node.pass_us((BUDGET.end_ms - NOON_MS) * 1000)
+    node.live()
+    run(node)
+    assert node.used == 0
+
+
+def test_more_than_one_settlement_may_have(node: LimitsNode) -> None:
+    run(node)
+    for number in range(3):
+        node.write(outcome(f"h{number}", node.now_us // 1000, {USD: MAX_AMOUNT}))
+    node.engine.forget()
+    node.live()
+    run(node)
+    assert node.used == 3 * MAX_AMOUNT
+
+
+@pytest.mark.parametrize("settlements", range(6))
+def test_a_crash_while_giving_back_gives_nothing_twice(node: LimitsNode, settlements: int) -> None:
+    run(node)
+    buckets = [(f"budget|org={number}", BUDGET) for number in range(5)]
+    node.write(*(outcome(f"h{number}", node.now_us // 1000, {bucket: 9}) for number, bucket in enumerate(buckets)))
+    node.engine.forget()
+    node.live()
+    node.engine.fails_after = settlements
+
+    async def cut_short() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(node.keeper.begin(), 0.05)
+
+    if settlements < 5:
+        asyncio.run(cut_short())
+        assert (node.keeper.ready, node.reader.epoch) == (False, "e1")
+        assert "it went away" in node.keeper.failing
+    node.engine.away, node.engine.fails_after = False, -1
+    node.start_control()
+    run(node)
+    assert [node.engine.used(*bucket) for bucket in buckets] == [9] * 5
+
+
+def test_without_a_checkpoint_the_journal_alone_is_enough(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    run(node)
+    node.reader.path.unlink()
+    node.engine.forget()
+    node.live()
+    run(node)
+    assert node.used == 100
+
+
+def test_a_memory_that_was_there_before_the_first_checkpoint_has_what_it_has(node: LimitsNode) -> None:
+    node.engine.fresh = False
+    node.settles("a", 100)
+    node.live()
+    run(node)
+    assert (node.used, node.keeper.given_back) == (100, 0)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_tried_again(
+    node: LimitsNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(node)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    node.settles("a", 100)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "gateway.limits"):
+        patch.setattr(budgets, "write", refuse)
+        run(node, turns=3)
+    assert caplog.text.count("No space left") == 1
+    assert "No space left" in node.keeper.failing
+    run(node)
+    assert node.keeper.failing == ""
+    assert node.reader.saved_places == node.journal.signed()
+
+
+# --- a store --------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_lost_its_data_has_it_again(fleet: LimitsNode) -> None:
+    fleet.settles("a", 100)
+    fleet.reserves("b", 40)
+    run(fleet)
+    fleet.pass_us(5 * SECOND_US)
+    run(fleet)
+    fleet.engine.forget()
+    run(fleet)
+    assert fleet.used == 100  # what is reserved settles in full
+    fleet.settles("b", 30)
+    run(fleet)
+    assert fleet.used == 130
+    assert [found.used for found in fleet.reader.standing().used] == [130]
+
+
+def test_settlements_around_the_loss_count_once(fleet: LimitsNode) -> None:
+    fleet.settles("long ago", 1_000)
+    run(fleet)
+    fleet.pass_us(10 * SECOND_US)
+    run(fleet)
+    fleet.pass_us(SECOND_US // 2)
+    fleet.settles("lost, and read", 100)
+    fleet.runner.step()
+    fleet.engine.forget()
+    fleet.settles("taken, and read", 10)
+    fleet.runner.step()
+    fleet.settles("taken, not yet read", 1)
+    asyncio.run(fleet.keeper.turn())
+    run(fleet, turns=2)
+    assert fleet.used == 1_111
+    assert fleet.keeper.given_back == 1
+
+
+def test_what_was_settled_while_the_store_was_away_is_settled_again(fleet: LimitsNode) -> None:
+    fleet.reserves("a", 50)
+    run(fleet)
+    fleet.engine.away = True
+    fleet.pass_us(60 * SECOND_US)
+    fleet.settles("a", 20)
+    fleet.settles("counted here", 5)
+    run(fleet)
+    assert fleet.keeper.failing
+    fleet.engine.away = False
+    run(fleet)
+    assert (fleet.used, fleet.keeper.failing, fleet.keeper.given_back) == (25, "", 0)
+    repeated = fleet.keeper.repeated
+    run(fleet)
+    assert (fleet.used, fleet.keeper.repeated) == (25, repeated)
+
+
+def test_a_store_that_goes_away_again_is_asked_again(fleet: LimitsNode) -> None:
+    fleet.engine.away = True
+    run(fleet)
+    for number in range(3):
+        fleet.settles(f"h{number}", 7)
+    run(fleet)
+    fleet.engine.away, fleet.engine.fails_after = False, 2
+    run(fleet)
+    assert fleet.used == 14
+    fleet.engine.away, fleet.engine.fails_after = False, -1
+    run(fleet)
+    assert fleet.used == 21
+
+
+def test_what_is_signed_later_waits_for_a_store_that_went_again(fleet: LimitsNode) -> None:
+    fleet.engine.away = True
+    run(fleet)
+    fleet.settles("a", 7)
+    fleet.engine.away = False
+    asyncio.run(fleet.keeper.turn())
+    assert fleet.used == 0
+    fleet.runner.step()
+    fleet.engine.fails_after = 0
+    asyncio.run(fleet.keeper.turn())
+    fleet.engine.away, fleet.engine.fails_after = False, -1
+    asyncio.run(fleet.keeper.turn())
+    assert fleet.used == 7
+
+
+def test_a_node_that_was_killed_while_the_store_was_away(fleet: LimitsNode) -> None:
+    fleet.settles("a", 3)
+    run(fleet)
+    fleet.engine.away = True
+    fleet.settles("b", 30)
+    fleet.live()
+    fleet.engine.away = False
+    run(fleet)
+    assert (fleet.used, fleet.keeper.given_back) == (33, 0)
+
+
+def test_two_nodes_give_back_their_own(tmp_path: Path) -> None:
+    one = LimitsNode(tmp_path / "one", marked=True)
+    other = LimitsNode(tmp_path / "other", marked=True)
+    other.engine = one.engine
+    other.start_control()
+    other.journal.node = other.journal.chain("w0").node = "b" * 32
+    other.start_control()
+    for node, amount in ((one, 5), (other, 70)):
+        run(node)
+        node.settles(f"of {amount}", amount)
+        node.pass_us(5 * SECOND_US)
+        run(node)
+    one.engine.forget()
+    run(one)
+    run(other)
+    assert one.used == 75
+
+
+def test_a_rate_is_not_charged_for_what_has_refilled_since(fleet: LimitsNode) -> None:
+    fleet.engine.away = True
+    run(fleet)
+    fleet.write(outcome("a", fleet.now_us // 1000, {TPM: 30_000}))
+    fleet.pass_us(20 * SECOND_US)
+    fleet.engine.away = False
+    run(fleet)
+    assert fleet.engine.used(*TPM) == 10_000
+
+
+def test_it_runs_until_it_is_told_to_stop(node: LimitsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = asyncio.Semaphore(0)
+
+    async def also() -> None:
+        looks.release()
+
+    async def some_turns() -> None:
+        await node.keeper.begin()
+        running = asyncio.create_task(node.keeper.run(also))
+        for _ in range(3):
+            await looks.acquire()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        node.settles("a", 4)
+        node.runner.step()
+        await node.keeper.close()
+
+    monkeypatch.setattr(module, "TURN_S", 0.001)
+    asyncio.run(some_turns())
+    assert node.reader.saved_places == node.journal.signed()
+
+
+def test_a_bucket_of_which_nothing_is_missing_costs_no_settlement(node: LimitsNode) -> None:
+    calls: list[str] = []
+    settle: Callable[..., object] = node.engine.settle
+
+    def counted(hold: str, actuals: tuple[Amount, ...]) -> object:
+        calls.append(hold)
+        return settle(hold, actuals)
+
+    run(node)
+    node.write(outcome("a", node.now_us // 1000, {TPM: 5}), outcome("b", node.now_us // 1000, {USD: 5}))
+    node.engine.forget()
+    node.pass_us(SECOND_US)
+    node.engine.settle = counted  # type: ignore[method-assign, assignment]
+    node.live()
+    run(node)
+    (hold,) = calls
+    assert hold.startswith(f"restored|{node.journal.node}|e2|WINDOW|")
