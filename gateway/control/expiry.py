@@ -5,8 +5,8 @@ may go when a later one of its chain is signed (so it is whole, and not the newe
 legal hold covers a moment of it, and the next segment with lines says how the chain goes on. Always the oldest of all
 chains first, and within a chain in its order; a chain that may not go on leaves the others to make room.
 
-What should go and may not is counted by reason. A reason names a reader, a hold or a chain, and no number that moves
-while it lasts, so that it is told once. Left out: dropping (`retention.py`).
+What should go and may not is counted by reason. A reason names a reader, a hold, a chain or the clock, and no number
+that moves while it lasts, so that it is told once. Left out: dropping (`retention.py`).
 """
 
 from collections import deque
@@ -41,7 +41,11 @@ class RetentionSettings(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How things stand at one moment. `unreadable`: why the holds cannot be told, "" when `holds` are all."""
+    """How things stand at one moment.
+
+    `unreadable`: why the holds cannot be told, "" when `holds` are all. `doubt`: why the clock is not to be believed
+    about what is too old, "" when it is.
+    """
 
     now_us: int
     settings: RetentionSettings
@@ -49,6 +53,7 @@ class Standing(NamedTuple):
     places: Places
     holds: tuple[Hold, ...]
     unreadable: str = ""
+    doubt: str = ""
 
 
 class Drop(NamedTuple):
@@ -88,7 +93,7 @@ class Expiry:
                 reasons |= _cannot_shrink(stock, standing) if used_bytes > standing.settings.max_bytes else {}
                 break
             floor = self._floor_after(oldest, stock)
-            reason = self._objection(oldest, standing) or (_DAMAGED % oldest.chain if floor is None else "")
+            reason = self._objection(oldest, why, standing) or (_DAMAGED % oldest.chain if floor is None else "")
             if floor is None or reason:
                 reasons[reason] = None
                 overdue_bytes += sum(s.all_bytes for s in queues.pop(oldest.chain) if self._is_too_old(s, standing))
@@ -101,9 +106,10 @@ class Expiry:
     # --- should it go ---
 
     def _why(self, segment: Segment, used_bytes: int, standing: Standing) -> str:
-        if self._is_too_old(segment, standing):
+        too_much = used_bytes > standing.settings.max_bytes
+        if self._is_too_old(segment, standing) and not (standing.doubt and too_much):
             return TOO_OLD
-        return TOO_MUCH if used_bytes > standing.settings.max_bytes else ""
+        return TOO_MUCH if too_much else ""
 
     def _is_too_old(self, segment: Segment, standing: Standing) -> bool:
         return self._age(segment) < standing.now_us - standing.settings.keep_days * _DAY_US
@@ -115,8 +121,10 @@ class Expiry:
 
     # --- may it go ---
 
-    def _objection(self, segment: Segment, standing: Standing) -> str:
+    def _objection(self, segment: Segment, why: str, standing: Standing) -> str:
         """Why a segment may not go; "" when it may."""
+        if why == TOO_OLD and standing.doubt:
+            return standing.doubt
         for reader, places in standing.places.items():
             if places.get(segment.chain, START).segment <= segment.number:
                 return f"{reader} has not read chain {segment.chain} that far"

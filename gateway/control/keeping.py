@@ -22,6 +22,7 @@ from typing import Final
 
 from gateway.config.schema import Config
 from gateway.control.anchoring import Anchoring
+from gateway.control.clockwatch import ClockWatch
 from gateway.control.database.handle import Database
 from gateway.control.erasure import Erasure
 from gateway.control.expiry import RetentionSettings
@@ -205,7 +206,8 @@ class Keeping:
             return {runner.name: runner.places() for runner in readers.runners}
 
         limits = RetentionSettings(config.journal.max_bytes, config.journal.keep_days)
-        retention = Retention(state_dir, limits, notary, places, append.content, holds, self._clock_us)
+        clock = ClockWatch(state_dir / "clock", self._clock_us)
+        retention = Retention(state_dir, limits, notary, places, append.content, holds, self._clock_us, clock.doubt)
         erasure = Erasure(state_dir, holds, _forget(database), append.record, self._clock_us)
         self._followed = config
 

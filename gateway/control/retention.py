@@ -53,6 +53,7 @@ class Retention:
     """`turn` blocks and belongs to one thread; the attributes may be read at any time.
 
     `append` puts a record's content into control's chain and returns when it is on the disk; OSError: it is not.
+    `doubt` tells why the clock is not to be believed about what is too old, "" when it is (`clockwatch.py`).
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Retention:
         append: Callable[[bytes], None],
         holds: Holds,
         now_us: Callable[[], int],
+        doubt: Callable[[], str] = lambda: "",
     ) -> None:
         self._journal = layout.journal_of(state_dir)
         self._sealing = layout.sealing_of(state_dir)
@@ -73,6 +75,7 @@ class Retention:
         self._append = append
         self._holds = holds
         self._now_us = now_us
+        self._doubt = doubt
         self._expiry = Expiry(self._journal)
         self._raised: dict[str, Floor] = {}  # asked for; signed or not yet
         self._keys_due = True
@@ -113,10 +116,9 @@ class Retention:
         """What goes, recorded and with its floors asked for. A hold that is added meanwhile waits for the end."""
         with self._standing_holds() as (holds, unreadable):
             stock = self._uncondemned(inventory.take(self._journal))
-            plan = self._expiry.plan(
-                stock,
-                Standing(self._now_us(), self.settings, self._notary.signed, self._places(), holds, unreadable),
-            )
+            signed, places = self._notary.signed, self._places()
+            standing = Standing(self._now_us(), self.settings, signed, places, holds, unreadable, self._doubt())
+            plan = self._expiry.plan(stock, standing)
             self._condemn(plan.drops)
         return plan
 

@@ -27,6 +27,7 @@ class Scene:
         self.signed: dict[str, Place] | None = None
         self.holds: tuple[Hold, ...] = ()
         self.unreadable = ""
+        self.doubt = ""
         self.expiry = Expiry(self.journal.path)
 
     def chain(self, name: str, *days: float, size: int = 10_000) -> None:
@@ -38,7 +39,7 @@ class Scene:
     def plan(self, max_bytes: int = PLENTY, keep_days: int = 400) -> Plan:
         signed = self.journal.signed() if self.signed is None else self.signed
         settings = RetentionSettings(max_bytes, keep_days)
-        standing = Standing(NOW_US, settings, signed, self.places, self.holds, self.unreadable)
+        standing = Standing(NOW_US, settings, signed, self.places, self.holds, self.unreadable, self.doubt)
         return self.expiry.plan(inventory.take(self.journal.path), standing)
 
     def hold(self, first_day: float, last_day: float) -> None:
@@ -72,6 +73,23 @@ def test_what_is_too_old_goes(scene: Scene) -> None:
     assert names(plan) == ["w0/1", "control/1", "w0/2"]
     assert {drop.why for drop in plan.drops} == {"keep_days"}
     assert (plan.blocked_bytes, plan.reasons) == (0, ())
+
+
+def test_nothing_is_too_old_by_a_clock_in_doubt(scene: Scene) -> None:
+    scene.chain("w0", 10, 20, 90)
+    scene.doubt = "the clock has leapt"
+    plan = scene.plan(keep_days=30)
+    assert (names(plan), plan.reasons) == ([], ("the clock has leapt",))
+    assert plan.blocked_bytes == sum(s.all_bytes for s in inventory.take(scene.journal.path).chains["w0"][:2])
+
+
+def test_too_much_goes_whatever_the_clock_says(scene: Scene) -> None:
+    scene.chain("w0", 10, 20, 90)
+    scene.doubt = "the clock has leapt"
+    used = inventory.take(scene.journal.path).bytes
+    plan = scene.plan(used - 1, keep_days=30)
+    assert [(drop.segment.name, drop.why) for drop in plan.drops] == [("w0/1", "max_bytes")]
+    assert plan.reasons == ("the clock has leapt",)
 
 
 def test_too_much_goes_oldest_first_and_no_more_than_needed(scene: Scene) -> None:

@@ -72,6 +72,18 @@ def test_what_was_told_before_it_was_open_comes_first(tmp_path: Path) -> None:
     assert json.loads(records(tmp_path)[0].detail) == {"n": 1}
 
 
+def test_retention_does_not_believe_a_clock_that_is_far_ahead_of_the_last_start(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    (tmp_path / "state" / "clock").write_text("7\n")
+    keeping = Keeping(lambda: config(tmp_path), clock_us=lambda: 10**15)
+
+    async def talk(parts: Parts) -> None:
+        assert "hours ahead of what it was" in parts.retention._doubt()
+
+    kept(keeping, talk)
+    assert (tmp_path / "state" / "clock").read_text() == "7\n"
+
+
 def test_the_last_manifest_covers_everything(tmp_path: Path) -> None:
     ensure_journal(tmp_path / "state")
     keeping = Keeping(lambda: config(tmp_path))

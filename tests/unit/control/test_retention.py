@@ -57,6 +57,7 @@ class Scene:
         self.notary = FakeNotary(self.journal, self.told)
         self.places: dict[str, dict[str, Place]] = {}
         self.holds = Holds(self.journal.path, lambda _: None, lambda: NOW_US)
+        self.doubt = ""
         self.refuse = 0  # appends from this one on fail
         self.retention = Retention(
             directory,
@@ -66,6 +67,7 @@ class Scene:
             self.append,
             self.holds,
             lambda: NOW_US,
+            lambda: self.doubt,
         )
 
     def append(self, content: bytes) -> None:
@@ -243,6 +245,19 @@ def test_holds_are_what_the_decision_sees(scene: Scene) -> None:
     standing = plan.call_args.args[1]
     assert [type(hold) for hold in standing.holds] == [Hold]
     assert standing.unreadable == ""
+
+
+def test_a_clock_in_doubt_keeps_what_it_calls_old_until_it_is_believed(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.doubt = "the clock has leapt"
+    scene.retention.turn()
+    scene.retention.turn()
+    assert (scene.told, scene.retention.reasons) == ([], ("the clock has leapt",))
+    assert caplog.text.count("the clock has leapt") == 1
+    scene.doubt = ""
+    scene.retention.turn()
+    assert scene.told[:2] == ["record w0/1", "record w0/2"]
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
