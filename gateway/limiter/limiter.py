@@ -7,7 +7,8 @@ limits never comes here.
 When the engine cannot answer, each limit's own mode decides: one `closed` limit refuses the request; `share` takes this
 node's part of the limit from the `local` engine, under the same hold id; `open` admits uncounted. Such a hold is
 settled in both places: with the engine, it is harmless if RESERVE never arrived, and necessary if it did. A settlement
-that the engine did not take is told to the listener; the journal has it, and it is replayed from there.
+that did not arrive, as far as we know, is kept and delivered when the engine is back; repeating one is harmless. Should
+this process die before, the journal has it.
 
 Invariants: a hold leaves `open` when it is settled, and nothing else makes it leave; no settlement waits for anything.
 Counts are plain integers for telemetry to read. Left out: estimates, prices, headers, and knowing when the store is
@@ -17,6 +18,7 @@ away (its breaker).
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
@@ -28,13 +30,14 @@ from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.refusal import limited, too_large, unavailable
 from gateway.limiter.reservation import Hold, Origin
 from gateway.limiter.rules import Limits
+from gateway.limiter.scripts import MAX_RENEWALS
 from gateway.limiter.sharing import Shares
 from gateway.limiter.thresholds import Thresholds
 from gateway.limiter.use import NOTHING, Estimate
 from gateway.units import NS_PER_MS
 
 LEASE_MS: Final = 9_000  # slots of a dead owner are free within ten seconds
-RENEWALS_AT_ONCE: Final = 128
+MAX_OWED: Final = 10_000  # settlements that wait for the engine to come back; the journal has them, too
 _FAILURES: Final = (Unavailable, MutexBusy, MutexLost)
 _UNASKED: Final = (Reason.DOWN, Reason.BUSY)
 _CLOSED: Final = "closed"
@@ -47,8 +50,8 @@ class Listener(Protocol):
     def on_crossing(self, rule: str, bucket: str, percent: int, window: tuple[int, int]) -> None:
         """So much of a budget is used; once a window in each process."""
 
-    def on_undelivered(self, hold: str, actuals: Sequence[Amount]) -> None:
-        """A settlement did not reach the engine, as far as we know."""
+    def on_undelivered(self, hold: str) -> None:
+        """A settlement did not arrive and cannot be kept: MAX_OWED are waiting already."""
 
 
 class Engines(NamedTuple):
@@ -78,7 +81,8 @@ class Limiter:
         self.shadowed: dict[str, int] = {}  # likewise: what a shadow limit would have refused
         self.degraded = 0  # requests admitted without the engine
         self.unavailable = 0  # and refused for want of it
-        self.undelivered = 0  # settlements
+        self.undelivered = 0  # settlements that did not arrive at first
+        self.owed: dict[str, list[Amount]] = {}  # those that still have to
         self.open: dict[str, Hold] = {}
         self._listener = listener
         self._owner = owner
@@ -202,6 +206,7 @@ class Limiter:
             if isinstance(error, Unavailable) and error.reason not in _UNASKED:
                 self._let_go(hold)
             raise
+        hold.shared = [take for _, take in shared]
         hold.origin = Origin.SHARE if shared else Origin.OPEN
         self.degraded += 1
         self.open[hold.id] = hold
@@ -247,40 +252,54 @@ class Limiter:
         """Apply what a hold has really used; called by the hold, once."""
         self.open.pop(hold.id, None)
         if hold.origin is Origin.SHARE and self._local is not None:
-            self._deliver(self._local, hold.id, [part for _, part in self._shares.of(hold.lines, actuals)])
-        try:
-            answered = self.engine.settle(hold.id, actuals)
-        except (MutexBusy, MutexLost):
-            self._undelivered(hold.id, actuals)
-            return
+            self._settle_share(self._local, hold, actuals)
+        self._deliver(hold, actuals)
         if self._denials is not None:
             self._denials.clear(actuals, self._monotonic_ns() // NS_PER_MS)
-        if isinstance(answered, asyncio.Future):
-            answered.add_done_callback(lambda done: self._settled(hold, actuals, done))
-        elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms)
-
-    def _settled(self, hold: Hold, actuals: list[Amount], done: "asyncio.Future[Settled]") -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._undelivered(hold.id, actuals)
-        elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, done.result().levels, self.wall_ms)
-
-    def _undelivered(self, hold: str, actuals: list[Amount]) -> None:
-        self.undelivered += 1
-        self._listener.on_undelivered(hold, actuals)
 
     def _let_go(self, hold: Hold) -> None:
         """A hold that will not be: give back what it may have taken."""
-        self._deliver(self.engine, hold.id, hold.lines.actuals(NOTHING, NOTHING))
+        self._deliver(hold, hold.lines.actuals(NOTHING, NOTHING))
 
-    def _deliver(self, engine: Engine, hold: str, actuals: list[Amount]) -> None:
+    def _deliver(self, hold: Hold, actuals: list[Amount]) -> None:
         try:
-            answered = engine.settle(hold, actuals)
+            answered = self.engine.settle(hold.id, actuals)
         except (MutexBusy, MutexLost):
-            return  # the lease will end, and the charge stays, marked as estimated
+            self._owe(hold.id, actuals)
+            return
         if isinstance(answered, asyncio.Future):
-            answered.add_done_callback(_heard)
+            answered.add_done_callback(lambda done: self._delivered(hold, actuals, done))
+        elif hold.lines.alerts:
+            self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms)
+
+    def _delivered(self, hold: Hold, actuals: list[Amount], done: "asyncio.Future[Settled]") -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._owe(hold.id, actuals)
+        elif hold.lines.alerts:
+            self._thresholds.look(hold.lines, done.result().levels, self.wall_ms)
+
+    def _settle_share(self, local: Engine, hold: Hold, actuals: list[Amount]) -> None:
+        used = {actual.bucket: actual.amount for actual in actuals}
+        parts = [Amount(take.bucket, take.spec, used.get(take.bucket, 0)) for take in hold.shared]
+        with suppress(*_FAILURES):  # the share's slots are freed by their lease; the whole is what counts
+            local.settle(hold.id, parts)
+
+    def _owe(self, hold: str, actuals: list[Amount]) -> None:
+        """A settlement did not arrive, as far as we know: keep it until it does."""
+        self.undelivered += 1
+        if len(self.owed) < MAX_OWED:
+            self.owed[hold] = actuals
+        else:
+            self._listener.on_undelivered(hold)
+
+    async def _pay(self) -> None:
+        """Deliver what is owed, until something fails again."""
+        for hold, actuals in tuple(self.owed.items()):
+            try:
+                await self.engine.settle(hold, actuals)
+            except _FAILURES:
+                return
+            self.owed.pop(hold, None)
 
     # --- further attempts -------------------------------------------------------------------------------------------
 
@@ -302,15 +321,20 @@ class Limiter:
     # --- leases -----------------------------------------------------------------------------------------------------
 
     async def renew(self) -> None:
-        """Prolong the leases of all holds that were open the last time; call it every third of LEASE_MS."""
+        """Prolong the leases of all holds that were open the last time, and deliver what is owed.
+
+        Call it every third of LEASE_MS.
+        """
         aged = [hold for hold in self.open.values() if hold.aged]
         for hold in self.open.values():
             hold.aged = True
-        for start in range(0, len(aged), RENEWALS_AT_ONCE):
-            some = [hold for hold in aged[start : start + RENEWALS_AT_ONCE] if hold.id in self.open]
+        for start in range(0, len(aged), MAX_RENEWALS):
+            some = [hold for hold in aged[start : start + MAX_RENEWALS] if hold.id in self.open]
             if some:
                 await self._renew_some(some)
             await asyncio.sleep(0)  # ten thousand open streams must not hold up the others
+        if self.owed:
+            await self._pay()
 
     async def keep(self) -> None:
         """Renew for as long as this worker lives."""
@@ -338,9 +362,3 @@ def _at_once(answered: Awaitable[Settled]) -> Settled:
         settled: Settled = answer.value
         return settled
     raise InternalError("an engine that answers at once did not")
-
-
-def _heard(done: "asyncio.Future[Settled]") -> None:
-    """Whether it arrived or not: nothing more can be done about it here."""
-    if not done.cancelled():
-        done.exception()

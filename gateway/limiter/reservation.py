@@ -4,6 +4,10 @@
 follow each other, `extend` moves the hold from the buckets of one provider to those of the next, and remembers what the
 failed attempts have used: the request's own buckets are charged for all of them, each provider's for its own.
 
+A provider's buckets are given back whole when its attempt has failed, and what it is charged all the same is owed in
+the settlement, as by a hold that never reserved it. So it does not matter whether the engine has done an exchange of
+which the answer was lost: every bucket that may be charged is named in the end, with all that it is owed.
+
 Invariants: one settlement; its amounts name every bucket the hold was charged to, in the order they were taken, which
 is also what the engines' short way wants. Left out: the engine (`limiter.py`), what an ending costs (`settling.py`).
 """
@@ -15,6 +19,7 @@ from gateway.limiter.engine import Amount
 from gateway.limiter.lines import Lines, TooLarge
 from gateway.limiter.recorded import amounts_of
 from gateway.limiter.settling import charge
+from gateway.limiter.spec import MAX_AMOUNT
 from gateway.limiter.use import NOTHING, Estimate, Use, and_besides
 
 if TYPE_CHECKING:
@@ -51,8 +56,9 @@ class Hold:
     """
 
     __slots__ = (
+        "_failed",
+        "_failures",
         "_keeper",
-        "_released",
         "_spent",
         "actuals",
         "aged",
@@ -66,6 +72,7 @@ class Hold:
         "origin",
         "reserved",
         "settled",
+        "shared",
         "takes",
     )
 
@@ -87,6 +94,7 @@ class Hold:
         self.end_user = end_user
         self.takes: list[Amount] = []
         self.actuals: list[Amount] = []
+        self.shared: list[Amount] = []  # what was taken of this node's part instead
         self.levels: tuple[int, ...] = ()
         self.attempt = 0
         self.first = 0
@@ -94,7 +102,8 @@ class Hold:
         self.settled = False
         self._keeper = keeper
         self._spent = NOTHING
-        self._released: dict[str, int] = {}
+        self._failures = 0  # attempts that have failed, the last one included or not
+        self._failed: dict[str, Amount] = {}  # what earlier attempts are charged at their providers
 
     @property
     def amounts(self) -> dict[str, int]:
@@ -104,21 +113,21 @@ class Hold:
     @property
     def settled_amounts(self) -> dict[str, int]:
         """What was settled, for the outcome's record; what failed attempts were charged is in it."""
-        told = self.lines.amounts(self.actuals) if self.settled else {}
-        for name, amount in self._released.items():
-            told[name] = told.get(name, 0) + amount
-        return told
+        return amounts_of(self.actuals)
 
     def settle(self, own: Use, attempt: Use | None = None) -> None:
         """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise)."""
         if self.settled:
             return
         self.settled = True
-        if own is self.reserved.full and attempt is None and self._spent is NOTHING:
+        if own is self.reserved.full and attempt is None and not self._failures:
             self.actuals = self.takes  # a reservation never charges more than it took
         else:
             total = own if self._spent is NOTHING else and_besides(own, self._spent)
-            self.actuals = self.lines.actuals(total, own if attempt is None else attempt)
+            last = own if attempt is None else attempt
+            self.actuals = self.lines.actuals(total, NOTHING if self._failures > self.attempt else last)
+        if self._failed:
+            self.actuals = _with(self.actuals, self._failed)
         self._keeper.settle(self, self.actuals)
 
     def finish(
@@ -132,31 +141,48 @@ class Hold:
         self.settle(self.reserved.full if upstream_bytes else NOTHING)
 
     async def extend(self, provider: str, failed: Use = NOTHING, usage: Use | None = None) -> bool:
-        """Move on to an attempt at another provider; False where its own limits refuse, and nothing has changed.
+        """Move on to an attempt at another provider; False where its own limits refuse: ask for the one after it.
 
         `failed` is what the attempt before is charged at its provider (`settling.attempt_charge`), `usage` what it is
-        known to have used, which is the caller's to pay.
+        known to have used, which is the caller's to pay; both count once, however many providers refuse.
         """
-        if usage is not None:
-            self._spent = and_besides(usage, self._spent)
-        if not self.limits.varies:
-            return True
-        lines = self.limits.lines(self._keeper.wall_ms(), self.end_user, provider)
+        self._note_failure(failed, usage)
+        lines = self.limits.lines(self._keeper.wall_ms(), self.end_user, provider) if self.limits.varies else self.lines
         if lines.own < len(lines.lines) or self.lines.own < len(self.lines.lines):
             try:
                 takes = lines.takes(self.reserved, lines.own)
             except TooLarge:
                 return False
-            releases = self.lines.actuals(NOTHING, failed)[self.lines.own :]
+            releases = self.lines.actuals(NOTHING, NOTHING)[self.lines.own :]
+            self._owe([Amount(take.bucket, take.spec, 0) for take in takes])
             if not await self._keeper.extend(self, lines, takes, releases):
                 return False
-            self._note_released(releases)
             self.takes = self.takes[: self.lines.own] + takes
         self.attempt += 1
         self.lines = lines
         return True
 
-    def _note_released(self, releases: list[Amount]) -> None:
-        """Remember what a failed attempt was charged, for the record."""
-        for name, amount in amounts_of(releases).items():
-            self._released[name] = self._released.get(name, 0) + amount
+    def _note_failure(self, failed: Use, usage: Use | None) -> None:
+        if self._failures > self.attempt:
+            return
+        self._failures = self.attempt + 1
+        if usage is not None:
+            self._spent = and_besides(usage, self._spent)
+        self._owe(self.lines.actuals(NOTHING, failed)[self.lines.own :])
+
+    def _owe(self, amounts: list[Amount]) -> None:
+        """What a failed attempt is charged at its provider, to be settled in the end."""
+        for owed in amounts:
+            before = self._failed.get(owed.bucket)
+            self._failed[owed.bucket] = owed if before is None else _sum(before, owed)
+
+
+def _with(actuals: list[Amount], failed: dict[str, Amount]) -> list[Amount]:
+    """The actuals of a request and of its failed attempts, each bucket once."""
+    named = {actual.bucket for actual in actuals}
+    joined = [_sum(actual, failed[actual.bucket]) if actual.bucket in failed else actual for actual in actuals]
+    return joined + [owed for bucket, owed in failed.items() if bucket not in named]
+
+
+def _sum(one: Amount, other: Amount) -> Amount:
+    return Amount(one.bucket, one.spec, min(one.amount + other.amount, MAX_AMOUNT))

@@ -106,7 +106,7 @@ class Setting:
         self.engine = engine or FakeEngine()
         self.local = FakeEngine() if local else None
         self.crossings: list[tuple[str, str, int, tuple[int, int]]] = []
-        self.undelivered: list[tuple[str, list[Amount]]] = []
+        self.undelivered: list[str] = []
         self.denials = Denials(memoryview(bytearray(8 * DENIALS.words(0))).cast("q"))
         origin = Origin.STORE if local else Origin.TABLE
         self.limiter = self.of(Engines(self.engine, origin, self.local, nodes))
@@ -121,8 +121,8 @@ class Setting:
     def on_crossing(self, rule: str, bucket: str, percent: int, window: tuple[int, int]) -> None:
         self.crossings.append((rule, bucket, percent, window))
 
-    def on_undelivered(self, hold: str, actuals: Sequence[Amount]) -> None:
-        self.undelivered.append((hold, list(actuals)))
+    def on_undelivered(self, hold: str) -> None:
+        self.undelivered.append(hold)
 
     def level(self, limits: Limits, rule: str, *, end_user: str = "", provider: str = "") -> int:
         """What is left of the bucket of a rule."""

@@ -10,9 +10,10 @@ from gateway.config.limits import Rule
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
 from gateway.limiter.engine import Outcome, Reason, Reserved
 from gateway.limiter.hold import State
-from gateway.limiter.limiter import LEASE_MS, RENEWALS_AT_ONCE, Engines
+from gateway.limiter.limiter import LEASE_MS, Engines
 from gateway.limiter.mutex import MutexBusy, MutexLost
-from gateway.limiter.reservation import Hold, Origin
+from gateway.limiter.reservation import Origin
+from gateway.limiter.scripts import MAX_RENEWALS
 from gateway.limiter.use import NOTHING, UNREAD, use
 from tests.fakes.limits import START_MS, FakeEngine, Setting, away, estimate, limits_of, run
 
@@ -297,7 +298,7 @@ def test_an_open_limit_admits_uncounted_and_the_settlement_is_told() -> None:
     setting.engine.failure = None
     hold.settle(use(100, 50))
     assert setting.level(limits, "tpm") == 850_000  # the store is back: it learns all that was used
-    assert setting.undelivered == []
+    assert setting.limiter.owed == {}
 
 
 def test_this_nodes_part_of_a_shared_limit_is_counted_here() -> None:
@@ -342,32 +343,56 @@ def test_a_place_to_count_that_fails_too_refuses(failure: Exception | None, monk
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_settlement_that_did_not_arrive_is_told_once(*, lost: bool) -> None:
+def test_a_settlement_that_did_not_arrive_is_delivered_once(*, lost: bool) -> None:
+    """Whether the store had it or not: what is repeated is harmless, what is not would be lost."""
     setting = Setting(FakeEngine(futures=True))
 
-    async def story() -> Hold:
-        hold = await setting.limiter.reserve(LIMITS, "h", estimate(1))
+    async def story() -> None:
+        hold = await setting.limiter.reserve(LIMITS, "h", estimate(100))
         if lost:
             setting.engine.lost = away(Reason.LOST)
         else:
             setting.engine.failure = away()
         hold.settle(use(1, 1, 5))
         await asyncio.sleep(0)
-        return hold
+        assert hold.settled
+        assert (setting.limiter.undelivered, setting.limiter.open, set(setting.limiter.owed)) == (1, {}, {"h"})
+        await setting.limiter.renew()
+        assert set(setting.limiter.owed) == {"h"}
+        setting.engine.lost = setting.engine.failure = None
+        for _ in range(2):
+            await setting.limiter.renew()
+            assert levels(setting) == [1_000, 998_000, 2, 999_995]
 
-    hold = run(story())
-    assert [(name, [amount.amount for amount in amounts]) for name, amounts in setting.undelivered] == [
-        ("h", [1_000, 2_000, 1, 5])
-    ]
-    assert (setting.limiter.undelivered, setting.limiter.open, hold.settled) == (1, {}, True)
+    run(story())
+    assert (setting.limiter.owed, setting.undelivered) == ({}, [])
 
 
-def test_a_table_that_is_lost_takes_no_settlement() -> None:
+def test_settlements_wait_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limiter.limiter.MAX_OWED", 1)
     setting = Setting()
-    hold = run(setting.limiter.reserve(LIMITS, "h", estimate(1)))
+    holds = [run(setting.limiter.reserve(LIMITS, name, estimate(1))) for name in ("h", "i")]
     setting.engine.failure = MutexLost("x")
-    hold.settle(use(1, 1))
-    assert [name for name, _ in setting.undelivered] == ["h"]
+    for hold in holds:
+        hold.settle(use(1, 1))
+    assert (set(setting.limiter.owed), setting.undelivered, setting.limiter.undelivered) == ({"h"}, ["i"], 2)
+
+
+def test_a_refusal_that_may_have_been_charged_is_given_back_in_the_end() -> None:
+    """The store took it, its answer was late, and a closed limit refused the request."""
+    setting, limits = Setting(FakeEngine(futures=True)), limits_of(said(BUDGET, on_store_failure="closed"))
+
+    async def story() -> None:
+        setting.engine.lost = away(Reason.LATE)
+        with pytest.raises(LimitsUnavailable):
+            await setting.limiter.reserve(limits, "h", estimate(1, 0, 700_000))
+        setting.engine.lost, setting.engine.failure = None, away()
+        await asyncio.sleep(0)
+        setting.engine.failure = None
+        await setting.limiter.renew()
+
+    run(story())
+    assert setting.level(limits, "budget") == 1_000_000
 
 
 class Silent(FakeEngine):
@@ -420,11 +445,11 @@ def test_holds_are_renewed_from_the_second_look_on_until_they_are_settled() -> N
 
 def test_many_holds_are_renewed_some_at_a_time() -> None:
     setting, limits = Setting(), limits_of(said(RPM, requests=1_000))
-    for number in range(RENEWALS_AT_ONCE + 1):
+    for number in range(MAX_RENEWALS + 1):
         run(setting.limiter.reserve(limits, f"h{number}", estimate(1)))
     run(setting.limiter.renew())
     run(setting.limiter.renew())
-    assert [len(renewals) for renewals in setting.engine.named("renew")] == [RENEWALS_AT_ONCE, 1]
+    assert [len(renewals) for renewals in setting.engine.named("renew")] == [MAX_RENEWALS, 1]
 
 
 def test_a_hold_of_this_nodes_part_is_renewed_here_while_the_store_is_away() -> None:

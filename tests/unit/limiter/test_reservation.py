@@ -118,11 +118,11 @@ def test_another_attempt_exchanges_the_buckets_of_the_provider() -> None:
     hold = made(keeper, *OWN, *AT, provider="p1")
     assert hold.amounts == {RPM: 1_000, TPM: 400_000, AT_P1: 400_000}
     assert run(hold.extend("p2", REQUEST))
-    assert keeper.extended == [({"at|provider=p2": 400_000}, {"at|provider=p1": 0, "one": 1})]
+    assert keeper.extended == [({"at|provider=p2": 400_000}, {"at|provider=p1": 0, "one": 0})]
     assert hold.attempt == 1
     assert hold.amounts == {RPM: 1_000, TPM: 400_000, AT_P2: 400_000}
     hold.settle(use(10, 5))
-    assert keeper.settled == [{"rpm": 1_000, "tpm": 15_000, "at|provider=p2": 15_000}]
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 15_000, "at|provider=p2": 15_000, "at|provider=p1": 0, "one": 1}]
 
 
 def test_a_provider_that_refuses_leaves_the_hold_as_it_was() -> None:
@@ -131,6 +131,25 @@ def test_a_provider_that_refuses_leaves_the_hold_as_it_was() -> None:
     assert not run(hold.extend("p2"))
     assert AT_P1 in hold.amounts
     assert hold.attempt == 0
+
+
+def test_a_failure_counts_once_however_many_providers_refuse() -> None:
+    """And a provider whose answer to the exchange was lost may have been charged: it is named, with nothing."""
+    keeper = FakeKeeper(admits=False)
+    hold = made(keeper, *OWN, *AT, provider="p1")
+    for provider in ("p2", "p3"):
+        assert not run(hold.extend(provider, use(0, 7), use(0, 7)))
+    hold.settle(REQUEST)
+    assert keeper.settled == [
+        {
+            "rpm": 1_000,
+            "tpm": 7_000,
+            "at|provider=p1": 7_000,
+            "one": 1,
+            "at|provider=p2": 0,
+            "at|provider=p3": 0,
+        }
+    ]
 
 
 def test_a_provider_that_never_has_room_for_the_prompt_refuses() -> None:
@@ -153,10 +172,12 @@ def test_the_caller_pays_for_what_every_attempt_is_known_to_have_used() -> None:
     keeper = FakeKeeper()
     hold = made(keeper, *OWN, *AT, provider="p1")
     assert run(hold.extend("p2", use(100, 20), use(100, 20)))
-    assert keeper.extended[0][1] == {"at|provider=p1": 120_000, "one": 1}
+    assert keeper.extended[0][1] == {"at|provider=p1": 0, "one": 0}
     assert run(hold.extend("p1", use(0, 1)))
     hold.settle(use(10, 5))
-    assert keeper.settled == [{"rpm": 1_000, "tpm": 135_000, "at|provider=p1": 15_000, "one": 1}]
+    assert keeper.settled == [
+        {"rpm": 1_000, "tpm": 135_000, "at|provider=p1": 135_000, "one": 2, "at|provider=p2": 1_000}
+    ]
     assert hold.settled_amounts == {RPM: 1_000, TPM: 135_000, AT_P1: 135_000, AT_P2: 1_000}
 
 
