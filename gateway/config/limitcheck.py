@@ -29,7 +29,7 @@ Found = tuple[Path, str, str]
 MAX_AT_ONCE: Final = 16  # buckets that one request can be charged to; the engines hold a test to it
 RESERVED_NAMES: Final = frozenset(f"{whose}.{form}" for whose in ("key", "team") for form in SHORT_FORMS)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_DOMAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")
 _TENANTS: Final = frozenset({"org", "team", "key"})
 _MATCHED: Final = ("org", "team", "key", "user", "model", "provider", "route")
 _SCHEMES: Final = ("redis", "rediss")
@@ -61,7 +61,7 @@ def check_limits(path: Path, limits: Limits) -> Iterator[Found]:
             yield (*path, "rules", index, "name"), f"is also the name of rule {names[rule.name]}: names are unique", ""
         names.setdefault(rule.name, index)
     if not _DOMAIN.match(limits.domain):
-        yield (*path, "domain"), "is not a domain: letters, digits, `.`, `_` and `-`", limits.domain
+        yield (*path, "domain"), "is not a domain: letters, digits and `-`", limits.domain
     yield from _zone((*path, "time_zone"), limits.time_zone)
     yield from _store(path, limits)
 

@@ -102,7 +102,7 @@ def test_names_of_rules_are_unique() -> None:
 
 
 def test_domain_and_time_zone_are_looked_at() -> None:
-    faults = said(list(check_limits((), Limits(domain="a b", time_zone="Nowhere"))))
+    faults = said(list(check_limits((), Limits(domain="a_b", time_zone="Nowhere"))))
     assert [fault.partition(":")[0] for fault in faults] == ["domain", "time_zone"]
 
 
