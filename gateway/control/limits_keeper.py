@@ -104,13 +104,13 @@ class LimitsKeeper:
             await asyncio.sleep(TURN_S)
         self.ready = True
 
-    async def run(self, also: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, also: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Look after it each second, and do this as well; begins where `begin` has ended."""
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             await self.turn()
-            await also()
+            await self._tried(also)
             await asyncio.sleep(max(TURN_S - (loop.time() - began_s), self._save_s * SAVING_SHARE, 0))
 
     async def turn(self) -> None:

@@ -1,6 +1,7 @@
 """An engine with a memory that can be lost, and that can be away: the model behind the awaitable face of an engine."""
 
 from collections.abc import Awaitable, Generator, Sequence
+from typing import NoReturn
 
 from gateway.control.limits_keeper import Epoch, Memory
 from gateway.limiter.engine import Amount, Ready, Reason, Reserved, Settled, Standing, Unavailable
@@ -42,7 +43,7 @@ class ForgetfulEngine:
         return _Away() if self.away else Ready(self.model.settle(self.now_ms, hold, actuals))
 
     def peek(self, asked: Sequence[Amount]) -> Awaitable[tuple[Standing, ...]]:
-        return Ready(self.model.peek(self.now_ms, asked))
+        return _Away() if self.away else Ready(self.model.peek(self.now_ms, asked))
 
     def used(self, bucket: str, spec: Spec) -> int:
         (standing,) = self.model.peek(self.now_ms, [Amount(bucket, spec, 0)])
@@ -52,6 +53,6 @@ class ForgetfulEngine:
 class _Away:
     """An answer that never comes."""
 
-    def __await__(self) -> Generator[None, None, Settled]:
+    def __await__(self) -> Generator[None, None, NoReturn]:
         yield from ()
         raise Unavailable(Reason.LOST, "it went away")
