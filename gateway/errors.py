@@ -9,7 +9,10 @@ which no caller ever sees.
 """
 
 from enum import Enum
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MS_PER_S: Final = 1000
 
@@ -174,10 +177,15 @@ class NeverFits(GatewayError):
         self.rule = rule
 
 
+def _no_lines(_dialect: str) -> bytes:
+    return b""
+
+
 class RateLimited(GatewayError):
     """A limit is used up for now; `retry_after_ms` says until when, exactly, if nobody else comes first.
 
-    `rule` is the limit's name, `levels` what is left of every bucket of the request, for the answer's headers.
+    `rule` is the limit's name, `levels` what is left of every bucket of the request, and `header_lines(dialect)` the
+    same as lines of the answer's head.
     """
 
     code, status, source = "rate_limit_exceeded", 429, Source.CALLER
@@ -187,6 +195,7 @@ class RateLimited(GatewayError):
         self.rule = rule
         self.retry_after_ms = retry_after_ms
         self.levels = levels
+        self.header_lines: Callable[[str], bytes] = _no_lines
 
 
 # --- ourselves ------------------------------------------------------------------------------------------------------

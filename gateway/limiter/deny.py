@@ -16,6 +16,7 @@ that the engine would have given, unless something was given back in the last CA
 equal in all processes of a node.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from gateway.limiter.engine import Amount
@@ -65,7 +66,7 @@ class Denials:
         words[at + _GUARD] = _guard(*row)
         words[0] = max(words[0], until_ms)
 
-    def find(self, takes: list[Amount], now_ms: int) -> Denied | None:
+    def find(self, takes: Sequence[Amount], now_ms: int) -> Denied | None:
         """The take that is known to be refused, if there is one; of several, the one with the longest wait."""
         if now_ms >= self._words[0]:
             return None
@@ -80,7 +81,7 @@ class Denials:
                 longest = Denied(index, wait_ms, row[_LEVEL - 1])
         return longest
 
-    def clear(self, settled: list[Amount], now_ms: int) -> None:
+    def clear(self, settled: Sequence[Amount], now_ms: int) -> None:
         """Something was given back to these buckets, perhaps."""
         if now_ms >= self._words[0]:
             return

@@ -11,7 +11,7 @@ from gateway.dialects.quota import Quota, header_lines
 from gateway.limiter.lines import Lines, Told
 
 
-def limit_headers(lines: Lines, levels: tuple[int, ...], dialect: str, wall_ms: int) -> bytes:
+def limit_headers(lines: Lines, levels: tuple[int, ...], wall_ms: int, dialect: str) -> bytes:
     """Header lines ready to be sent, b"" where there is nothing to tell. `levels` () is not known."""
     return header_lines(dialect, quotas(lines, levels, wall_ms), wall_ms) if levels else b""
 

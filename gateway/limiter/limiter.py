@@ -19,12 +19,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
 from gateway.limiter.bucket import NEVER
 from gateway.limiter.deny import Denials
 from gateway.limiter.engine import Amount, Engine, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
+from gateway.limiter.headers import limit_headers
 from gateway.limiter.lines import Lines, TooLarge
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.refusal import limited, too_large, unavailable
@@ -82,7 +84,7 @@ class Limiter:
         self.degraded = 0  # requests admitted without the engine
         self.unavailable = 0  # and refused for want of it
         self.undelivered = 0  # settlements that did not arrive at first
-        self.owed: dict[str, list[Amount]] = {}  # those that still have to
+        self.owed: dict[str, Sequence[Amount]] = {}  # those that still have to
         self.open: dict[str, Hold] = {}
         self._listener = listener
         self._owner = owner
@@ -162,7 +164,7 @@ class Limiter:
         if len(seen) == len(hold.takes):
             seen = (*seen[: denied.line], denied.level, *seen[denied.line + 1 :])
         self._count_refusal(line.rule)
-        raise limited(line, hold.takes[denied.line].amount, denied.level, denied.wait_ms, seen)
+        raise self._told(hold, limited(line, hold.takes[denied.line].amount, denied.level, denied.wait_ms, seen))
 
     def _refuse(self, hold: Hold, answer: Reserved) -> NoReturn:
         if answer.outcome is Outcome.NO_ROOM:
@@ -183,7 +185,12 @@ class Limiter:
         if self._denials is not None:
             now_ms = self._monotonic_ns() // NS_PER_MS
             self._denials.add(take, line.resource, answer.wait_ms, levels[binding], now_ms)
-        raise limited(line, take.amount, levels[binding], answer.wait_ms, levels)
+        raise self._told(hold, limited(line, take.amount, levels[binding], answer.wait_ms, levels))
+
+    def _told(self, hold: Hold, error: RateLimited) -> RateLimited:
+        """The error, with what the headers of its answer need."""
+        error.header_lines = partial(limit_headers, hold.lines, error.levels, self.wall_ms())
+        return error
 
     def _count_refusal(self, rule: str) -> None:
         self.refused[rule] = self.refused.get(rule, 0) + 1
@@ -240,7 +247,7 @@ class Limiter:
             self._count_refusal(part.rule)
             if answer.wait_ms == NEVER:
                 raise too_large(part, take.amount)
-            raise limited(part, take.amount, levels[index], answer.wait_ms, tuple(levels))
+            raise self._told(hold, limited(part, take.amount, levels[index], answer.wait_ms, tuple(levels)))
         if answer.outcome is not _ADMITTED:
             self.unavailable += 1
             raise unavailable(lines[shared[0][0]], "no room to count this node's part")
@@ -248,7 +255,7 @@ class Limiter:
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
-    def settle(self, hold: Hold, actuals: list[Amount]) -> None:
+    def settle(self, hold: Hold, actuals: Sequence[Amount]) -> None:
         """Apply what a hold has really used; called by the hold, once."""
         self.open.pop(hold.id, None)
         if hold.origin is Origin.SHARE and self._local is not None:
@@ -261,7 +268,7 @@ class Limiter:
         """A hold that will not be: give back what it may have taken."""
         self._deliver(hold, hold.lines.actuals(NOTHING, NOTHING))
 
-    def _deliver(self, hold: Hold, actuals: list[Amount]) -> None:
+    def _deliver(self, hold: Hold, actuals: Sequence[Amount]) -> None:
         try:
             answered = self.engine.settle(hold.id, actuals)
         except (MutexBusy, MutexLost):
@@ -272,19 +279,19 @@ class Limiter:
         elif hold.lines.alerts:
             self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms)
 
-    def _delivered(self, hold: Hold, actuals: list[Amount], done: "asyncio.Future[Settled]") -> None:
+    def _delivered(self, hold: Hold, actuals: Sequence[Amount], done: "asyncio.Future[Settled]") -> None:
         if done.cancelled() or done.exception() is not None:
             self._owe(hold.id, actuals)
         elif hold.lines.alerts:
             self._thresholds.look(hold.lines, done.result().levels, self.wall_ms)
 
-    def _settle_share(self, local: Engine, hold: Hold, actuals: list[Amount]) -> None:
+    def _settle_share(self, local: Engine, hold: Hold, actuals: Sequence[Amount]) -> None:
         used = {actual.bucket: actual.amount for actual in actuals}
         parts = [Amount(take.bucket, take.spec, used.get(take.bucket, 0)) for take in hold.shared]
         with suppress(*_FAILURES):  # the share's slots are freed by their lease; the whole is what counts
             local.settle(hold.id, parts)
 
-    def _owe(self, hold: str, actuals: list[Amount]) -> None:
+    def _owe(self, hold: str, actuals: Sequence[Amount]) -> None:
         """A settlement did not arrive, as far as we know: keep it until it does."""
         self.undelivered += 1
         if len(self.owed) < MAX_OWED:

@@ -12,10 +12,12 @@ Invariants: one settlement; its amounts name every bucket the hold was charged t
 is also what the engines' short way wants. Left out: the engine (`limiter.py`), what an ending costs (`settling.py`).
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.limiter.engine import Amount
+from gateway.limiter.headers import limit_headers
 from gateway.limiter.lines import Lines, TooLarge
 from gateway.limiter.recorded import amounts_of
 from gateway.limiter.settling import charge
@@ -39,7 +41,7 @@ class Origin(Enum):
 class Keeper(Protocol):
     """The limiter, as a hold needs it."""
 
-    def settle(self, hold: "Hold", actuals: list[Amount]) -> None:
+    def settle(self, hold: "Hold", actuals: Sequence[Amount]) -> None:
         """Apply what was used."""
 
     async def extend(self, hold: "Hold", lines: Lines, takes: list[Amount], releases: list[Amount]) -> bool:
@@ -60,6 +62,7 @@ class Hold:
         "_failures",
         "_keeper",
         "_spent",
+        "_told",
         "actuals",
         "aged",
         "attempt",
@@ -93,8 +96,8 @@ class Hold:
         self.origin = origin
         self.end_user = end_user
         self.takes: list[Amount] = []
-        self.actuals: list[Amount] = []
-        self.shared: list[Amount] = []  # what was taken of this node's part instead
+        self.actuals: Sequence[Amount] = ()
+        self.shared: Sequence[Amount] = ()  # what was taken of this node's part instead
         self.levels: tuple[int, ...] = ()
         self.attempt = 0
         self.first = 0
@@ -103,12 +106,17 @@ class Hold:
         self._keeper = keeper
         self._spent = NOTHING
         self._failures = 0  # attempts that have failed, the last one included or not
-        self._failed: dict[str, Amount] = {}  # what earlier attempts are charged at their providers
+        self._failed: dict[str, Amount] | None = None  # what earlier attempts are charged at their providers
+        self._told: Lines | None = None  # what the levels are of, once `lines` are those of another attempt
 
     @property
     def amounts(self) -> dict[str, int]:
         """What is reserved, for the decision's record (`recorded.py` tells the names)."""
         return self.lines.amounts(self.takes)
+
+    def header_lines(self, dialect: str) -> bytes:
+        """What is left of its limits, as lines of the answer's head."""
+        return limit_headers(self._told or self.lines, self.levels, self._keeper.wall_ms(), dialect)
 
     @property
     def settled_amounts(self) -> dict[str, int]:
@@ -159,6 +167,7 @@ class Hold:
                 return False
             self.takes = self.takes[: self.lines.own] + takes
         self.attempt += 1
+        self._told = self._told or self.lines
         self.lines = lines
         return True
 
@@ -172,12 +181,13 @@ class Hold:
 
     def _owe(self, amounts: list[Amount]) -> None:
         """What a failed attempt is charged at its provider, to be settled in the end."""
+        failed = self._failed = self._failed or {}
         for owed in amounts:
-            before = self._failed.get(owed.bucket)
-            self._failed[owed.bucket] = owed if before is None else _sum(before, owed)
+            before = failed.get(owed.bucket)
+            failed[owed.bucket] = owed if before is None else _sum(before, owed)
 
 
-def _with(actuals: list[Amount], failed: dict[str, Amount]) -> list[Amount]:
+def _with(actuals: Sequence[Amount], failed: dict[str, Amount]) -> list[Amount]:
     """The actuals of a request and of its failed attempts, each bucket once."""
     named = {actual.bucket for actual in actuals}
     joined = [_sum(actual, failed[actual.bucket]) if actual.bucket in failed else actual for actual in actuals]

@@ -96,7 +96,7 @@ def test_a_timeout_says_which() -> None:
 def test_a_wait_is_announced_in_whole_seconds_rounded_up(wait_ms: int, seconds: int) -> None:
     error = errors.RateLimited("wait", rule="key.rpm", retry_after_ms=wait_ms, levels=(1, -2))
     assert (error.retry_after_ms, error.retry_after_s, error.levels) == (wait_ms, seconds, (1, -2))
-    assert (error.rule, error.detail) == ("key.rpm", "key.rpm")
+    assert (error.rule, error.detail, error.header_lines("openai")) == ("key.rpm", "key.rpm", b"")
 
 
 def test_what_never_fits_names_its_limit_and_no_wait() -> None:

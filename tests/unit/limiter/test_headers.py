@@ -51,7 +51,7 @@ def test_each_resource_has_its_own() -> None:
 
 def test_lines_are_in_the_callers_dialect() -> None:
     lines = limits_of(RPM).lines(START_MS)
-    assert limit_headers(lines, (599_000,), "openai", START_MS).startswith(b"x-ratelimit-limit-requests: 600\r\n")
-    assert limit_headers(lines, (599_000,), "anthropic", START_MS).startswith(b"anthropic-ratelimit-requests-limit: 6")
-    assert limit_headers(lines, (), "openai", START_MS) == b""
-    assert limit_headers(limits_of(Rule(name="s", in_flight=1)).lines(START_MS), (1,), "openai", START_MS) == b""
+    assert limit_headers(lines, (599_000,), START_MS, "openai").startswith(b"x-ratelimit-limit-requests: 600\r\n")
+    assert limit_headers(lines, (599_000,), START_MS, "anthropic").startswith(b"anthropic-ratelimit-requests-limit: 6")
+    assert limit_headers(lines, (), START_MS, "openai") == b""
+    assert limit_headers(limits_of(Rule(name="s", in_flight=1)).lines(START_MS), (1,), START_MS, "openai") == b""

@@ -69,6 +69,10 @@ def test_a_refusal_has_no_effect_and_names_limit_wait_and_levels() -> None:
     error = caught.value
     assert (error.rule, error.retry_after_ms, error.retry_after_s) == ("rpm", 30_000, 30)
     assert error.levels == (0, 980_000, 0, 1_000_000)
+    assert error.header_lines("openai").startswith(
+        b"x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0"
+    )
+    assert error.header_lines("anthropic").startswith(b"anthropic-ratelimit-requests-limit: 2\r\n")
     assert levels(setting) == before
     assert setting.limiter.refused == {"rpm": 1}
     assert len(setting.limiter.open) == 2

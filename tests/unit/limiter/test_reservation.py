@@ -1,5 +1,6 @@
 """A hold is ended once, by whoever comes first, with what its request used of each bucket."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ class FakeKeeper:
         self.extended: list[tuple[dict[str, int], dict[str, int]]] = []
         self.admits = admits
 
-    def settle(self, hold: Hold, actuals: list[Amount]) -> None:
+    def settle(self, hold: Hold, actuals: Sequence[Amount]) -> None:
         assert hold.settled
         self.settled.append(by_rule(actuals))
 
@@ -42,7 +43,7 @@ class FakeKeeper:
         return START_MS
 
 
-def by_rule(amounts: list[Amount]) -> dict[str, int]:
+def by_rule(amounts: Sequence[Amount]) -> dict[str, int]:
     return {amount.bucket: amount.amount for amount in amounts}
 
 
@@ -186,3 +187,14 @@ def test_a_last_attempt_that_did_nothing_costs_its_provider_nothing() -> None:
     hold = made(keeper, *OWN, *AT, provider="p1")
     hold.settle(REQUEST, NOTHING)
     assert keeper.settled == [{"rpm": 1_000, "tpm": 0, "at|provider=p1": 0, "one": 0}]
+
+
+def test_headers_tell_how_things_stood_when_it_was_reserved() -> None:
+    hold = made(FakeKeeper(), *OWN, *AT, provider="p1")
+    assert hold.header_lines("openai") == b""
+    hold.levels = (9_000, 600_000, 100_000, 4)
+    told = hold.header_lines("openai")
+    assert b"x-ratelimit-remaining-requests: 9\r\n" in told
+    assert b"x-ratelimit-remaining-tokens: 100\r\n" in told
+    assert run(hold.extend("p3"))
+    assert hold.header_lines("openai") == told
