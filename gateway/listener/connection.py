@@ -489,7 +489,8 @@ class DownstreamConnection(asyncio.Protocol):
         body, self._body = self._body, None
         if body is not None:
             body.release()
-        self.resume_reading()
+        if self._valve.closed:
+            self.resume_reading()
 
     def _limit_ns(self) -> int:
         listener = self._listener

@@ -225,16 +225,21 @@ class Responder:
         self.finished = True
         if self._sse:
             self._on_stream(-1)
-        wire, self._wire = self._wire, _NOWHERE
-        wire.answered(keep=not self.closing)
+        self._let_go().answered(keep=not self.closing)
 
     def forget(self) -> None:
         """The caller has gone: nothing more can be said."""
         if not self.finished:
             self.finished = True
-            self._wire = _NOWHERE
+            self._let_go()
             if self._sse:
                 self._on_stream(-1)
+
+    def _let_go(self) -> Wire:
+        """Nothing more is written. Exchange and reply hold each other: the collector would have to part them."""
+        del self._ex
+        wire, self._wire = self._wire, _NOWHERE
+        return wire
 
 
 def listed(names: Sequence[str]) -> str:

@@ -214,7 +214,7 @@ class Transfer:
 
     def whole(self, attempt: AttemptRun, body: bytes, usage: Usage | None, cause: str) -> None:
         """A complete answer, or a refusal that is the caller's to read, which is no content."""
-        now_ns = self.heard()
+        now_ns = time.monotonic_ns()
         if cause == _OK:
             self._content_ns = now_ns
         self.usage = usage

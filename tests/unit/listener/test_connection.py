@@ -1,6 +1,7 @@
 """A caller's connection on a real socket: order, framing, early refusals, limits of time and size, leaving, uploads."""
 
 import asyncio
+import gc
 import socket
 import struct
 import zlib
@@ -1177,3 +1178,38 @@ def test_traces_and_lengths_of_equal_heads_are_told_apart() -> None:
             assert node.wired.recorded[-1].trace_id not in ("", f"{3:032x}")
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("request_", "always"),
+    [
+        (chat(), (OK,)),
+        (chat(STREAMED), (stream(ROLE, TEXT, STOP, DONE) + END,)),
+        (chat(), (answer(503, b"{}"),)),
+        (chat(b"{"), (OK,)),
+        (chat(key=b"gw-nobody"), (OK,)),
+        (get(), (OK,)),
+    ],
+    ids=["whole", "stream", "failed", "refused", "nobody", "models"],
+)
+def test_an_exchange_leaves_nothing_to_the_collector(request_: bytes, always: tuple[bytes, ...]) -> None:
+    """What counts references frees at once; cycles cost a collector's run every hundred requests."""
+
+    async def main() -> list[object]:
+        async with served(always=always) as node:
+            await node.call(request_)
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            for _ in range(3):
+                await node.call(request_)
+            gc.collect()
+            return gc.garbage.copy()
+
+    gc.disable()
+    try:
+        left = [type(found).__name__ for found in run(main()) if type(found).__module__.startswith("gateway.")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
