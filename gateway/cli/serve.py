@@ -89,7 +89,11 @@ def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
     except ConfigProblems as problems:
         raise StartError(str(problems)) from problems
     except OSError as error:
-        raise StartError(f"the snapshot or the journal cannot be written: {error}") from error
+        where = error.filename or state_dir
+        raise StartError(
+            f"the snapshot or the journal cannot be written: {where}: {error.strerror or error}: a start needs "
+            "room there, and the right to write"
+        ) from error
     except (NoJournal, SigningError) as error:
         raise StartError(str(error)) from error
 
@@ -110,7 +114,7 @@ def _desk(config: Config, context: WorkerContext) -> Desk | None:
     try:
         return open_desk(config, context.slot, context.segment.slots)
     except (NoJournal, NoFreeChain, ForeignChain, NoSalt, SigningError, OSError) as error:
-        _log.error("the journal cannot be opened: %s", error)
+        _log.error("the journal in %s cannot be opened: %s", config.state_dir, error)
         raise SystemExit(1) from error
 
 

@@ -14,7 +14,7 @@ which is counted in `dropped`; a personal part is never kept in another way.
 
 After an erasure a writer goes on with the keys it holds until its next `poll`, an exchange with the one it began
 with until it ends. What is sealed by them in that time is unreadable from the first moment on, as the row is gone.
-Left out: when records are made and what is in them; bounds on the length of names, except where they would be held.
+Left out: when records are made and what is in them; bounds on names elsewhere than where they would be held or sealed.
 """
 
 import binascii
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("gateway.journal")
 _CAPACITY: Final = 8192  # keys a process holds, 3.5 KB each
 _LONG_NAMES: Final = 512  # characters; above, a key is held by its tags: a caller chooses how long an end user is
+_WHOLE_BYTES: Final = 4096  # a personal part up to here is sealed as it is; of a larger one, each text is cut
+_MAX_CHARS: Final = 512
 _NONCE_BYTES: Final = 12
 _NO_ROW: Final = "sealing keys cannot be written, so records go without their personal part"
 _TELL_EVERY_S: Final = 60  # of one trouble
@@ -289,12 +291,23 @@ def _digest_states(key: bytes) -> tuple["HASH", "HASH"]:
 
 
 def _json_of(personal: Personal) -> bytes:
-    """JSON of a personal part; half a character, which a request may hold and UTF-8 may not, becomes its number."""
+    """JSON of a personal part, of a size that no caller chooses.
+
+    A line has a bound, and a journal that drops its oldest records when it is full must not be filled by long names.
+    """
     try:
-        return _encode(personal)
+        told = _encode(personal)
     except UnicodeEncodeError:
-        told = (text.encode("utf-8", "backslashreplace").decode() for text in msgspec.structs.astuple(personal))
-        return _encode(Personal(*told))
+        told = b""
+    if 0 < len(told) <= _WHOLE_BYTES:
+        return told
+    return _encode(Personal(*map(_bounded, msgspec.structs.astuple(personal))))
+
+
+def _bounded(text: str) -> str:
+    """Its beginning; half a character, which a request may hold and UTF-8 may not, becomes its number."""
+    cut = text if len(text) <= _MAX_CHARS else text[: _MAX_CHARS - 1] + "…"
+    return cut.encode("utf-8", "backslashreplace").decode()
 
 
 def _today() -> int:

@@ -5,6 +5,7 @@ import socket
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 from typing import Any, cast
 
 import pytest
@@ -130,6 +131,15 @@ def test_a_state_directory_that_cannot_be_written_is_a_start_error(path: Path, m
     (path.parent / "state").mkdir()
     (path.parent / "state" / "snapshots").write_text("a file in its place")
     with pytest.raises(StartError, match="snapshots"):
+        given.parts["publish"]()
+
+
+def test_a_full_disk_is_told_with_the_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch)
+    serve.run(words(path))
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(serve, "boot_snapshot", full)
+    with pytest.raises(StartError, match="state: No space left on device: a start needs room there"):
         given.parts["publish"]()
 
 

@@ -102,6 +102,27 @@ def test_half_a_character_does_not_end_the_request(tmp_path: Path, sealer: Seale
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "end_user", ["u" * 5_000_000, "\0" * 9_000, "ü" * 9_000, "\ud800" * 9_000, "\U0001f600" * 9_000]
+)
+def test_what_is_sealed_is_bounded_and_the_key_goes_by_the_whole(begin: Begin, tmp_path: Path, end_user: str) -> None:
+    sealer = begin()
+    key = sealer.key("acme", "ann", end_user)
+    record = sealed(key, Personal("ann", end_user, "203.0.113.7", "a" * 60_000))
+    assert len(record.sealed) < 8_000
+    opened = Opener(tmp_path).open(record)
+    assert opened is not None
+    assert (opened.user, opened.client_ip, opened.user_agent) == ("ann", "203.0.113.7", "a" * 511 + "…")
+    assert opened.end_user[-1] == "…"
+    assert sealer.key("acme", "ann", end_user + "x") is not key
+    assert erase(tmp_path, org="acme", user=end_user) == 1
+
+
+def test_a_part_of_common_size_is_sealed_whole(begin: Begin, tmp_path: Path) -> None:
+    ann = Personal("ann", "u" * 1_000, "203.0.113.7", "a" * 2_000)
+    assert Opener(tmp_path).open(sealed(begin().key("acme", "ann", ann.end_user), ann)) == ann
+
+
 def test_what_was_sealed_opens_also_when_its_process_was_killed(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from gateway.journal.seal import Sealer\n"
