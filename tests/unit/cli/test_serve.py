@@ -5,8 +5,8 @@ import socket
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
