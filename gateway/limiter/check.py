@@ -1,16 +1,17 @@
 """Whether a limit table is right: every invariant of its parts, looked at from outside.
 
 Run after a process died within an operation and its change was taken back, before anybody goes on, and by tests after
-everything they do. Left out: repair. What is wrong here is a defect, and a table that counts wrongly must not go on as
-if it did not.
+everything they do. It reads the table by columns, since the others wait for it: about 0.1 s for a full table of the
+default size. Left out: repair. What is wrong here is a defect, and a table that counts wrongly must not go on as if it
+did not.
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.limiter.hold import State
-from gateway.limiter.holds import IN_FLIGHT, Holds
+from gateway.limiter.holds import COUNT_MASK, COUNT_SHIFT, IN_FLIGHT, STATE_MASK, Holds
 from gateway.limiter.index import NUMBER_BITS, NUMBER_MASK, TAG_MASK, Index
 from gateway.limiter.layout import (
     AT_ARMED,
@@ -19,13 +20,21 @@ from gateway.limiter.layout import (
     AT_ROW_TOP,
     AT_USER_COUNT,
     GET,
+    HOLD_CHARGES,
+    HOLD_CODE,
+    HOLD_LEASE,
+    HOLD_META,
     HOLD_NEXT,
+    HOLD_WORDS,
     ROW_CHILDREN,
+    ROW_INFO,
     ROW_NEXT,
     ROW_PARENT,
     ROW_TAG,
+    ROW_USED,
+    ROW_WORDS,
 )
-from gateway.limiter.rows import SLICE, Rows
+from gateway.limiter.rows import KIND_MASK, SLICE, Rows
 from gateway.limiter.spec import MAX_RATE_USED, MAX_SLOTS, MAX_WINDOW_USED, Kind
 from gateway.segment import WORD
 
@@ -50,7 +59,10 @@ def problems(rows: Rows, holds: Holds) -> list[str]:
 def _index_problems(of: str, index: Index) -> Iterator[str]:
     entries = index.words[index.at : index.at + index.mask + 1].tolist()
     numbers = Tally(entry & NUMBER_MASK for entry in entries if entry)
-    yield from (f"{of} {number - 1} is in the index {times} times" for number, times in numbers.items() if times > 1)
+    if len(numbers) < numbers.total():
+        yield from (
+            f"{of} {number - 1} is in the index {times} times" for number, times in numbers.items() if times > 1
+        )
     for place, entry in enumerate(entries):
         step = (entry >> NUMBER_BITS) & index.mask
         while entry and step != place:
@@ -63,69 +75,95 @@ def _index_problems(of: str, index: Index) -> Iterator[str]:
 def _row_problems(rows: Rows) -> Iterator[str]:
     words = rows.words
     top, free, count = GET[3](words, AT_ROW_TOP * WORD)
-    used = {number for number in range(top) if words[rows.at(number) // WORD + ROW_TAG]}
+    tags, following, infos = (
+        _column(words, rows.layout.rows_at, ROW_WORDS, top, n) for n in (ROW_TAG, ROW_NEXT, ROW_INFO)
+    )
+    used = {number for number, tag in enumerate(tags) if tag}
     if len(used) != count:
         yield f"{len(used)} rows are in use, counted are {count}"
-    listed = _chain(words, free, lambda number: rows.at(number) // WORD + ROW_NEXT)
-    if listed is None or set(listed) != set(range(top)) - used:
+    listed = _chain(following, free)
+    if listed is None or len(listed) != top - len(used) or not used.isdisjoint(listed):
         yield "the free list is not the rows that are free"
     indexed = _indexed(rows.index)
     if indexed.keys() - used:
         yield f"rows {sorted(indexed.keys() - used)[:5]} are in the index and not in use"
+    counts, rests = (_column(words, rows.layout.rows_at, ROW_WORDS, top, ROW_USED + n) for n in (0, 1))
     for number in used:
-        if indexed.get(number) != words[rows.at(number) // WORD] & TAG_MASK:
+        if indexed.get(number) != tags[number] & TAG_MASK:
             yield f"row {number} is not in the index"
-        (used_now, rest, _), most = rows.read(rows.at(number)), _MOST_USED[rows.kind(rows.at(number))]
-        if not 0 <= used_now <= most or rest < 0:
-            yield f"row {number} has used {used_now} and {rest}, its most is {most}"
-    yield from _family_problems(rows, used)
+        if not 0 <= counts[number] <= _MOST_USED[infos[number] & KIND_MASK] or rests[number] < 0:
+            yield f"row {number} has used {counts[number]} and {rests[number]}, which cannot be"
+    yield from _family_problems(rows, used, top)
 
 
-def _family_problems(rows: Rows, used: set[int]) -> Iterator[str]:
+def _family_problems(rows: Rows, used: set[int], top: int) -> Iterator[str]:
     words = rows.words
-    parents = [words[rows.at(number) // WORD + ROW_PARENT] for number in used]
-    children = Tally(parent - 1 for parent in parents if parent)
+    parents, counted = (
+        _column(words, rows.layout.rows_at, ROW_WORDS, top, word) for word in (ROW_PARENT, ROW_CHILDREN)
+    )
+    children = Tally(parents[number] - 1 for number in used if parents[number])
     if words[AT_USER_COUNT] != children.total():
         yield f"{children.total()} rows have a parent, counted are {words[AT_USER_COUNT]}"
     for number in used:
-        counted = words[rows.at(number) // WORD + ROW_CHILDREN]
-        if counted != children[number]:
-            yield f"row {number} has {children[number]} children, counted are {counted}"
+        if counted[number] != children[number]:
+            yield f"row {number} has {children[number]} children, counted are {counted[number]}"
 
 
 def _hold_problems(rows: Rows, holds: Holds) -> Iterator[str]:
     words = rows.words
     top, oldest, newest = GET[3](words, AT_HOLD_TOP * WORD)
-    live = {number: holds.load(number) for number, *_ in holds.in_states(State.OPEN, State.EXPIRED)}
-    indexed = _indexed(holds.index)
-    queue = _chain(words, oldest, lambda number: holds.at(number) // WORD + HOLD_NEXT)
-    if queue is None or set(queue) != set(range(top)) - live.keys():
+    metas, following, leases, codes = (
+        _column(words, holds.layout.holds_at, HOLD_WORDS, top, word)
+        for word in (HOLD_META, HOLD_NEXT, HOLD_LEASE, HOLD_CODE)
+    )
+    live = {number: meta for number, meta in enumerate(metas) if meta & STATE_MASK in {State.OPEN, State.EXPIRED}}
+    queue = _chain(following, oldest)
+    if queue is None or len(queue) != top - len(live) or not live.keys().isdisjoint(queue):
         yield "the queue is not the holds that are neither open nor expired"
     elif queue and queue[-1] != newest - 1:
         yield "the queue of settled holds does not end at its newest"
+    indexed = _indexed(holds.index)
     slots: Tally[int] = Tally()
-    for number, held in live.items():
-        if number not in indexed:
+    for number, meta in live.items():
+        if indexed.get(number) != codes[number]:
             yield f"hold {number} is not in the index"
-        if held.state is State.OPEN and held.lease_ms < words[AT_NEXT_LAPSE]:
-            yield f"hold {number} lapses at {held.lease_ms}, the next is to lapse at {words[AT_NEXT_LAPSE]}"
-        if held.state is State.OPEN:
-            slots.update(taken.reserved for taken in held.charges.values() if taken.window_ms == IN_FLIGHT)
-    for number in range(words[AT_ROW_TOP]):
-        at = rows.at(number)
-        if words[at // WORD] and rows.kind(at) == Kind.SLOTS and rows.read(at).used != slots[words[at // WORD]]:
-            yield f"row {number} counts {rows.read(at).used} slots, open holds have {slots[words[at // WORD]]}"
+        if meta & STATE_MASK == State.OPEN:
+            if leases[number] < words[AT_NEXT_LAPSE]:
+                yield f"hold {number} lapses at {leases[number]}, the next is to lapse at {words[AT_NEXT_LAPSE]}"
+            slots.update(_slots(holds, number, meta >> COUNT_SHIFT & COUNT_MASK))
+    yield from _slot_problems(rows, slots)
 
 
-def _chain(words: memoryview, first: int, link: Callable[[int], int]) -> list[int] | None:
+def _slots(holds: Holds, number: int, count: int) -> Iterator[int]:
+    """Tags of the rows that an open hold's slots are counted in."""
+    charges = GET[3 * count](holds.words, holds.at(number) + HOLD_CHARGES * WORD)
+    return (charges[index + 1] for index in range(0, 3 * count, 3) if charges[index + 2] == IN_FLIGHT)
+
+
+def _slot_problems(rows: Rows, slots: Tally[int]) -> Iterator[str]:
+    top = rows.words[AT_ROW_TOP]
+    columns = (_column(rows.words, rows.layout.rows_at, ROW_WORDS, top, n) for n in (ROW_TAG, ROW_INFO, ROW_USED))
+    for tag, info, used in zip(*columns, strict=True):
+        if tag and info & KIND_MASK == Kind.SLOTS and used != slots.pop(tag, 0):
+            yield f"{rows.name(rows.by_tag(tag))} counts {used} slots, open holds have others"
+    if slots:
+        yield f"open holds have {slots.total()} slots that no row counts"
+
+
+def _column(words: memoryview, at: int, size: int, count: int, word: int) -> list[int]:
+    """One word of each of `count` records of `size` words, the first at `at`."""
+    return words[at + word : at + count * size : size].tolist()
+
+
+def _chain(following: Sequence[int], first: int) -> list[int] | None:
     """The numbers of a linked list, None for one without an end."""
-    found: dict[int, None] = {}
+    found: list[int] = []
     while first:
-        if first - 1 in found:
+        if not 0 < first <= len(following) or len(found) == len(following):
             return None
-        found[first - 1] = None
-        first = words[link(first - 1)]
-    return list(found)
+        found.append(first - 1)
+        first = following[first - 1]
+    return found
 
 
 def _indexed(index: Index) -> dict[int, int]:

@@ -63,6 +63,9 @@ LIBCS: Final = {
 }
 
 
+LOST: Final = "a repair of the shared table failed; restart the gateway to build it anew from the journal"
+
+
 class MutexUnsupported(Exception):
     """This machine has no robust mutex that we know the shape of; limits cannot be kept in shared memory on it."""
 
@@ -116,14 +119,13 @@ class Mutex:
 
     def resolve(self, code: int, wait_ms: int) -> bool:
         """What `acquire` makes of a `try_lock` that did not return 0."""
-        if code == errno.EBUSY and self._words[_MARK_AT] == _MARK:
+        if code == errno.EBUSY and not self.is_lost:
             code = self._wait(wait_ms)
         if code in {0, errno.EOWNERDEAD}:
             self._impatient_until_ns = 0
             return code != 0
-        if self._words[_MARK_AT] != _MARK:
-            message = "a repair of the shared table failed; restart the gateway to build it anew from the journal"
-            raise MutexLost(message)
+        if self.is_lost:
+            raise MutexLost(LOST)
         if code in {errno.EBUSY, errno.ETIMEDOUT}:
             self._impatient_until_ns = time.monotonic_ns() + _IMPATIENT_NS
             raise MutexBusy(f"the shared table is held by process {self.holder} for longer than {wait_ms} ms")
@@ -138,8 +140,8 @@ class Mutex:
     def abandon(self) -> None:
         """Instead of `mark_consistent` and `release`: the repair failed, and nobody shall have the mutex again.
 
-        Our own mark says it too, because glibc 2.36 tells ENOTRECOVERABLE only to the first who tries, and EBUSY to
-        all after it.
+        Our own mark says it too: glibc 2.36 tells ENOTRECOVERABLE only to the first who tries, and EBUSY to all after
+        it. Where no holder died, `try_lock` goes on to succeed, and what is guarded has to look at `is_lost`.
         """
         self._words[_MARK_AT] = 0
         self.unlock(self.at)
@@ -149,6 +151,11 @@ class Mutex:
         code = _keeping_gil.pthread_mutex_consistent(self.at)
         if code:
             raise OSError(code, os.strerror(code))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was abandoned."""
+        return bool(self._words[_MARK_AT] != _MARK)
 
     @property
     def holder(self) -> int:

@@ -57,6 +57,7 @@ SLICE_KEPT_MS: Final = 86_400_000  # how long after its end the last turn of a s
 RECLAIM_STEP: Final = 32  # rows looked at when a row is wanted and none is free
 _RESERVE: Final = 8  # one row in so many is kept for names of the config
 _KIND_BITS: Final = 8
+KIND_MASK: Final = (1 << _KIND_BITS) - 1  # of a row's info word
 _END_USER: Final = "end_user="
 _NONE: Final = -1
 
@@ -139,7 +140,7 @@ class Rows:
 
     def kind(self, at: int) -> int:
         """The kind of a row: one of Kind, or SLICE."""
-        kind: int = self.words[at // WORD + ROW_INFO] & ((1 << _KIND_BITS) - 1)
+        kind: int = self.words[at // WORD + ROW_INFO] & KIND_MASK
         return kind
 
     # --- where a bucket is counted ----------------------------------------------------------------------------------

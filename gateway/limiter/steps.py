@@ -8,9 +8,7 @@ Invariants: nothing is written before everything is decided, but for rows that c
 full buckets. Left out: the mutex, the clocks, who calls.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
 from typing import Final
 
 from gateway.limiter.bucket import NEVER, Row, charged, current, level, wait_ms
@@ -26,7 +24,7 @@ from gateway.limiter.engine import (
 )
 from gateway.limiter.hold import Charge, State, belongs, merged, owed, state_at
 from gateway.limiter.holds import IN_FLIGHT, Held, Holds, Taken
-from gateway.limiter.layout import AT_COUNTERS, AT_NEXT_LAPSE, NO_LEASE, ROW_AMOUNT, ROW_USED, Counter
+from gateway.limiter.layout import AT_COUNTERS, AT_NEXT_LAPSE, ROW_AMOUNT, ROW_USED, Counter
 from gateway.limiter.rows import SLICE, Mode, Place, Rows
 from gateway.limiter.spec import MAX_SLOTS, Kind, Spec, slots
 from gateway.limiter.undo import Change, write
@@ -341,9 +339,8 @@ _ECHOES: Final = {State.OPEN: Outcome.ADMITTED, State.SETTLED: Outcome.SETTLED, 
 
 def lapse_due(rows: Rows, holds: Holds, now_ms: int, wall_ms: int, most: int) -> None:
     """End the leases that are over, at most so many, and note when the next one is."""
-    leases = sorted((lease_ms, number) for number, _, lease_ms in holds.in_states(State.OPEN))
-    due = bisect_right(leases, now_ms, key=itemgetter(0))
-    for _, number in leases[: min(due, most)]:
-        Step(rows, holds, now_ms, wall_ms).lapse(holds.load(number))
-    later = leases[min(due, most) :]
-    rows.words[AT_NEXT_LAPSE] = later[0][0] if later else NO_LEASE
+    if holds.next_lapse_ms() <= now_ms:
+        leases = sorted((lease_ms, number) for number, _, lease_ms in holds.in_states(State.OPEN) if lease_ms <= now_ms)
+        for _, number in leases[:most]:
+            Step(rows, holds, now_ms, wall_ms).lapse(holds.load(number))
+    rows.words[AT_NEXT_LAPSE] = holds.next_lapse_ms()

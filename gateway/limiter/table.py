@@ -43,7 +43,7 @@ from gateway.limiter.layout import (
     hold_key,
     ints,
 )
-from gateway.limiter.mutex import MUTEX_WORDS, Mutex, MutexBusy, MutexLost
+from gateway.limiter.mutex import LOST, MUTEX_WORDS, Mutex, MutexBusy, MutexLost
 from gateway.limiter.rows import OnFull, Rows
 from gateway.limiter.spec import Kind, Spec, prove_amount, prove_lease
 from gateway.limiter.steps import Step, lapse_due
@@ -176,13 +176,17 @@ class Table:
         return counted
 
     def take_back(self) -> int:
-        """Undo a change that is under way, if there is one; how many cells that were."""
-        armed = self.words[AT_ARMED]
-        cells = put_back(self.words, self.layout.undo_at)
-        hold = armed >> HOLD_SHIFT
-        if hold:
-            self.holds.take_back((hold & ~SETTLING) - 1, settling=bool(hold & SETTLING))
-        self.words[AT_ARMED] = 0
+        """Undo a change that is under way, if there is one; how many cells that were. Raises MutexLost if it cannot."""
+        try:
+            armed = self.words[AT_ARMED]
+            cells = put_back(self.words, self.layout.undo_at)
+            hold = armed >> HOLD_SHIFT
+            if hold:
+                self.holds.take_back((hold & ~SETTLING) - 1, settling=bool(hold & SETTLING))
+            self.words[AT_ARMED] = 0
+        except Exception as error:
+            self._abandon()
+            raise MutexLost("a change of the limit table that was cut short cannot be taken back") from error
         return cells
 
     # --- within -----------------------------------------------------------------------------------------------------
@@ -210,7 +214,14 @@ class Table:
             held = self.holds.find(hold_key(renewal.hold))
             return State.UNKNOWN if held is None else self.step(now_ms).renew(held, renewal.slots, lease_ms)
 
+    def _abandon(self) -> None:
+        """Give the table up for good: from now on a lease is always due, and `_lapse` says why nothing goes on."""
+        self.words[AT_NEXT_LAPSE] = 0
+        self.mutex.abandon()
+
     def _lapse(self, now_ms: int) -> None:
+        if self.mutex.is_lost:
+            raise MutexLost(LOST)
         lapse_due(self.rows, self.holds, now_ms, self.wall_ms(), LAPSES_AT_ONCE)
 
     def _late(self, code: int, wait_ms: int = WAIT_MS) -> None:
@@ -220,11 +231,13 @@ class Table:
         try:
             cells = self.take_back()
             wrong = problems(self.rows, self.holds)
-        except BaseException:
-            self.mutex.abandon()
+        except MutexLost:
             raise
+        except Exception as error:
+            self._abandon()
+            raise MutexLost("the limit table cannot be read after a process died within it") from error
         if wrong:
-            self.mutex.abandon()
+            self._abandon()
             raise MutexLost("the limit table is wrong after a process died within it: " + "; ".join(wrong[:5]))
         self.mutex.mark_consistent()
         self.words[AT_COUNTERS + Counter.RECOVERED] += 1

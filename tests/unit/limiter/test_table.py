@@ -153,9 +153,9 @@ def test_a_table_that_is_wrong_after_a_death_is_given_up(made: Table) -> None:
 
 def test_an_undo_record_that_cannot_be_is_the_end_too(made: Table) -> None:
     die_within(made, armed=UNDO_CELLS + 1)
-    with pytest.raises(OverflowError):
+    with pytest.raises(MutexLost, match="cannot be taken back"):
         made.peek([tokens(0)])
-    with pytest.raises(MutexLost):
+    with pytest.raises(MutexLost, match="restart"):
         made.peek([tokens(0)])
 
 
@@ -166,6 +166,27 @@ def test_an_operation_that_raises_leaves_the_mutex(made: Table, monkeypatch: pyt
     with pytest.raises(TypeError):
         made.reserve("a", [tokens(1)], owner=OWNER, lease_ms=LEASE_MS)
     assert not made.mutex.holder
+
+
+def test_a_change_that_cannot_be_taken_back_is_the_end(made: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(*_: object) -> None:
+        made.words[AT_ARMED] = UNDO_CELLS + 1
+        raise TypeError
+
+    monkeypatch.setattr(made.holds, "find", break_off)
+    with pytest.raises(MutexLost, match="cannot be taken back"):
+        made.settle("a", [tokens(1)])
+    monkeypatch.undo()
+    for _ in range(2):
+        with pytest.raises(MutexLost):
+            made.peek([tokens(0)])
+
+
+def test_a_table_that_cannot_be_read_after_a_death_is_given_up(made: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    die_within(made)
+    monkeypatch.setattr("gateway.limiter.table.problems", None)
+    with pytest.raises(MutexLost, match="cannot be read"):
+        made.peek([tokens(0)])
 
 
 # --- as an engine ----------------------------------------------------------------------------------------------------
