@@ -112,7 +112,7 @@ def read_object(body: bytes) -> Document:
     size = 1 + len("".join(members)) + sum(map(len, members.values())) + 4 * len(members)
     if size == len(body) and members:
         return Document(members, patched=source is not body)
-    if size + 2 * len(members) - 1 == len(body) and _is_dumped(source, members):
+    if size + 2 * len(members) - 1 == len(body) and _as_dumped(members) == source:
         return Document(members, padding=1, patched=source is not body)
     return _walk(source, members, patched=source is not body)
 
@@ -189,16 +189,8 @@ def _is_whole(value: bytes) -> bool:
     return (len(value) <= MAX_DIGITS and value.isdigit()) or _WHOLE.fullmatch(value) is not None
 
 
-def _is_dumped(source: bytes, members: dict[str, msgspec.Raw]) -> bool:
-    """Whether these are the members of `source`, all of them, in the spelling of `json.dumps`."""
-    at, before = 0, b"{"
-    for key, raw in members.items():
-        name = b'%b"%b": ' % (before, key.encode())
-        value_at = at + len(name)
-        if not source.startswith(name, at) or not source.startswith(raw, value_at):
-            return False
-        at, before = value_at + len(raw), b", "
-    return source[at:] == b"}"
+def _as_dumped(members: dict[str, msgspec.Raw]) -> bytes:
+    return b"{" + b", ".join([b'"%b": %b' % (key.encode(), raw) for key, raw in members.items()]) + b"}"
 
 
 def _without_surrogates(body: bytes, error: ValueError) -> bytes:
