@@ -325,10 +325,10 @@ class DownstreamConnection(asyncio.Protocol):
         ex, body = self._ex, self._body
         if ex is None or body is None or self._responder is None:
             return
-        ex.intake = body
-        ex.reply = self._responder
+        ex.intake, ex.reply = body, self._responder
         ex.started_ns = time.monotonic_ns()
-        self._task = self._listener.wheel.loop.create_task(self._serve(ex, self._responder))
+        served = self._serve(ex, self._responder)
+        self._task = asyncio.Task(served, loop=self._listener.wheel.loop, name="exchange")  # a number costs 0.2 us
 
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
         try:
