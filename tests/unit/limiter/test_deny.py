@@ -59,6 +59,16 @@ def test_a_settlement_clears_its_bucket_alone() -> None:
     assert denials.find([take(50, "b")], NOW) is not None
 
 
+def test_nothing_is_looked_for_once_all_is_over() -> None:
+    shared = words()
+    denials = Denials(shared)
+    denials.add(take(50), TOKENS, 7, 10, NOW)
+    before = shared.tolist()
+    denials.clear([take(50)], NOW + 7)
+    assert shared.tolist() == before
+    assert denials.find([take(50)], NOW + 7) is None
+
+
 def test_the_cheapest_refusal_counts() -> None:
     denials = Denials(words())
     denials.add(take(50), TOKENS, 400, 10, NOW)

@@ -447,6 +447,18 @@ def test_holds_are_renewed_from_the_second_look_on_until_they_are_settled() -> N
     assert len(setting.engine.named("renew")) == 4
 
 
+def test_what_is_owed_waits_for_the_table_to_be_there_again() -> None:
+    setting = Setting()
+    hold = run(setting.limiter.reserve(LIMITS, "h", estimate(1)))
+    setting.engine.failure = MutexBusy("x")
+    hold.settle(use(1, 1))
+    run(setting.limiter.renew())
+    assert set(setting.limiter.owed) == {"h"}
+    setting.engine.failure = None
+    run(setting.limiter.renew())
+    assert (setting.limiter.owed, setting.level(LIMITS, "tpm")) == ({}, 998_000)
+
+
 def test_many_holds_are_renewed_some_at_a_time() -> None:
     setting, limits = Setting(), limits_of(said(RPM, requests=1_000))
     for number in range(MAX_RENEWALS + 1):

@@ -35,6 +35,13 @@ def test_a_rate_refills_by_its_part_and_a_budget_keeps_its_window() -> None:
     assert (budget.spec.start_ms, budget.spec.end_ms) == (lines.lines[1].spec.start_ms, lines.lines[1].spec.end_ms)
 
 
+def test_parts_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limiter.sharing._MAX_REMEMBERED", 2)
+    lines, shares = limits_of(*RULES).lines(START_MS), Shares(4)
+    shares.of(lines, lines.takes(estimate(10)))
+    assert len(shares._known) <= 2
+
+
 def test_a_part_is_one_object_as_the_engines_want_it() -> None:
     lines, shares = limits_of(*RULES).lines(START_MS), Shares(4)
 
