@@ -163,6 +163,6 @@ class Watch:
     def _run(self) -> None:
         started_s = time.monotonic()
         while not self._stop.wait(self.every_s):
-            worker = self.gateway.reading().largest()
+            worker = self.gateway.reading().worker()
             if worker is not None:
                 self.looks.append(Watched(time.monotonic() - started_s, worker.rss_kb, worker.descriptors))

@@ -2,7 +2,7 @@
 
 The busy connections and the open streams are each measured on a freshly started target, since a heap keeps what it once
 took: a thousand streams in the room that a thousand connections had made would seem to cost nothing. The process that
-counts is the worker: the one with the most memory while it is loaded.
+counts is the worker: one that is called so (the gateway's), else the one with the most memory.
 """
 
 import time
@@ -107,7 +107,7 @@ class MemoryRun:
 
     def look(self, when: str) -> Moment | None:
         """Read the worker now."""
-        worker = self._target.reading().largest()
+        worker = self._target.reading().worker()
         if worker is None:
             return None
         at_s = round(time.monotonic() - self._started, 3)
@@ -139,7 +139,7 @@ class MemoryRun:
         self.result.streams = load.held
 
     def _descriptors(self) -> int:
-        worker = self._target.reading().largest()
+        worker = self._target.reading().worker()
         return worker.descriptors if worker else 0
 
     def _many_requests(self) -> None:

@@ -24,6 +24,13 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether it still runs; one that ended and only waits to be asked for its status does not."""
     stat = _stat(pid)
@@ -50,6 +57,7 @@ class Process:
     cpu_us: int
     rss_kb: int
     descriptors: int
+    name: str = ""
 
     @classmethod
     def read(cls, pid: int) -> Self | None:
@@ -62,7 +70,7 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             return None
         cpu_us = (int(stat[UTIME]) + int(stat[STIME])) * US_PER_TICK
-        return cls(pid, cpu_us, int(stat[RSS_PAGES]) * PAGE_KB, descriptors)
+        return cls(pid, cpu_us, int(stat[RSS_PAGES]) * PAGE_KB, descriptors, _name(pid))
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,10 @@ class Reading:
             spent[pid] = now.cpu_us - (then.cpu_us if then else 0)
         return spent
 
-    def largest(self) -> Process | None:
-        """The process with the most memory: in all our targets under load that is the worker."""
-        return max(self.processes.values(), key=lambda process: process.rss_kb, default=None)
+    def worker(self) -> Process | None:
+        """The process that serves: one that is called a worker, else the one with the most memory."""
+        called = [process for process in self.processes.values() if "worker" in process.name]
+        return max(called or self.processes.values(), key=lambda process: process.rss_kb, default=None)
 
 
 def core_busy_us(core: int) -> int:

@@ -259,7 +259,10 @@ def _latency_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
 def _memory(results: Sequence[MemoryResult]) -> str:
     if not results:
         return ""
-    parts = ["## Memory and descriptors", "The worker: the target's process with the most memory."]
+    parts = [
+        "## Memory and descriptors",
+        "The worker: the process that is called so, else the one of the target with the most memory.",
+    ]
     for result in results:
         rows = [[m.when, f"{m.rss_kb / 1024:.1f}", f"{m.descriptors:,}"] for m in result.moments]
         parts.append(f"### {result.target}")

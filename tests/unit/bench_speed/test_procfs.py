@@ -45,10 +45,16 @@ def test_a_process_born_in_the_window_counts_from_its_birth() -> None:
 
 
 def test_no_root_no_processes() -> None:
-    assert Reading.of(None).largest() is None
+    assert Reading.of(None).worker() is None
 
 
 def test_a_core_is_busy_while_we_work() -> None:
     assert procfs.core_busy_us(0) > 0
     with pytest.raises(ValueError, match="no core"):
         procfs.core_busy_us(100_000)
+
+
+def test_the_worker_is_the_one_that_is_called_so() -> None:
+    found = {1: Process(1, 0, 900, 5, "gw-control"), 2: Process(2, 0, 100, 7, "gw-worker-0")}
+    assert Reading(found).worker() == found[2]
+    assert Reading({1: found[1], 3: Process(3, 0, 10, 1, "nginx")}).worker() == found[1]
