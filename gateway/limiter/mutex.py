@@ -6,7 +6,7 @@ says so (`mark_consistent`). A POSIX semaphore, which `multiprocessing.Lock` is,
 
 Invariants: the memory is initialised once, by the supervisor before it forks, and never moves in the file; every
 process may map it elsewhere. A repair that failed ends in `abandon`: nobody gets the mutex again, since what it guards
-is broken. A wait is bounded, and after one in vain the next ones do not wait for a while: a stopped holder costs a
+is broken. A wait is bounded, and after one in vain the next ones are short until one succeeds: a stopped holder costs a
 worker one pause, not one per request. Taking the mutex twice in a thread is an error, never a deadlock. A held mutex
 must not be unmapped: the C library links those a thread holds by address.
 
@@ -44,7 +44,8 @@ _TID_MASK: Final = 0x3FFF_FFFF  # FUTEX_TID_MASK: what the kernel requires of a 
 
 _TRIAL_MS: Final = 2_000
 _SLICE_NS: Final = 20 * NS_PER_MS
-_IMPATIENT_NS: Final = 1 * NS_PER_S
+_IMPATIENT_NS: Final = 10 * NS_PER_S  # how long after a wait in vain no wait is longer than
+_IMPATIENT_MS: Final = 5  # which lets anybody finish who is running
 
 
 class LibC(msgspec.Struct, frozen=True):
@@ -128,7 +129,7 @@ class Mutex:
             raise MutexLost(LOST)
         if code in {errno.EBUSY, errno.ETIMEDOUT}:
             self._impatient_until_ns = time.monotonic_ns() + _IMPATIENT_NS
-            raise MutexBusy(f"the shared table is held by process {self.holder} for longer than {wait_ms} ms")
+            raise MutexBusy(f"the shared table is held by process {self.holder}, which does not let go of it")
         raise OSError(code, os.strerror(code))
 
     def release(self) -> None:
@@ -164,7 +165,9 @@ class Mutex:
 
     def _wait(self, wait_ms: int) -> int:
         now_ns = time.monotonic_ns()
-        until_ns = now_ns if now_ns < self._impatient_until_ns else now_ns + wait_ms * NS_PER_MS
+        if now_ns < self._impatient_until_ns:
+            wait_ms = min(wait_ms, _IMPATIENT_MS)
+        until_ns = now_ns + wait_ms * NS_PER_MS
         code = errno.EBUSY
         while now_ns < until_ns and code in {errno.EBUSY, errno.ETIMEDOUT}:
             deadline_ns = time.time_ns() + min(_SLICE_NS, until_ns - now_ns)

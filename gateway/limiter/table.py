@@ -51,7 +51,7 @@ from gateway.limiter.undo import HOLD_SHIFT, SETTLING, put_back
 from gateway.segment import WORD
 from gateway.units import NS_PER_MS
 
-WAIT_MS: Final = 100
+WAIT_MS: Final = 500  # for whoever checks a full table after a death, and for a holder that is not running
 LAPSES_AT_ONCE: Final = 256
 _KEY_WORDS: Final = 2
 
@@ -86,7 +86,7 @@ class Table:
 
     @staticmethod
     def initialise(words: memoryview, layout: Layout) -> None:
-        """Make an empty table in these words, which nobody uses yet. Raises MutexUnsupported."""
+        """Make an empty table in these words, which are zero and which nobody uses yet. Raises MutexUnsupported."""
         words[AT_ROWS], words[AT_HOLDS] = layout.rows, layout.holds
         words[AT_KEY], words[AT_KEY + 1] = ints(os.urandom(_KEY_WORDS * WORD))
         words[AT_NEXT_LAPSE] = NO_LEASE
