@@ -4,17 +4,19 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.dialects import jsonguard
 from gateway.dialects.jsonguard import Values
 from gateway.errors import InvalidRequest
 
 MAX_MODEL_CHARS: Final = 256
+_string: Final = msgspec.json.Decoder(str)
 T = TypeVar("T")
 
 
 def required_model(values: Values) -> str:
     """The model's name as sent. Raises InvalidRequest where there is none."""
-    return checked_model(jsonguard.text(values, "model"))
+    said = values.get("model")
+    model = _string.decode(said) if said is not None else ""
+    return model if 0 < len(model) <= MAX_MODEL_CHARS and model.isprintable() else checked_model(model)
 
 
 def checked_model(model: str) -> str:

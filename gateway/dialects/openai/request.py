@@ -175,10 +175,8 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     jsonguard.check_depth(document, plain)
     start, end = document.span("model") if "model" in members else _NO_SPAN
     if plain and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
-        streams = values.get("stream") == b"true"
-        empty = False
-        at = document.behind_brace
-        return RequestFacts(model, streams, start, end, at, empty, frozenset(members), stores=_stores(name, values))
+        streams, names, stores = values.get("stream") == b"true", frozenset(members), _stores(name, values)
+        return RequestFacts(model, streams, start, end, document.behind_brace, names=names, stores=stores)
     return RequestFacts(
         model,
         stream=_streams(name, values),
