@@ -5,12 +5,15 @@ they say nothing any more: a RATE that is full again, a WINDOW that is over, SLO
 pressure gives up a row.
 
 Who may have how many: names from the config (keys, teams, models) are bounded by it, and the table is sized for them.
-End users are named by callers and are not. They get at most `max_end_users` rows for each set of other scopes, and all
-of them together leave an eighth of the table to the names of the config, so no number of end users takes a row from
-another tenant. Who gets none shares one row with the others of its set, `…|end_user=*`. A set must be one tenant's: a
-rule on end users names the key too. Should the table be full for a name of the config as well, it is too small, and
-`on_full` decides: OTHER admits uncounted, because a row that tenants share would make one tenant's use another's
-refusal; REFUSE answers NO_ROOM. Both are counted.
+End users are named by callers and are not. All of them together leave an eighth of the table to the names of the
+config. A set of them, those that agree in all other scopes, has at most `max_end_users` rows, and never more than are
+still free to end users: so the greediest set leaves as much as it has, n of them leave a share as large as each one's,
+and a set that comes later finds room (dynamic thresholds, Choudhury and Hahne 1998). Who gets no row shares one with
+the others of its set, `…|end_user=*`. A set must be one tenant's: a rule on end users names the key, team or org too.
+
+Should the table be full for a name of the config as well, it is too small, and `on_full` decides: OTHER admits
+uncounted, because a row that tenants share would make one tenant's use another's refusal; REFUSE answers NO_ROOM. Both
+are counted. REFUSE does the same for end users, but for those that only their own `max_end_users` keeps out.
 
 Invariants: a row in use is in the index once, and nothing else is; a row with a parent is counted in the parent's
 children; a parent with children stays. Left out: what a row counts (`bucket.py`), which takes fit (`steps.py`).
@@ -186,13 +189,10 @@ class Rows:
         return Place(Mode.SHARED, parent, tag)
 
     def _crowded(self, parent: int) -> bool:
-        """Whether this set, or all end users together, or everybody, have all the rows they may have."""
+        """Whether this set has all the rows it may have, or there is none left for anybody."""
         words = self.words
-        return bool(
-            words[parent // WORD + ROW_CHILDREN] >= self._max_end_users
-            or words[AT_USER_COUNT] >= self._most_users
-            or words[AT_ROW_COUNT] >= self.layout.rows
-        )
+        most = min(self._max_end_users, self._most_users - words[AT_USER_COUNT])
+        return bool(words[parent // WORD + ROW_CHILDREN] >= most or words[AT_ROW_COUNT] >= self.layout.rows)
 
     def _set_row(self, shared: str, spec: Spec, now_ms: int, wall_ms: int) -> int:
         """Where the row of a set is, made if there is room; -1 if not."""

@@ -24,7 +24,7 @@ NOW_MS = 1_000_000
 WALL_MS = 1_700_000_000_000
 TPM = rate(1_000, 1_000, 1_000)
 BUDGET = window(100, WALL_MS - 1_000, WALL_MS + 1_000)
-SMALLEST = Layout(rows=16, holds=16)  # of which end users get 12
+SMALLEST = Layout(rows=16, holds=16)  # of which end users get 12 rows at most
 
 
 def made(layout: Layout = SMALLEST, *, max_end_users: int = 100, on_full: OnFull = OnFull.OTHER) -> Table:
@@ -218,12 +218,22 @@ def test_the_cap_counts_those_that_live() -> None:
 
 def test_any_number_of_end_users_leaves_room_for_names_of_the_config() -> None:
     table = made()
-    modes = [settle_in(table, end_user(number, key=f"k{number % 2}")) for number in range(100)]
-    assert modes.count(Mode.NEW) == 12
-    assert table.words[AT_USER_COUNT] == 12
+    for key in "abc":
+        for number in range(20):
+            settle_in(table, end_user(number, key))
+    assert table.words[AT_USER_COUNT] <= 12
     assert settle_in(table, "r|key=another") is Mode.NEW
-    assert settle_in(table, end_user(0, key="another")) is Mode.SHARED, "in its own tenant's row, not in k0's"
-    assert table.rows.find(end_user("*", key="another"), Kind.RATE)[0] >= 0
+    assert is_right(table)
+
+
+def test_the_greediest_set_leaves_as_many_rows_as_it_has() -> None:
+    table = made()
+    assert [settle_in(table, end_user(number, "greedy")) for number in range(50)].count(Mode.NEW) == 6
+    assert [settle_in(table, end_user(number, "late")) for number in range(50)].count(Mode.NEW) == 3
+    assert [settle_in(table, end_user(number, "later")) for number in range(50)].count(Mode.NEW) == 2
+    assert settle_in(table, end_user(50, "late")) is Mode.SHARED, "in its own tenant's row"
+    shared = table.rows.place(end_user(50, "late"), TPM, NOW_MS, WALL_MS).at
+    assert table.rows.name(shared) == end_user("*", "late")
     assert is_right(table)
 
 
