@@ -129,10 +129,10 @@ class Keeping:
         for content in self._untold:
             parts.journal.append(content)
         self._untold.clear()
-        notary = parts.notary
+        notary, retention = parts.notary, parts.retention
         work = [
             spawn(_repeat(notary.turn, lambda: 0.0 if notary.behind else SIGN_S), name="notary"),
-            spawn(_repeat(parts.retention.turn, lambda: RETAIN_S), name="retention"),
+            spawn(_repeat(retention.turn, lambda: SIGN_S if retention.behind else RETAIN_S), name="retention"),
             spawn(_repeat(parts.idle.turn, lambda: IDLE_S), name="idle chains"),
             spawn(parts.readers.run(), name="readers"),
             spawn(parts.anchoring.run(), name="anchoring"),

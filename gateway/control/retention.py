@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from gateway.config.files import sync_directory
 from gateway.control import inventory
-from gateway.control.expiry import Drop, Expiry, Places, Plan, RetentionSettings, Standing
+from gateway.control.expiry import MOST_AT_ONCE, Drop, Expiry, Places, Plan, RetentionSettings, Standing
 from gateway.control.holds import Hold, Holds, HoldsUnreadable
 from gateway.control.inventory import Stock
 from gateway.journal import layout
@@ -83,6 +83,7 @@ class Retention:
         # for metrics
         self.used_bytes = 0
         self.blocked_bytes = 0  # should go and may not
+        self.behind = False  # more may go than one turn takes
         self.alarm = False  # ALARM_PERCENT of max_bytes are used
         self.reasons: tuple[str, ...] = ()  # why something may not go
         self.failing = ""  # why a turn came to nothing
@@ -98,6 +99,7 @@ class Retention:
 
         What the disk or the journal does not allow is logged once, and tried again at the next turn.
         """
+        self.behind = False
         try:
             self._remove(self._notary.floors)
             if self._keys_due:
@@ -221,6 +223,7 @@ class Retention:
     def _show(self, plan: Plan) -> None:
         most = self.settings.max_bytes
         self.used_bytes, self.blocked_bytes, self.reasons = plan.used_bytes, plan.blocked_bytes, plan.reasons
+        self.behind = len(plan.drops) >= MOST_AT_ONCE
         self.alarm = plan.used_bytes * _PERCENT >= most * ALARM_PERCENT
         told = "; ".join(plan.reasons) or ("full" if self.alarm else "")
         if told == self._told:

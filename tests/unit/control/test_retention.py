@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 
+from gateway.control import expiry, retention
 from gateway.control.expiry import RetentionSettings
 from gateway.control.holds import Hold, Holds
 from gateway.control.retention import Retention
@@ -258,6 +259,22 @@ def test_a_clock_in_doubt_keeps_what_it_calls_old_until_it_is_believed(
     scene.doubt = ""
     scene.retention.turn()
     assert scene.told[:2] == ["record w0/1", "record w0/2"]
+
+
+def test_more_than_a_turn_takes_is_gone_on_with_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (expiry, retention):
+        monkeypatch.setattr(module, "MOST_AT_ONCE", 2)
+    scene = Scene(tmp_path)
+    scene.chain("w0", 10, 20, 30, 90)
+    behind = []
+    for _ in range(3):
+        scene.retention.turn()
+        behind.append(scene.retention.behind)
+    assert (behind, len(scene.records)) == ([True, False, False], 3)
+    scene.chain("w1", 10, 20, 90)
+    scene.refuse = 1
+    scene.retention.turn()
+    assert (scene.retention.behind, bool(scene.retention.failing)) == (False, True)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
