@@ -23,7 +23,7 @@ from pathlib import Path
 from gateway import __version__
 from gateway.journal import layout
 from gateway.journal.disk import Disk
-from gateway.journal.line import FORMAT, body_of, content_of, leaf_of, line_of, link, parse
+from gateway.journal.line import FORMAT, compose, content_of, parse
 from gateway.record import Kind, Record
 from gateway.units import NS_PER_US
 
@@ -115,7 +115,7 @@ class Chain:
         Raises NotWritten; what it does not count was cut off, or will be before the next line.
         """
         header = not self.file.size
-        lines, head = self._lines_of([self._header(), *contents] if header else contents)
+        lines, head = compose([self._header(), *contents] if header else contents, self.seq, self.head)
         data = b"".join(lines)
         done = 0
         try:
@@ -137,16 +137,6 @@ class Chain:
         """Give back the current segment and the lock."""
         self.disk.close(self.file.fd)
         self.disk.close(self._lock_fd)
-
-    def _lines_of(self, contents: Sequence[bytes]) -> tuple[list[bytes], bytes]:
-        seq, head = self.seq, self.head
-        lines = []
-        for content in contents:
-            body = body_of(seq, content)
-            head = link(head, leaf_of(body))
-            lines.append(line_of(body, head))
-            seq += 1
-        return lines, head
 
     def _header(self) -> bytes:
         detail = {"format": FORMAT, "opened_by": self.opened_by, "pid": os.getpid(), "version": __version__}

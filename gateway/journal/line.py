@@ -11,6 +11,7 @@ A body starts with `{`, the inner nodes of a Merkle tree with 0x01 (RFC 6962), a
 body: no hash of one kind can be passed off as one of another. Anybody can check a line with `sha256sum`.
 """
 
+from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -70,6 +71,20 @@ def link(head: bytes, leaf: bytes) -> bytes:
 def line_of(body: bytes, head: bytes) -> bytes:
     """The whole line, its newline included; `head` is the chain's head after it."""
     return b'%b,"hash":"%b"}\n' % (body, head.hex().encode())
+
+
+def compose(contents: Iterable[bytes], seq: int, head: bytes) -> tuple[list[bytes], bytes]:
+    """The lines of contents, the first with number `seq` behind `head`, and the head after the last.
+
+    What `body_of`, `leaf_of`, `link` and `line_of` make of each, without the calls: it is on every request's path.
+    """
+    lines = []
+    for content in contents:
+        body = b'{"seq":%d,%b' % (seq, content[1:-1])
+        head = sha256(head + sha256(body).digest()).digest()
+        lines.append(b'%b,"hash":"%b"}\n' % (body, head.hex().encode()))
+        seq += 1
+    return lines, head
 
 
 def parse(line: bytes) -> Line:

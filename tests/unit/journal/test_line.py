@@ -8,6 +8,7 @@ import pytest
 from gateway.journal.line import (
     Malformed,
     body_of,
+    compose,
     content_of,
     genesis,
     leaf_of,
@@ -46,6 +47,17 @@ def test_a_line_is_read_as_it_was_written() -> None:
     line = parse(a_line())
     assert (seq_of(line.body), record_of(line.body)) == (7, RECORD)
     assert line.hash == link(genesis("0" * 32, "w0"), leaf_of(line.body))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_many_lines_at_once_are_as_they_are_one_by_one(count: int) -> None:
+    contents = [content_of(Record(Kind.OUTCOME, f"x{number}", number)) for number in range(count)]
+    head, expected = genesis("0" * 32, "w0"), list[bytes]()
+    for seq, content in enumerate(contents, 9):
+        body = body_of(seq, content)
+        head = link(head, leaf_of(body))
+        expected.append(line_of(body, head))
+    assert compose(contents, 9, genesis("0" * 32, "w0")) == (expected, head)
 
 
 def test_no_two_chains_begin_alike() -> None:
