@@ -1,31 +1,33 @@
-"""An engine with a memory that can be lost, and that can be away: the model behind the awaitable face of an engine."""
+"""An engine with a memory that can be lost, and that can be away: the model, or a table, behind an engine's face."""
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import NoReturn
 
 from gateway.control.limits_keeper import Epoch, Memory
 from gateway.limiter.engine import Amount, Ready, Reason, Reserved, Settled, Standing, Unavailable
 from gateway.limiter.spec import Spec
+from tests.fakes.limit_engines import TimedEngine
 from tests.fakes.limit_model import LimitModel
 
 LEASE_MS = 9_000
 
 
 class ForgetfulEngine:
-    """`now_ms` is its clock, `fails` what it raises of the next settlements (None: it takes one)."""
+    """`now_ms` is its clock; `make` makes a memory that is empty."""
 
-    def __init__(self, now_ms: int, *, marked: bool = False) -> None:
+    def __init__(self, now_ms: int, *, marked: bool = False, make: Callable[[], TimedEngine] = LimitModel) -> None:
         self.now_ms = now_ms
         self.away = False
         self.fails_after = -1  # settlements until it goes away; -1: it stays
-        self.model = LimitModel()
+        self.make = make
+        self.model = make()
         self.number = 1
         self.fresh = True
         self.memory = Memory(self, self.epoch, marked)
 
     def forget(self) -> None:
         """All is lost, and somebody has made a new epoch."""
-        self.model = LimitModel()
+        self.model = self.make()
         self.number += 1
 
     async def epoch(self) -> Epoch:

@@ -6,19 +6,23 @@ The sum is naive: every line read from the files, and for each hold what it sett
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.journal import layout
 from gateway.limiter.spec import window
+from tests.fakes.limit_engines import TimedEngine
+from tests.fakes.limit_model import LimitModel
 from tests.fakes.limit_records import BUDGET
+from tests.fakes.limit_table import TimedTable
 from tests.fakes.limits_node import SECOND_US, Bucket, LimitsNode, run
 
 HUGE = window(10**12, BUDGET.start_ms, BUDGET.end_ms)
 BUCKETS: list[Bucket] = [(f"budget|org={org}", HUGE) for org in "abc"]
-CHAINS = ("w0", "w1", "control")
-HISTORIES = 60
+CHAINS = ("w0", "w1")
+HISTORIES = 40
 STEPS = 80
 
 
@@ -45,9 +49,11 @@ def sum_of(journal: Path) -> dict[str, int]:
 class Story:
     """A history of one node, from a seed."""
 
-    def __init__(self, state_dir: Path, seed: int, *, marked: bool) -> None:
+    def __init__(self, state_dir: Path, seed: int, make: Callable[[], TimedEngine], *, marked: bool) -> None:
         self.dice = random.Random(seed)
-        self.node = LimitsNode(state_dir, marked=marked, chains=CHAINS[:2])
+        self.node = LimitsNode(state_dir, marked=marked, chains=CHAINS)
+        self.node.engine.make = make
+        self.node.engine.forget()
         self.open: list[tuple[str, Bucket, str]] = []
         self.count = 0
         run(self.node)
@@ -59,7 +65,7 @@ class Story:
 
     def reserve(self) -> None:
         self.count += 1
-        hold, bucket, chain = f"h{self.count}", self.dice.choice(BUCKETS), self.dice.choice(CHAINS[:2])
+        hold, bucket, chain = f"h{self.count}", self.dice.choice(BUCKETS), self.dice.choice(CHAINS)
         self.node.reserves(hold, self.dice.randrange(1_000), bucket, chain)
         self.open.append((hold, bucket, chain))
 
@@ -73,7 +79,7 @@ class Story:
 
     def kill_worker(self) -> None:
         """Its requests end with it; another takes its chain."""
-        chain = self.dice.choice(CHAINS[:2])
+        chain = self.dice.choice(CHAINS)
         self.open = [found for found in self.open if found[2] != chain]
         self.node.journal.chain(chain).segment(self.node.now_us)
 
@@ -108,9 +114,12 @@ class Story:
         }
 
 
+@pytest.mark.parametrize("make", [LimitModel, TimedTable])
 @pytest.mark.parametrize("seed", range(HISTORIES))
-def test_spent_equals_the_sum_of_the_journal_before_a_node_is_ready(tmp_path: Path, seed: int) -> None:
-    story = Story(tmp_path, seed, marked=False)
+def test_spent_equals_the_sum_of_the_journal_before_a_node_is_ready(
+    tmp_path: Path, seed: int, make: Callable[[], TimedEngine]
+) -> None:
+    story = Story(tmp_path, seed, make, marked=False)
     for _ in range(STEPS):
         story.step()
     story.kill_all()
@@ -120,7 +129,7 @@ def test_spent_equals_the_sum_of_the_journal_before_a_node_is_ready(tmp_path: Pa
 @pytest.mark.parametrize("seed", range(HISTORIES // 2))
 def test_a_store_that_lost_its_data_has_the_sum_within_two_looks(tmp_path: Path, seed: int) -> None:
     """No process dies here, so nothing reserved is left behind: all of it settles."""
-    story = Story(tmp_path, seed, marked=True)
+    story = Story(tmp_path, seed, LimitModel, marked=True)
     for _ in range(STEPS):
         story.dice.choice([story.reserve, story.settle, story.look, story.look])()
         story.node.pass_us(story.dice.choice([0, 1_000, SECOND_US]))
