@@ -31,11 +31,13 @@ FLIGHTS = slots(10)
 ALL = [Amount("rpm", RPM, 1_000), Amount("tpm", TPM, 40), Amount("usd", USD, 7), Amount("flights", FLIGHTS, 1)]
 USED = [Amount(take.bucket, take.spec, take.amount // 2) for take in ALL]
 
+pytestmark = pytest.mark.slow
+
 
 class Scene:
     """A table in which every bucket is known and much is going on."""
 
-    def __init__(self, kind: type[Table], *, marks: bool) -> None:
+    def __init__(self, kind: type[Table], *, marks: bool) -> None:  # marks: all memory for holds has been used before
         self.moment = Moment(NOW_MS)
         self.table = table(memory(Layout(rows=32, holds=HOLDS)), self.moment, kind=kind, max_end_users=2)
         for turn in range(3 * HOLDS if marks else 2):
@@ -163,9 +165,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("marks", [False, True], ids=["new memory", "memory of marks"])
-@pytest.mark.parametrize("kind", [Table, QuickTable])
-@pytest.mark.parametrize("name", CASES)
+VARIANTS: list[tuple[str, type[Table], bool]] = [(name, QuickTable, True) for name in CASES]
+VARIANTS += [(name, QuickTable, False) for name in ("reserve", "reserve buckets without rows", "settle unknown")]
+VARIANTS += [(name, Table, True) for name in ("reserve", "settle")]  # other cases take the long way in any table
+
+
+@pytest.mark.parametrize(("name", "kind", "marks"), VARIANTS)
 def test_killed_between_any_two_stores(name: str, kind: type[Table], *, marks: bool) -> None:
     case, scene = CASES[name], Scene(kind, marks=marks)
     before = scene.picture()
@@ -191,8 +196,7 @@ def test_killed_between_any_two_stores(name: str, kind: type[Table], *, marks: b
     assert scene.table.count(Counter.RECOVERED) == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("work", [reserve_new, settle, settle_expired, extend])
+@pytest.mark.parametrize("work", [reserve_new, settle])
 def test_killed_again_while_it_is_healed(work: Callable[[Table], object]) -> None:
     scene = Scene(QuickTable, marks=True)
     before = scene.picture()
