@@ -1,9 +1,9 @@
 """A head known by its bytes: a request that begins with them, and is all there, needs no parser.
 
 Callers keep a connection open and send the same head again and again; what differs is the length. A parser is a
-function of its state and of the bytes: between two requests its state is always the same, so bytes that it has read
-as one head it would read as that head again. Only the digits of `content-length` may differ, and they mean nothing
-but a number.
+function of its state and of the bytes. Between two requests, the first of which lets another follow, its state is
+always the same: bytes that it has read as one head it would read as that head again. Only the digits of
+`content-length` may differ, and they mean nothing but a number.
 
 Invariants: a head is remembered from a read that was one whole request, after the parser has accepted it and it was
 judged; whatever is not that head with other digits, and exactly as many bytes behind it as they say, is left to the

@@ -196,7 +196,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         """The request is complete."""
         if not self._detour:
-            self._between = True
+            self._between = self.keep_alive  # else the parser expects no other
             self._owner.request_read()
 
     # --- inside -----------------------------------------------------------------------------------------------------

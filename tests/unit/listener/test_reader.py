@@ -81,6 +81,13 @@ def test_a_known_head_is_parsed_all_the_same_inside_of_a_request() -> None:
     assert owner.body.endswith(SMALL)
 
 
+def test_behind_a_request_that_ends_the_connection_nothing_is_known() -> None:
+    reader, owner = known()
+    reader.feed(SMALL.replace(b"Host", b"Connection: close\r\nHost"), MAX)
+    assert reader.feed(SMALL, MAX) is Fault.MALFORMED
+    assert (owner.wholes, len(owner.heads)) == ([], 3)
+
+
 def test_another_head_takes_the_place_of_the_one_that_is_known() -> None:
     reader, owner = known()
     other = SMALL.replace(b"Bearer k", b"Bearer l")
