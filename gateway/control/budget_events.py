@@ -24,8 +24,11 @@ from gateway.limiter.checkpoint import Told
 from gateway.limiter.engine import Amount, Standing
 from gateway.limiter.replay import Used
 from gateway.limiter.spec import Kind, window
+from gateway.record import Kind as RecordKind
+from gateway.record import Record
 
 ACTION: Final = "budget.crossed"
+ACTOR: Final = "gateway"
 ASKED_AT_ONCE: Final = 16
 _MICRO: Final = 1_000_000
 _ALL: Final = 100
@@ -53,6 +56,12 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int
     end_ms: int
     estimated: int = 0  # of it reserved by requests whose worker died
+
+
+def record_of(crossing: Crossing, at_us: int) -> Record:
+    """An event as the journal tells it."""
+    detail = msgspec.json.encode(crossing).decode()
+    return Record(RecordKind.ADMIN, "", at_us, action=ACTION, subject=crossing.bucket, actor=ACTOR, detail=detail)
 
 
 class Memory(Protocol):

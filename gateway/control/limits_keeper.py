@@ -11,16 +11,19 @@ charges nothing twice. Every node gives back what its own journal says, so a sto
     a store was away        nothing is given back, but what was settled meanwhile is settled again, under its own ids
 
 For the last two nobody knows which of the settlements since the store was last seen it has; all of them are repeated,
-which it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there.
+which it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there,
+but it knows which holds it waits for in vain. Where a worker wrote the outcome of one and did not get to settle it,
+that is done here, once: a hold that is settled is not waited for any more.
 
 Invariants: an epoch is adopted only when all was given back. Left out: who makes an epoch (the engine), and that what
 another node used is lost with its journal.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -28,15 +31,21 @@ from gateway.control.readers.base import Trouble
 from gateway.control.readers.budgets import BudgetReader
 from gateway.journal.read import Place
 from gateway.limiter.bucket import Row, current
-from gateway.limiter.engine import Amount, Settled, Unavailable
+from gateway.limiter.engine import Amount, Reason, Settled, Unavailable
+from gateway.limiter.layout import AT_KEY, hold_key, hold_name
+from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.replay import Fact, Key, Used, key_of
 from gateway.limiter.spec import MAX_AMOUNT, Kind
+from gateway.limiter.sweep import lapsed
+from gateway.limiter.table import Table, TableEngine
 from gateway.units import NS_PER_US, US_PER_S
 
 TURN_S: Final = 1.0
 AT_ONCE: Final = 128  # settlements under way
 MARKED_US: Final = 20 * 3600 * US_PER_S  # how far back a settlement may be repeated: an engine's marks last a day
 UNSURE_US: Final = US_PER_S  # clocks of workers and of control, and what was under way when the store went
+RIPE_US: Final = 5 * US_PER_S  # after which the outcome of a lapsed hold is signed and read, if there is one
+SEARCHED_US: Final = 600 * US_PER_S  # before a lapse was noticed: a lease, and a control that was away
 SAVING_SHARE: Final = 10  # at most one part in so many of the time goes into writing checkpoints
 _US_PER_MS: Final = 1_000
 _FAILURES: Final = (Unavailable, Trouble, OSError)
@@ -60,12 +69,39 @@ class Engine(Protocol):
         """Apply what was used, once. Raises Unavailable when awaited."""
 
 
+def _none() -> Sequence[str]:
+    return ()
+
+
 class Memory(NamedTuple):
-    """An engine, and what is known of its memory. `marked`: it marks what was settled for a day, as stores do."""
+    """An engine, and what is known of its memory.
+
+    `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
+    whose lease has ended without a settlement. Raises Unavailable.
+    """
 
     engine: Engine
     epoch: Callable[[], Awaitable[Epoch]]
     marked: bool
+    lapsed: Callable[[], Sequence[str]] = _none
+
+
+def of_table(table: Table, *, fresh: bool) -> Memory:
+    """The table in this node's shared memory. `fresh`: no other control of this node has run before."""
+    made = hashlib.blake2b(table.words[AT_KEY : AT_KEY + 2].tobytes(), digest_size=8).hexdigest()
+
+    async def epoch() -> Epoch:
+        return Epoch(made, fresh)
+
+    def waiting() -> Sequence[str]:
+        try:
+            return [found.hold for found in lapsed(table)]
+        except MutexBusy:
+            return ()  # another look will do
+        except MutexLost as error:
+            raise Unavailable(Reason.DOWN, str(error)) from error
+
+    return Memory(TableEngine(table), epoch, marked=False, lapsed=waiting)
 
 
 class LimitsKeeper:
@@ -82,6 +118,7 @@ class LimitsKeeper:
         self.ready = False  # what was used is where it counts
         self.given_back = 0  # times that an engine was
         self.repeated = 0  # settlements
+        self.corrected = 0  # holds that nobody lived to settle
         self._reader = reader
         self._memory = memory
         self._node = node
@@ -90,6 +127,8 @@ class LimitsKeeper:
         self._failing: dict[str, str] = {}
         self._away = False
         self._save_s = 0.0
+        self._waiting: dict[str, int] = {}  # lapsed holds, and since when
+        self._searched: set[str] = set()  # of them, those without an outcome
 
     @property
     def failing(self) -> str:
@@ -166,8 +205,26 @@ class LimitsKeeper:
             self._reader.give_back_due(due)
             raise
         self.repeated += len(due)
+        await self._correct()
         self._reader.adopt(epoch.id, self._clock_us())
         self._away = False
+
+    async def _correct(self) -> None:
+        """Settle what a worker wrote the outcome of and did not live to settle."""
+        now_us = self._clock_us()
+        self._waiting = {name: self._waiting.get(name, now_us) for name in self._memory.lapsed()}
+        self._searched &= self._waiting.keys()
+        ripe = {name: since_us for name, since_us in self._waiting.items() if now_us - since_us >= RIPE_US}
+        wanted = ripe.keys() - self._searched
+        if not wanted:
+            return
+        wanted -= {hold_name(hold_key(hold)) for hold in self._reader.holds()}  # of these there is no outcome yet
+        places = self._reader.standing().places
+        outcomes = self._reader.settled(places, min(ripe.values()) - SEARCHED_US)
+        found = await asyncio.to_thread(lambda: [fact for fact in outcomes if hold_name(hold_key(fact.hold)) in wanted])
+        await self._settle((fact.hold, fact.amounts) for fact in found)
+        self.corrected += len(found)
+        self._searched |= wanted
 
     async def _remind(self, epoch: Epoch, *, forgot: bool) -> None:
         """Give the engine what it does not have, as far as that is known."""
@@ -181,7 +238,8 @@ class LimitsKeeper:
             rows = [_missing(used, again) for used in standing.used]
             await self._settle(self._gifts(epoch.id, rows))
             self.given_back += 1
-            _log.warning("limits: what was used of %d buckets was given back", len(rows))
+            if rows:
+                _log.warning("limits: what was used of %d buckets was given back", len(rows))
         reader.adopt(epoch.id, now_us)
 
     async def _repeat(self, places: Mapping[str, Place], since_us: int) -> dict[Key, int]:

@@ -143,6 +143,11 @@ class BudgetReader:
         with self._busy:
             return Standing(list(self._ledger.used(self._clock_us() // _US_PER_MS)), self._places())
 
+    def holds(self) -> list[str]:
+        """The holds of which there is no outcome yet."""
+        with self._busy:
+            return list(self._ledger.holds)
+
     def settled(self, places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
         """What was settled since then, by the lines before these places. Raises OSError."""
         return settled(self._journal, places, since_us)

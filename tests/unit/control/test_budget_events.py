@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from gateway.config.limits import Allowance, Limits, Rule
-from gateway.control.budget_events import ASKED_AT_ONCE, Budget, BudgetEvents, Budgets, Crossing
+from gateway.control.budget_events import ASKED_AT_ONCE, Budget, BudgetEvents, Budgets, Crossing, record_of
 from gateway.limiter.checkpoint import Told
 from gateway.limiter.engine import Amount, Unavailable
 from gateway.limiter.replay import Used
@@ -76,6 +77,20 @@ def test_an_event_says_what_it_is_about() -> None:
     assert (crossing.rule, crossing.bucket, crossing.percent) == ("org-budget", NAME, 70)
     assert (crossing.used, crossing.limit, crossing.unit, crossing.estimated) == (700, 1_000, "micro-USD", 30)
     assert (crossing.start_ms, crossing.end_ms) == (BUDGET.start_ms, BUDGET.end_ms)
+
+
+def test_an_event_as_a_record() -> None:
+    watch = Watch()
+    watch.use(700)
+    watch.look()
+    record = record_of(watch.heard[0], 5)
+    assert (record.kind.value, record.action, record.subject, record.actor) == (
+        "admin",
+        "budget.crossed",
+        NAME,
+        "gateway",
+    )
+    assert msgspec.json.decode(record.detail, type=Crossing) == watch.heard[0]
 
 
 def test_requests_on_their_way_are_not_spent() -> None:

@@ -3,23 +3,24 @@
 import asyncio
 import errno
 import logging
+from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.control import limits_keeper as module
+from gateway.control.limits_keeper import LimitsKeeper, of_table
 from gateway.control.readers import budgets
-from gateway.limiter.engine import Amount
+from gateway.journal.read import Place
+from gateway.limiter.engine import Amount, Settled
+from gateway.limiter.mutex import MutexBusy, MutexLost
+from gateway.limiter.replay import Fact
 from gateway.limiter.spec import MAX_AMOUNT
-from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, outcome
-from tests.fakes.limits_node import USD, LimitsNode, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, decision, outcome
+from tests.fakes.limit_table import Moment, empty, memory, table
+from tests.fakes.limits_node import SECOND_US, USD, LimitsNode, run
 
 TPM = ("tpm|key=k", MINUTE)
-SECOND_US = 1_000_000
 
 
 @pytest.fixture
@@ -324,9 +325,9 @@ def test_it_runs_until_it_is_told_to_stop(node: LimitsNode, monkeypatch: pytest.
 
 def test_a_bucket_of_which_nothing_is_missing_costs_no_settlement(node: LimitsNode) -> None:
     calls: list[str] = []
-    settle: Callable[..., object] = node.engine.settle
+    settle = node.engine.settle
 
-    def counted(hold: str, actuals: tuple[Amount, ...]) -> object:
+    def counted(hold: str, actuals: tuple[Amount, ...]) -> Awaitable[Settled]:
         calls.append(hold)
         return settle(hold, actuals)
 
@@ -334,8 +335,115 @@ def test_a_bucket_of_which_nothing_is_missing_costs_no_settlement(node: LimitsNo
     node.write(outcome("a", node.now_us // 1000, {TPM: 5}), outcome("b", node.now_us // 1000, {USD: 5}))
     node.engine.forget()
     node.pass_us(SECOND_US)
-    node.engine.settle = counted  # type: ignore[method-assign, assignment]
+    node.engine.settle = counted  # type: ignore[method-assign]
     node.live()
     run(node)
     (hold,) = calls
     assert hold.startswith(f"restored|{node.journal.node}|e2|WINDOW|")
+
+
+# --- the table of this node -----------------------------------------------------------------------------------------
+
+
+class Tabled(LimitsNode):
+    """A node with a real table."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(state_dir)
+        self.moment = Moment(self.now_us // 1000)
+        self.words = memory()
+        self.table = table(self.words, self.moment)
+        self.memory = of_table(self.table, fresh=True)
+        self.start_tabled()
+
+    def start_tabled(self) -> None:
+        self.start_control()
+        self.keeper = LimitsKeeper(self.reader, self.memory, self.journal.node, self.began_us, lambda: self.now_us)
+
+    def pass_s(self, seconds: int) -> None:
+        self.pass_us(seconds * SECOND_US)
+        self.moment.now_ms = self.now_us // 1000
+
+    def spent(self) -> int:
+        (standing,) = self.table.peek([Amount(*USD, 0)])
+        return BUDGET.limit - standing.level
+
+
+@pytest.fixture
+def tabled(tmp_path: Path) -> Tabled:
+    made = Tabled(tmp_path)
+    run(made)
+    return made
+
+
+def test_a_table_gets_back_what_was_used(tabled: Tabled) -> None:
+    tabled.write(outcome("a", tabled.now_us // 1000, {USD: 77, TPM: 5_000}))
+    run(tabled)
+    assert tabled.spent() == 0
+    epoch = tabled.reader.epoch
+    empty(tabled.words)
+    tabled.memory = of_table(tabled.table, fresh=True)
+    tabled.live()
+    tabled.start_tabled()
+    run(tabled)
+    assert (tabled.spent(), tabled.keeper.given_back) == (77, 1)
+    assert epoch != tabled.reader.epoch
+    tabled.start_tabled()
+    run(tabled)
+    assert (tabled.spent(), tabled.keeper.given_back) == (77, 0)
+
+
+@pytest.mark.parametrize("hold", ["short", "a-hold-whose-name-is-longer-than-a-row-has-room-for"])
+def test_an_outcome_that_nobody_lived_to_settle_is_settled_once(tabled: Tabled, hold: str) -> None:
+    at_ms = tabled.now_us // 1000
+    for name, amount in ((hold, 500), ("killed", 40)):
+        tabled.table.reserve(name, [Amount(*USD, amount)], owner=1, lease_ms=9_000)
+        tabled.write(decision(name, at_ms, {USD: amount}))
+    tabled.write(outcome(hold, at_ms, {USD: 120}))
+    tabled.pass_s(10)
+    assert tabled.spent() == 540
+    run(tabled)
+    assert (tabled.spent(), tabled.keeper.corrected) == (540, 0)
+    tabled.pass_s(5)
+    run(tabled, turns=2)
+    assert (tabled.spent(), tabled.keeper.corrected) == (160, 1)
+    tabled.pass_s(60)
+    run(tabled, turns=2)
+    assert (tabled.spent(), tabled.keeper.corrected) == (160, 1)
+    tabled.write(outcome("killed", at_ms, {USD: 1}))
+    run(tabled, turns=2)
+    assert (tabled.spent(), tabled.keeper.corrected) == (121, 2)
+
+
+def test_a_hold_that_left_nothing_in_the_journal_is_searched_for_once(
+    tabled: Tabled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[int] = []
+    real = tabled.reader.settled
+
+    def counted(places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
+        searched.append(since_us)
+        return real(places, since_us)
+
+    monkeypatch.setattr(tabled.reader, "settled", counted)
+    tabled.table.reserve("unrecorded", [Amount(*USD, 5)], owner=1, lease_ms=9_000)
+    for _ in range(6):
+        tabled.pass_s(4)
+        assert tabled.spent() == 5
+        run(tabled)
+    assert (len(searched), tabled.spent()) == (1, 5)
+
+
+def test_a_table_that_is_in_use_is_looked_at_another_time(tabled: Tabled, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(_: object) -> None:
+        raise MutexBusy("somebody has it")
+
+    def lost(_: object) -> None:
+        raise MutexLost("it is wrong")
+
+    monkeypatch.setattr(module, "lapsed", busy)
+    run(tabled)
+    assert tabled.keeper.failing == ""
+    monkeypatch.setattr(module, "lapsed", lost)
+    run(tabled)
+    assert "it is wrong" in tabled.keeper.failing
