@@ -45,6 +45,7 @@ from gateway.limiter.layout import (
 from gateway.limiter.undo import Change, write
 from gateway.segment import WORD
 
+LOOK_AGAIN_MS: Final = 10  # for an expired hold to give up, when there was none: looking takes a few ms
 IN_FLIGHT: Final = -1  # where a charge has its window: it is a slot
 MAX_ATTEMPT: Final = 2**24 - 1
 
@@ -99,6 +100,7 @@ class Holds:
         self.words = words
         self.layout = layout
         self.index = Index(words, layout.hold_index_at, layout.hold_index_words)
+        self._look_again_ms = 0
 
     def at(self, number: int) -> int:
         """Byte offset of a hold."""
@@ -151,9 +153,9 @@ class Holds:
 
     # --- changes, to be written together with those of rows ---------------------------------------------------------
 
-    def opened(self, held: Held) -> list[Change] | None:
+    def opened(self, held: Held, now_ms: int) -> list[Change] | None:
         """Give a new hold memory and an entry in the index, as it stands; None when all memory is in use."""
-        taken = self._memory()
+        taken = self._memory(now_ms)
         if taken is None:
             return None
         held.number, top, oldest, newest = taken
@@ -187,12 +189,12 @@ class Holds:
         """Note that a lease ends then. Before the lease is stored: too early an end only means a look in vain."""
         self.words[AT_NEXT_LAPSE] = min(self.words[AT_NEXT_LAPSE], lease_ms)
 
-    def _memory(self) -> tuple[int, int, int, int] | None:
+    def _memory(self, now_ms: int) -> tuple[int, int, int, int] | None:
         """Memory for one hold: its number, and the three words of the header without it."""
         top, oldest, newest = GET[3](self.words, AT_HOLD_TOP * WORD)
         if top < self.layout.holds:
             return top, top + 1, oldest, newest
-        if not oldest and not self._give_up_oldest():
+        if not oldest and not self._give_up_oldest(now_ms):
             return None
         top, oldest, newest = GET[3](self.words, AT_HOLD_TOP * WORD)
         number = oldest - 1
@@ -260,9 +262,13 @@ class Holds:
         write(self.words, self.layout.undo_at, self.saved(held))
         self.words[AT_COUNTERS + Counter.FORGOTTEN] += 1
 
-    def _give_up_oldest(self) -> bool:
-        """Give up the EXPIRED hold whose lease ended first; False when there is none."""
+    def _give_up_oldest(self, now_ms: int) -> bool:
+        """Give up the EXPIRED hold whose lease ended first; False when there was none a moment ago."""
+        if now_ms < self._look_again_ms:
+            return False
         expired = min(((lease_ms, number) for number, _, lease_ms in self.in_states(State.EXPIRED)), default=None)
-        if expired is not None:
-            self.give_up(self.load(expired[1]))
-        return expired is not None
+        if expired is None:
+            self._look_again_ms = now_ms + LOOK_AGAIN_MS
+            return False
+        self.give_up(self.load(expired[1]))
+        return True

@@ -58,7 +58,7 @@ NO_CEILING: Final = 2**62  # of a shadow limit
 CACHED_ROWS: Final = 32_768  # buckets whose rows a process remembers
 _get3, _get4, _put3, _put4 = GET[3], GET[4], PUT[3], PUT[4]
 _RATE, _WINDOW = int(Kind.RATE), int(Kind.WINDOW)
-_OPEN, _SETTLED = int(State.OPEN), int(State.SETTLED)
+_OPEN: Final = int(State.OPEN)  # EXPIRED has its bit, too; a mark has not
 _ADMITTED: Final = Outcome.ADMITTED
 _FOUND: Final = (State.EXPIRED, State.OPEN)
 _HEADER: Final = AT_HOLD_TOP * WORD
@@ -123,21 +123,23 @@ class QuickTable(Table):
             if now_ms >= words[AT_NEXT_LAPSE]:
                 self._lapse(now_ms)
             index_at, mask = self._index_at, self._index_mask
+            code = crc32(key)
             top, oldest, _ = _get3(words, _HEADER)
             if top < self._most_holds:
                 at_front, front = AT_HOLD_TOP, top + 1
                 number = front
             elif oldest:  # the mark at the front of the queue makes room
                 at_front, number = AT_OLDEST, oldest
-                _, _, front, code = _get4(words, self._metas_at + oldest * _HOLD)
-                place = index_at + (code & mask)
-                if words[place] == code << NUMBER_BITS | oldest and place < index_at + mask and not words[place + 1]:
+                _, _, front, old = _get4(words, self._metas_at + oldest * _HOLD)
+                if old == code:  # it may be this very hold's
+                    return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
+                place = index_at + (old & mask)
+                if words[place] == old << NUMBER_BITS | oldest and place < index_at + mask and not words[place + 1]:
                     words[place] = 0  # Holds.forget, where nothing has to move up
                 elif not self.holds.forget(oldest - 1):
                     return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
             else:
                 return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
-            code = crc32(key)
             place = code & mask
             while entry := words[index_at + place]:
                 if entry >> NUMBER_BITS == code:
@@ -242,7 +244,7 @@ class QuickTable(Table):
                 return self._settle(key, actuals, now_ms)
             found_key, _, meta, until_ms, _, _ = GET_HEAD(words, at)
             state, count = meta & STATE_MASK, meta >> COUNT_SHIFT & COUNT_MASK
-            if found_key != key or state == _SETTLED or count != len(actuals) or meta >> SHARED_SHIFT & SHARED_MASK:
+            if found_key != key or not state & _OPEN or count != len(actuals) or meta >> SHARED_SHIFT & SHARED_MASK:
                 return self._settle(key, actuals, now_ms)
             charges = GET[3 * count](words, at + _CHARGES)
             levels: list[int] = []
@@ -283,7 +285,7 @@ class QuickTable(Table):
                 else:
                     total, left, stands_ms = used, rest, mark_ms
                     owed = -1 if state == _OPEN else 0
-                if amount < 0 or owed > MAX_AMOUNT:
+                if not 0 <= amount <= MAX_AMOUNT:
                     prove_amount(amount)
                 if owed:  # bucket.charged
                     total += owed
@@ -292,7 +294,6 @@ class QuickTable(Table):
                         if kind == _RATE:
                             left = 0
                     elif total > MAX_AMOUNT:
-                        prove_amount(amount)
                         total = min(total, MAX_RATE_USED if kind == _RATE else MAX_WINDOW_USED)
                     _put4(words, undo, used_at, used, rest, mark_ms)
                     undo += _CELL

@@ -319,7 +319,7 @@ class Step:
         if held.number >= 0:
             changes: list[Change] | None = self._holds.saved(held)
         else:
-            changes = self._holds.opened(held)
+            changes = self._holds.opened(held, self._now_ms)
         if changes is None and held.state is State.OPEN:
             return False
         if held.state is State.OPEN:

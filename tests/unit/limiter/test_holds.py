@@ -6,7 +6,7 @@ import pytest
 
 from gateway.limiter.check import problems
 from gateway.limiter.hold import State
-from gateway.limiter.holds import IN_FLIGHT, MAX_ATTEMPT, SETTLE, WAS_EXPIRED, Held, Holds, Taken
+from gateway.limiter.holds import IN_FLIGHT, LOOK_AGAIN_MS, MAX_ATTEMPT, SETTLE, WAS_EXPIRED, Held, Holds, Taken
 from gateway.limiter.layout import (
     AT_HOLD_TOP,
     AT_NEWEST,
@@ -24,6 +24,7 @@ from gateway.segment import WORD
 from tests.fakes.limit_table import Moment, memory, table
 
 HOLDS = 16
+NOW_MS = 50
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def hold(name: str, *, state: State = State.OPEN, until_ms: int = 100) -> Held:
 
 
 def save(holds: Holds, held: Held) -> bool:
-    changes = holds.saved(held) if held.number >= 0 else holds.opened(held)
+    changes = holds.saved(held) if held.number >= 0 else holds.opened(held, NOW_MS)
     if changes is None:
         return False
     holds.leased(held.lease_ms)
@@ -112,6 +113,23 @@ def test_the_expired_hold_whose_lease_ended_first_gives_way(made: Table) -> None
     assert states(made.holds, "cdeq") == ["EXPIRED", "EXPIRED", "UNKNOWN", "OPEN"]
     assert made.count(Counter.FORGOTTEN) == 1
     assert problems(made.rows, made.holds) == []
+
+
+def test_a_flood_that_finds_no_memory_does_not_look_for_it_every_time(
+    made: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(HOLDS):
+        save(made.holds, hold(f"{number}"))
+    looks: list[tuple[State, ...]] = []
+
+    def in_states(*states: State) -> list[tuple[int, int, int]]:
+        looks.append(states)
+        return []
+
+    monkeypatch.setattr(made.holds, "in_states", in_states)
+    for later_ms in (0, 1, LOOK_AGAIN_MS - 1, LOOK_AGAIN_MS, LOOK_AGAIN_MS + 1):
+        assert made.holds.opened(hold("one more"), NOW_MS + later_ms) is None
+    assert len(looks) == 2
 
 
 def test_a_settlement_of_nobody_leaves_a_mark(made: Table) -> None:

@@ -297,6 +297,18 @@ def test_with_all_memory_in_use_it_is_as_the_long_way() -> None:
     assert scene.is_right()
 
 
+def test_a_mark_that_is_next_to_go_still_answers_for_its_hold() -> None:
+    scene = Scene(Layout(rows=16, holds=16))
+    for number in range(16):
+        scene.reserve(f"{number}", tokens(10))
+        scene.table.settle(f"{number}", [tokens(10)])
+    assert scene.reserve("0", tokens(10)) == Reserved(Outcome.SETTLED, levels=(840,))
+    assert scene.reserve("new", tokens(10)).outcome is Outcome.ADMITTED
+    assert scene.reserve("1", tokens(10)).outcome is Outcome.SETTLED
+    assert scene.reserve("0", tokens(10)).outcome is Outcome.ADMITTED, "its mark has gone"
+    assert scene.is_right()
+
+
 def test_it_forgets_which_rows_it_knew_before_that_is_too_many(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.limiter.quick.CACHED_ROWS", 3)
     for turn in range(3):
@@ -307,6 +319,15 @@ def test_it_forgets_which_rows_it_knew_before_that_is_too_many(scene: Scene, mon
 
 
 # --- what is refused before anything is done -------------------------------------------------------------------------
+
+
+def test_an_actual_out_of_bounds_is_refused_even_if_little_is_owed(scene: Scene) -> None:
+    big = rate(MAX_AMOUNT, 1, MAX_PERIOD_MS)
+    scene.warm(tokens(1, "big", big))
+    scene.reserve("a", tokens(MAX_AMOUNT, "big", big))
+    with pytest.raises(ValueError, match="amount is"):
+        scene.table.settle("a", [tokens(MAX_AMOUNT + 1, "big", big)])
+    assert scene.table.settle("a", [tokens(MAX_AMOUNT, "big", big)]).found is State.OPEN
 
 
 @pytest.mark.parametrize("amount", [-1, MAX_AMOUNT + 1])
