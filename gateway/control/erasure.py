@@ -74,7 +74,8 @@ class Erasure:
         try:
             keys = erase(self._sealing, org=org, user=user)
         except NotErased as error:
-            undone.append(str(error))
+            keys = error.destroyed
+            undone.append(error.left)
         try:
             rows = self._forget(org, user)
         except DatabaseTrouble as error:

@@ -27,7 +27,15 @@ from gateway.journal.keytable import (
 
 
 class NotErased(Exception):
-    """Some keys may be left; the message says which and why. Running it again does what is left."""
+    """Some keys may be left; the message says which and why. Running it again does what is left.
+
+    `destroyed`: how many are gone for certain. `left`: what was not done, without that number.
+    """
+
+    def __init__(self, message: str, left: str = "", destroyed: int = 0) -> None:
+        super().__init__(message)
+        self.left = left or message
+        self.destroyed = destroyed
 
 
 def erase(sealing_dir: Path, *, org: str, user: str = "") -> int:
@@ -42,7 +50,9 @@ def erase(sealing_dir: Path, *, org: str, user: str = "") -> int:
     except (NoSalt, OSError) as error:
         raise NotErased(f"nothing is erased: {error}") from error
     if left:
-        raise NotErased(f"{destroyed} keys or more are destroyed, but: {'; '.join(left)}. Mend it and run this again")
+        told = "; ".join(left)
+        message = f"{destroyed} keys or more are destroyed, but: {told}. Mend it and run this again"
+        raise NotErased(message, told, destroyed)
     return destroyed
 
 

@@ -129,6 +129,16 @@ def test_keys_that_cannot_be_destroyed_are_said(scene: Scene) -> None:
     assert json.loads(scene.records[0].detail) == {"keys": 0, "usage_rows": 7, "user_tag": "", "undone": 1}
 
 
+def test_what_was_destroyed_is_counted_though_not_all_of_it_went_well(scene: Scene) -> None:
+    full = mock.patch("gateway.journal.erase.count_erasure", side_effect=OSError(28, "No space left on device"))
+    with (
+        full,
+        pytest.raises(ErasureUnfinished, match=r"^2 keys are destroyed, 7 rows.*but: writers that run may hold on"),
+    ):
+        scene.erasure.run("acme", "", "eve")
+    assert json.loads(scene.records[0].detail) == {"keys": 2, "usage_rows": 7, "undone": 1}
+
+
 def test_a_journal_that_takes_no_record_is_said(scene: Scene) -> None:
     scene.full = True
     with pytest.raises(ErasureUnfinished, match="the journal could not be told: the journal is full"):
