@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from bench.speed import conditions, memory, native, page, procfs, report, sections, targets, verdict, workload
+from bench.speed import conditions, memory, native, page, peers, procfs, report, sections, targets, verdict, workload
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bench.speed.memory import MemoryResult
 
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
+KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
 QUICK: Final = Settings(repeats=2, seconds=1.5, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=())
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
@@ -40,8 +42,8 @@ def parser() -> argparse.ArgumentParser:
     add = parsed.add_argument
     add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
     add("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
-    add("--targets", type=_names(targets.NAMES), default=targets.USUAL, help=f"of {','.join(targets.NAMES)}")
-    add("--subject", choices=targets.NAMES[1:], default="gateway", help="the target the goals are for")
+    add("--targets", type=_names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
+    add("--subject", choices=KNOWN[1:], default="gateway", help="the target the goals are for")
     add("--repeats", type=int, help="interleaved repeats (5)")
     add("--seconds", type=float, help="length of one measurement (3)")
     add("--streams", type=int, help="idle streams to hold open (10,000)")
@@ -73,7 +75,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     }
     values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
     values |= {"sections": options.only, "subject": options.subject, "long": options.long}
-    values["targets"] = tuple(name for name in targets.NAMES if name in {*options.targets, options.subject})
+    values["targets"] = tuple(name for name in KNOWN if name in {*options.targets, options.subject})
     return Settings(**values)
 
 
@@ -95,7 +97,7 @@ class Run:
     def __init__(self, settings: Settings, folder: Path, gateway_settings: Mapping[str, object]) -> None:
         self.settings = settings
         self.folder = folder
-        self.targets = targets.make(settings.targets, gateway_settings)
+        self.targets = targets.make(settings.targets, gateway_settings) + peers.make(settings.targets)
         self.descriptors = procfs.raise_descriptor_limit()
         self.progress = Progress(expected_s(settings))
         self.samples: list[Sample] = []
@@ -119,7 +121,8 @@ class Run:
         if not {"json", "sse", "latency"} & set(wanted):
             return
         with ExitStack() as stack:
-            running = tuple(stack.enter_context(t.running(self._place(port, t.name))) for t in self.targets)
+            started = (self._started(stack, target, port) for target in self.targets)
+            running = tuple(target for target in started if target)
             bench = Bench(self.settings, running, self.folder, self.progress)
             if "json" in wanted:
                 self.samples += sections.plain_requests(bench)
@@ -128,6 +131,19 @@ class Run:
                 self.samples += sections.unpaced_streams(bench)
             if "latency" in wanted:
                 self._latency(bench)
+
+    def _started(self, stack: ExitStack, target: Target, port: int) -> Running | None:
+        """A target, started; one that the others can do without may fail to, and that is told."""
+        try:
+            running = stack.enter_context(target.running(self._place(port, target.name)))
+        except CannotRun as problem:
+            if not target.optional or target.name == self.settings.subject:
+                raise
+            self.remarks.append(f"{target.name} could not run: {str(problem).splitlines()[0]}")
+            return None
+        if running.no_streams:
+            self.remarks.append(f"{target.name} answers no streams here: {running.no_streams}")
+        return running
 
     def _latency(self, bench: Bench) -> None:
         """At half of the subject's capacity; found by one short measurement when the json section did not run."""
@@ -138,8 +154,19 @@ class Run:
             probe = bench.sample("capacity", target, 0, workload.plain(), "--connections", "64")
             capacity = Range(probe.load.rps, probe.load.rps, probe.load.rps)
         self.rate = self.settings.rate or max(1.0, round(capacity.median / 2))
+        bench = replace(bench, targets=tuple(t for t in bench.targets if self._keeps_up(t.name, self.rate)))
         self.samples += sections.latency_at(bench, self.rate)
         self.samples += sections.latency_sweep(bench, capacity.median)
+
+    def _keeps_up(self, name: str, rate: float) -> bool:
+        """Whether a target can answer so many requests a second at all; one that cannot has no latency to tell."""
+        capacity = Range.of(sample.load.rps for sample in verdict.of(self.samples, "json", name))
+        if capacity is None or capacity.median > rate or name in {"direct", self.settings.subject}:
+            return True
+        self.remarks.append(
+            f"{name} answers {capacity.median:,.0f} requests a second at most: not in the latency section."
+        )
+        return False
 
     def _memory(self, port: int) -> None:
         possible = memory.streams_possible(self.settings.hold, self.descriptors)

@@ -16,12 +16,18 @@ STATE, PPID, UTIME, STIME, RSS_PAGES = 0, 1, 11, 12, 21
 PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def _stat(pid: int) -> list[str] | None:
+def _stat(pid: int, thread: str = "") -> list[str] | None:
     """The fields behind the command name, which may hold spaces and parentheses itself; None: it has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/{thread}stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def main_thread_cpu_us(pid: int) -> int:
+    """CPU time of a process's first thread alone; 0 when it has ended."""
+    stat = _stat(pid, f"task/{pid}/")
+    return (int(stat[UTIME]) + int(stat[STIME])) * US_PER_TICK if stat else 0
 
 
 def _name(pid: int) -> str:

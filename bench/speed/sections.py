@@ -5,7 +5,7 @@ minute of the machine hits all of them. CPU time is read over exactly the load g
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -124,6 +124,10 @@ class Bench:
     folder: Path
     progress: Progress
 
+    def of_streams(self) -> "Bench":
+        """The same with the targets that can answer a stream."""
+        return replace(self, targets=tuple(target for target in self.targets if not target.no_streams))
+
     def interleaved(self, measure: Callable[[Running, int], Sample]) -> list[Sample]:
         """`measure` for every target in every repeat, each repeat starting with another target."""
         samples = []
@@ -145,7 +149,14 @@ class Bench:
         meter = Meter(target)
         load = native.load(
             target.stream_port if work.stream else target.port,
-            [*arguments, *work.checks, "--seconds", str(settings.seconds), "--warmup", str(settings.warmup)],
+            [
+                *arguments,
+                *work.checks_for(verbatim=target.verbatim),
+                "--seconds",
+                str(settings.seconds),
+                "--warmup",
+                str(settings.warmup),
+            ],
             body=work.write(self.folder),
             headers=target.headers,
             core=CLIENT_CORE,
@@ -167,13 +178,15 @@ def plain_requests(bench: Bench) -> list[Sample]:
 def paced_streams(bench: Bench) -> list[Sample]:
     """Many streams at the pace of a model: what each chunk costs, and how late it comes."""
     work, streams = workload.streamed(bench.settings.interval_ms), str(bench.settings.streams)
-    return bench.interleaved(lambda target, n: bench.sample("sse-paced", target, n, work, "--connections", streams))
+    return bench.of_streams().interleaved(
+        lambda target, n: bench.sample("sse-paced", target, n, work, "--connections", streams)
+    )
 
 
 def unpaced_streams(bench: Bench) -> list[Sample]:
     """Streams as fast as they go: how many chunks a second."""
     work, connections = workload.streamed(0), str(bench.settings.connections)
-    return bench.interleaved(
+    return bench.of_streams().interleaved(
         lambda target, n: bench.sample("sse-flat-out", target, n, work, "--connections", connections)
     )
 

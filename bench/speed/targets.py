@@ -46,6 +46,8 @@ class Running:
     stream_port: int
     pid: int | None = None
     headers: tuple[str, ...] = ()
+    verbatim: bool = True  # answers pass as they are, so their length and number of events can be checked
+    no_streams: str = ""  # why it cannot answer one; empty where it can
 
     def reading(self) -> procfs.Reading:
         """Its processes now."""
@@ -56,6 +58,7 @@ class Target(ABC):
     """A way from the load generator to the upstream."""
 
     name: ClassVar[str]
+    optional: ClassVar[bool] = False  # where it cannot run, the others do without it
 
     @abstractmethod
     def run(self, place: Place) -> Generator[Running, None, None]:

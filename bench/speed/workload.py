@@ -19,6 +19,8 @@ STREAM_EVENTS: Final = CHUNKS + TAIL_EVENTS
 NONCE: Final = "[[nonce 0000000000000000]]"
 FILLER: Final = "Summarise the attached report in plain words and name its three weakest claims. "
 
+EXACT: Final = ("--expect-bytes", "--expect-events")
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -29,6 +31,13 @@ class Workload:
     stream: bool = False
     checks: tuple[str, ...] = ()
     request_bytes: int = REQUEST_BYTES
+
+    def checks_for(self, *, verbatim: bool) -> tuple[str, ...]:
+        """The checks, without those that only hold where answers pass as they are."""
+        if verbatim:
+            return self.checks
+        dropped = {number for number, word in enumerate(self.checks) if word in EXACT}
+        return tuple(w for n, w in enumerate(self.checks) if n not in dropped and n - 1 not in dropped)
 
     def write(self, folder: Path) -> Path:
         """The body's file, made anew."""

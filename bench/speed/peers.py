@@ -1,0 +1,184 @@
+"""Other gateways beside ours: LiteLLM's proxy and Portkey's, one worker each, same core, same upstream, same requests.
+
+They are installed when they are first asked for (`--targets direct,nginx,gateway,litellm,portkey`), from PyPI and npm
+at the versions below, into build/peers/, outside the project's environment. Both are set up as their pages say for one
+provider: LiteLLM with a model list and a master key, Portkey with the provider named in headers; nothing of theirs that
+costs time is switched on. What cannot be installed, does not start, or answers wrongly at first is named in the report
+with the reason and left out, streams apart from plain requests. They may write an answer anew, so its length and number
+of events are not checked; status, framing, the echoed number and the terminator are.
+"""
+
+import subprocess
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from bench.speed import launch
+from bench.speed.launch import CannotRun
+from bench.speed.targets import ROOT, UPSTREAM_MODEL, Place, Running, Target
+from bench.speed.workload import MODEL, plain, streamed
+
+CACHE: Final = ROOT / "build" / "peers"
+LITELLM_VERSION: Final = "1.106.2"
+PORTKEY_VERSION: Final = "1.15.2"
+INSTALL_S: Final = 600
+START_S: Final = 90.0
+PROBE_S: Final = 10
+MASTER_KEY: Final = "sk-bench-master"  # between two processes on loopback
+
+LOOPBACK: Final = """\
+const net = require("node:net");
+const listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function (port, ...rest) {
+  return listen.call(this, { port: Number(port), host: "127.0.0.1" }, rest.find((each) => typeof each === "function"));
+};
+"""
+"""Preloaded into node: Portkey has no option for the address, and a bench is nobody else's business."""
+
+
+def run_installer(name: str, command: Sequence[str], folder: Path) -> None:
+    """Run one step of an installation; CannotRun with the end of what it said."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=INSTALL_S)  # noqa: S603 - pip, npm
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotRun(f"{name} cannot be installed: {error}") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise CannotRun(f"{name} cannot be installed: {said[-1] if said else f'status {done.returncode}'}")
+
+
+def installed(name: str, version: str, steps: Sequence[Sequence[str]], cache: Path = CACHE) -> Path:
+    """The folder of a program at that version, made by `steps` unless it is there already."""
+    folder = cache / f"{name}-{version}"
+    stamp = folder / ".installed"
+    if not stamp.exists():
+        print(f"installing {name} {version} into {folder.relative_to(ROOT)}", file=sys.stderr)
+        folder.mkdir(parents=True, exist_ok=True)
+        for step in steps:
+            run_installer(name, step, folder)
+        stamp.touch()
+    return folder
+
+
+def probe(running: Running, folder: Path) -> str:
+    """Ask it once for a stream; why it cannot answer one, or nothing. CannotRun when not even a plain answer comes."""
+    if problem := _asked(running, "plain", plain().body(), folder):
+        raise CannotRun(f"{running.name} does not answer: {problem}")
+    return _asked(running, "stream", streamed(0).body(), folder)
+
+
+def _asked(running: Running, kind: str, body: bytes, folder: Path) -> str:
+    path = folder / f"probe-{kind}.json"
+    path.write_bytes(body)
+    words = ["curl", "-sS", "--max-time", str(PROBE_S), "--data-binary", f"@{path}", "-w", "\n%{http_code}"]
+    for header in ("content-type: application/json", *running.headers):
+        words += ["-H", header]
+    url = f"http://127.0.0.1:{running.port}/v1/chat/completions"
+    done = subprocess.run([*words, url], capture_output=True, text=True, check=False)  # noqa: S603 - our own port
+    answer, _, status = done.stdout.rpartition("\n")
+    if status != "200":
+        return f"status {status}: {answer.strip()[:200] or done.stderr.strip()}"
+    return "" if kind == "plain" or answer.rstrip().endswith("data: [DONE]") else "the stream has no terminator"
+
+
+class Peer(Target):
+    """A target that may turn out not to run, and then is left out."""
+
+    optional = True
+
+    def command(self, place: Place, port: int) -> list[str]:
+        """Install it if need be, write what it reads, and say how it is started."""
+        raise NotImplementedError
+
+    def headers(self, place: Place) -> tuple[str, ...]:
+        """What its callers send beside the body."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """Settings that it takes from there."""
+        return {}
+
+    def run(self, place: Place) -> Generator[Running, None, None]:
+        """Start it, try it, and yield it with what it cannot do."""
+        port = launch.free_port()
+        settings = [f"{name}={value}" for name, value in self.environment().items()]
+        command = ["env", "-C", str(place.folder), *settings, *self.command(place, port)]
+        with launch.started(self.name, command, core=place.core, log=place.folder / "log") as process:
+            process.wait_for("open port", lambda: launch.accepts(port), START_S)
+            running = Running(self.name, port, port, process.pid, self.headers(place), verbatim=False)
+            yield replace(running, no_streams=probe(running, place.folder))
+
+
+class LiteLLM(Peer):
+    """LiteLLM's proxy on uvicorn."""
+
+    name = "litellm"
+
+    def command(self, place: Place, port: int) -> list[str]:
+        """With a model list of one."""
+        venv = [[sys.executable, "-m", "venv", "venv"]]
+        pip = ["venv/bin/python", "-m", "pip", "install", "--quiet", f"litellm[proxy]=={LITELLM_VERSION}"]
+        home = installed("litellm", LITELLM_VERSION, [*venv, pip])
+        upstream = {"api_base": f"http://127.0.0.1:{place.upstream_port}/v1", "api_key": "sk-bench"}
+        config = {
+            "model_list": [{"model_name": MODEL, "litellm_params": {"model": f"openai/{UPSTREAM_MODEL}", **upstream}}],
+            "general_settings": {"master_key": MASTER_KEY},
+            "litellm_settings": {"telemetry": False},
+        }
+        path = place.folder / "litellm.yaml"
+        path.write_text(yaml.safe_dump(config))
+        words = ["--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+        return [str(home / "venv" / "bin" / "litellm"), *words]
+
+    def headers(self, place: Place) -> tuple[str, ...]:
+        """The master key."""
+        del place
+        return (f"authorization: Bearer {MASTER_KEY}",)
+
+    def environment(self) -> Mapping[str, str]:
+        """Nothing is fetched, nothing is reported, no line per request."""
+        return {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_LOG": "ERROR"}
+
+
+class Portkey(Peer):
+    """Portkey's gateway on node."""
+
+    name = "portkey"
+
+    def command(self, place: Place, port: int) -> list[str]:
+        """Headless, on loopback."""
+        node = launch.program("node")
+        if node is None or launch.program("npm") is None:
+            raise CannotRun("portkey needs node and npm; on Debian: apt-get install nodejs npm")
+        package = f"@portkey-ai/gateway@{PORTKEY_VERSION}"
+        npm = ["npm", "install", "--prefix", ".", "--no-audit", "--no-fund", "--silent", package]
+        home = installed("portkey", PORTKEY_VERSION, [npm])
+        preload = place.folder / "loopback.cjs"
+        preload.write_text(LOOPBACK)
+        server = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+        return [node, "--require", str(preload), str(server), f"--port={port}", "--headless"]
+
+    def headers(self, place: Place) -> tuple[str, ...]:
+        """Where the provider is, and the key for it."""
+        return (
+            "authorization: Bearer sk-bench",
+            "x-portkey-provider: openai",
+            f"x-portkey-custom-host: http://127.0.0.1:{place.upstream_port}/v1",
+        )
+
+    def environment(self) -> Mapping[str, str]:
+        """As in production."""
+        return {"NODE_ENV": "production"}
+
+
+NAMES: Final = ("litellm", "portkey")
+
+
+def make(names: Sequence[str]) -> list[Target]:
+    """The peers of these names, in the order of NAMES."""
+    known: dict[str, Target] = {"litellm": LiteLLM(), "portkey": Portkey()}
+    return [known[name] for name in NAMES if name in names]
