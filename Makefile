@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -W error -m pytest -q
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-load \
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-load profile \
 	lock clean test-needs node-sdk
 
 help: ## list these verbs
@@ -75,6 +75,9 @@ bench: setup ## how fast, beside nginx: about ten minutes, a report in bench/res
 
 bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 	@$(BIN)/python -m bench.speed --quick
+
+profile: setup ## where a worker's time goes: a flame graph and µs a stage, in build/profile/; ARGS="--kind sse"
+	@$(BIN)/python -m bench.profile $(ARGS)
 
 bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page
 	@$(BIN)/python -m bench.load $(PROFILE) $(ARGS)

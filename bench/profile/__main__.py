@@ -1,0 +1,207 @@
+"""`python -m bench.profile`: load a worker, sample it, write profile.svg and profile.md.
+
+Exit status: 0 written, 2 wrong words, 3 it could not be run.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from bench.profile import flame, stacks
+from bench.profile.stacks import Stack
+from bench.speed import conditions, native, peers, procfs, workload
+from bench.speed.__main__ import read_gateway_settings
+from bench.speed.launch import CannotRun
+from bench.speed.native import LoadResult
+from bench.speed.sections import CLIENT_CORE, TARGET_CORE
+from bench.speed.targets import ROOT, Gateway, Place, Running
+from bench.speed.workload import Workload
+
+PY_SPY_VERSION: Final = "0.4.3"
+SAMPLES_PER_S: Final = 400
+CONNECTIONS: Final = {"json": "64", "sse": "200"}
+OUT: Final = ROOT / "build" / "profile"
+FUNCTIONS: Final = 25
+MIN_SHARE: Final = 0.001
+WRITTEN, CANNOT_RUN = 0, 3
+
+
+def py_spy() -> Path:
+    """The program, installed if need be."""
+    step = [sys.executable, "-m", "pip", "install", "--quiet", "--target", ".", f"py-spy=={PY_SPY_VERSION}"]
+    return peers.installed("py-spy", PY_SPY_VERSION, [step], ROOT / "build" / "tools") / "bin" / "py-spy"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A gateway under a load that repeats."""
+
+    gateway: Running
+    kind: str
+    seconds: float
+    folder: Path
+
+    @property
+    def work(self) -> Workload:
+        """The standard one of its kind."""
+        return workload.plain() if self.kind == "json" else workload.streamed(10)
+
+    def worker(self) -> int:
+        """Its process."""
+        found = self.gateway.reading().worker()
+        if found is None:
+            raise CannotRun("the gateway has no worker")
+        return found.pid
+
+    def load(self) -> tuple[LoadResult, float]:
+        """One run, and the CPU time in µs that the worker's serving thread took for it."""
+        pid, at = self.worker(), dict[str, int]()
+
+        def note(moment: str) -> None:
+            at[moment] = procfs.main_thread_cpu_us(pid)
+
+        found = native.load(
+            self.gateway.port,
+            [
+                "--connections",
+                CONNECTIONS[self.kind],
+                *self.work.checks,
+                "--seconds",
+                f"{self.seconds}",
+                "--warmup",
+                "1",
+            ],
+            body=self.work.write(self.folder),
+            headers=self.gateway.headers,
+            core=CLIENT_CORE,
+            length_s=self.seconds + 1,
+            on_moment=note,
+        )
+        if found.errors:
+            raise CannotRun(f"wrong answers: {found.errors}")
+        return found, float(at["measured"] - at["measuring"])
+
+    def units(self, found: LoadResult) -> int:
+        """Requests, or chunks of streams."""
+        return found.ok if self.kind == "json" else workload.chunks_seen(found.events, found.terminated)
+
+    def sampled(self, program: Path) -> list[Stack]:
+        """Stacks of the worker under the load."""
+        raw = self.folder / "stacks.txt"
+        command = [str(program), "record", "--pid", str(self.worker()), "--duration", f"{max(1, round(self.seconds))}"]
+        command += ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--output", str(raw)]
+        failures: list[CannotRun] = []
+
+        def bring() -> None:
+            try:
+                self.load()
+            except CannotRun as problem:
+                failures.append(problem)
+
+        thread = threading.Thread(target=bring)
+        thread.start()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - py-spy
+        thread.join()
+        for problem in failures:
+            raise problem
+        if done.returncode or not raw.exists():
+            raise CannotRun(f"py-spy: {done.stderr.strip() or done.stdout.strip()}; it needs the right to trace (root)")
+        return stacks.serving(stacks.parse(raw.read_text()))
+
+
+def markdown(kind: str, each_us: float, found: Sequence[Stack], conditions_found: dict[str, str]) -> str:
+    """The tables."""
+    unit = "request" if kind == "json" else "chunk"
+    samples = sum(stack.count for stack in found)
+    parts = [
+        f"# Where a {unit}'s time goes",
+        (
+            f"{each_us:.1f} µs of CPU a {unit} in the worker's serving thread, shared out by {samples:,} samples. Time "
+            "in libraries and in the kernel is with the function of the gateway that asked for it."
+        ),
+        *(_table(head, stacks.shares(found, of)[:most], each_us) for head, of, most in _TABLES),
+        "\n".join(f"- {name}: {value}" for name, value in conditions_found.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+_TABLES: Final = (
+    ("stage", stacks.stage, 100),
+    ("module", stacks.module, 100),
+    ("function", stacks.function, FUNCTIONS),
+)
+
+
+def _table(head: str, rows: Sequence[tuple[str, float]], each_us: float) -> str:
+    lines = [f"| {name} | {share * each_us:.1f} | {share:.1%} |" for name, share in rows if share >= MIN_SHARE]
+    return "\n".join([f"| {head} | µs | share |", "|---|---|---|", *lines])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parsed = argparse.ArgumentParser("python -m bench.profile", description="Where a worker's time goes.")
+    add = parsed.add_argument
+    add("--kind", choices=CONNECTIONS, default="json", help="plain requests, or streams (%(default)s)")
+    add("--seconds", type=float, default=10.0, help="of each of the two runs (%(default)s)")
+    add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the gateway's")
+    add("--out", type=Path, default=OUT, metavar="DIR", help="folder of profile.svg and profile.md (%(default)s)")
+    return parsed
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Run both loads and write what was found."""
+    native.build()
+    program = py_spy()
+    gateway = Gateway(extra=read_gateway_settings(options.gateway_config))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-profile-")))
+        port = stack.enter_context(native.upstream(CLIENT_CORE, folder / "upstream.log"))
+        place = Place(TARGET_CORE, port, folder / "gateway", procfs.raise_descriptor_limit())
+        target = Target(stack.enter_context(gateway.running(place)), options.kind, options.seconds, folder)
+        print(f"two runs of {options.seconds:g} s: what it costs, then where", file=sys.stderr)
+        load, cpu_us = target.load()
+        each_us = cpu_us / max(1, target.units(load))
+        found = target.sampled(program)
+    if not found:
+        raise CannotRun("py-spy took no sample")
+    options.out.mkdir(parents=True, exist_ok=True)
+    told = markdown(options.kind, each_us, found, conditions.gather([]) | {"command": f"bench.profile {options.kind}"})
+    (options.out / "profile.md").write_text(told)
+    (options.out / "profile.svg").write_text(flame.svg(found, f"a worker under {options.kind}, {each_us:.1f} µs each"))
+    print(told)
+    print(f"written to {options.out}", file=sys.stderr)
+    return WRITTEN
+
+
+def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parsed = parser()
+    options = parsed.parse_args(arguments)
+    if options.seconds < 1:
+        parsed.error("--seconds must be at least 1")
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    try:
+        return carry_out(options)
+    except CannotRun as problem:
+        print(f"bench.profile: {problem}", file=sys.stderr)
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
