@@ -8,7 +8,8 @@ charges nothing twice. Every node gives back what its own journal says, so a sto
 
     the node began anew     the journal is read to its end first; reservations of killed workers count as they are
     a store lost its data   requests go on: what they have reserved is not given back, they will settle in full
-    a store was away        nothing is given back, but what was settled meanwhile is settled again, under its own ids
+    a store was away        nothing is given back, but what was settled meanwhile is settled again, under its own ids;
+                            so it is when single settlements of workers were not delivered
 
 For the last two nobody knows which of the settlements since the store was last seen it has; all of them are repeated,
 which it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there,
@@ -73,17 +74,23 @@ def _none() -> Sequence[str]:
     return ()
 
 
+def _never() -> int:
+    return 0
+
+
 class Memory(NamedTuple):
     """An engine, and what is known of its memory.
 
     `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
-    whose lease has ended without a settlement. Raises Unavailable.
+    whose lease has ended without a settlement. Raises Unavailable. `undelivered` counts the settlements that workers
+    could not deliver, as far as they know: one more, and what was settled since the last look is settled again.
     """
 
     engine: Engine
     epoch: Callable[[], Awaitable[Epoch]]
     marked: bool
     lapsed: Callable[[], Sequence[str]] = _none
+    undelivered: Callable[[], int] = _never
 
 
 def of_table(table: Table, *, fresh: bool) -> Memory:
@@ -126,6 +133,7 @@ class LimitsKeeper:
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._failing: dict[str, str] = {}
         self._away = False
+        self._undelivered = 0
         self._save_s = 0.0
         self._waiting: dict[str, int] = {}  # lapsed holds, and since when
         self._searched: set[str] = set()  # of them, those without an outcome
@@ -193,6 +201,8 @@ class LimitsKeeper:
         await self._save()
 
     async def _look(self) -> None:
+        undelivered = self._memory.undelivered()
+        self._away |= undelivered != self._undelivered
         epoch = await self._memory.epoch()
         if epoch.id != self._reader.epoch:
             await self._remind(epoch, forgot=True)
@@ -207,7 +217,7 @@ class LimitsKeeper:
         self.repeated += len(due)
         await self._correct()
         self._reader.adopt(epoch.id, self._clock_us())
-        self._away = False
+        self._away, self._undelivered = False, undelivered
 
     async def _correct(self) -> None:
         """Settle what a worker wrote the outcome of and did not live to settle."""

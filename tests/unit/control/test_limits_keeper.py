@@ -273,6 +273,23 @@ def test_a_node_that_was_killed_while_the_store_was_away(fleet: LimitsNode) -> N
     assert (fleet.used, fleet.keeper.given_back) == (33, 0)
 
 
+def test_a_settlement_that_a_worker_could_not_deliver_is_settled_again(fleet: LimitsNode) -> None:
+    count = 0
+    memory = fleet.engine.memory._replace(undelivered=lambda: count)
+    fleet.keeper = LimitsKeeper(fleet.reader, memory, fleet.journal.node, fleet.began_us, lambda: fleet.now_us)
+    run(fleet)
+    fleet.pass_us(5 * SECOND_US)
+    fleet.write(outcome("late", fleet.now_us // 1000, {USD: 5}))
+    run(fleet)
+    assert fleet.used == 0
+    count += 1
+    run(fleet)
+    assert fleet.used == 5
+    repeated = fleet.keeper.repeated
+    run(fleet)
+    assert (fleet.used, fleet.keeper.repeated) == (5, repeated)
+
+
 def test_two_nodes_give_back_their_own(tmp_path: Path) -> None:
     one = LimitsNode(tmp_path / "one", marked=True)
     other = LimitsNode(tmp_path / "other", marked=True)
