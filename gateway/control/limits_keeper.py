@@ -144,7 +144,7 @@ class LimitsKeeper:
         return "; ".join(self._failing.values())
 
     async def begin(self) -> None:
-        """Return when what was used is where it counts; before that, readers must not run and the node is not ready."""
+        """Return when what was used is where it counts, or a store is away; before that, readers must not run."""
         while True:
             if await self._tried(self._begin):
                 break
@@ -196,18 +196,20 @@ class LimitsKeeper:
         if anew:
             await asyncio.to_thread(reader.rebuild, self._began_us)
             _log.info("limits: %d lines of the journal were counted", reader.rebuilt)
-        epoch = await self._memory.epoch()
-        await self._remind(epoch, forgot=epoch.id != reader.epoch and bool(reader.epoch or epoch.fresh))
+        try:
+            await self._remind(await self._memory.epoch())
+        except Unavailable:
+            if not self._memory.marked:
+                raise
+            self._away = True  # a store that is away keeps no node from serving; each limit says what holds meanwhile
         await self._save()
 
     async def _look(self) -> None:
         undelivered = self._memory.undelivered()
         self._away |= undelivered != self._undelivered
         epoch = await self._memory.epoch()
-        if epoch.id != self._reader.epoch:
-            await self._remind(epoch, forgot=True)
-        elif self._away:
-            await self._remind(epoch, forgot=False)
+        if self._away or epoch.id != self._reader.epoch:
+            await self._remind(epoch)
         due = self._reader.take_due()
         try:
             await self._settle(self._aged(due))
@@ -236,9 +238,10 @@ class LimitsKeeper:
         self.corrected += len(found)
         self._searched |= wanted
 
-    async def _remind(self, epoch: Epoch, *, forgot: bool) -> None:
+    async def _remind(self, epoch: Epoch) -> None:
         """Give the engine what it does not have, as far as that is known."""
         reader, now_us = self._reader, self._clock_us()
+        forgot = epoch.id != reader.epoch and bool(reader.epoch or epoch.fresh)
         since_us = max(reader.seen_us - UNSURE_US, now_us - MARKED_US)
         if self._memory.marked:
             reader.await_due(now_us + UNSURE_US)

@@ -290,6 +290,27 @@ def test_a_settlement_that_a_worker_could_not_deliver_is_settled_again(fleet: Li
     assert (fleet.used, fleet.keeper.repeated) == (5, repeated)
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_store_that_is_away_keeps_no_node_from_serving(fleet: LimitsNode, *, lost: bool) -> None:
+    fleet.settles("a", 3)
+    fleet.reserves("killed", 500)
+    run(fleet)
+    fleet.pass_us(5 * SECOND_US)
+    run(fleet)
+    fleet.engine.away = True
+    fleet.settles("b", 30)
+    if lost:
+        fleet.engine.forget()
+    fleet.live()
+    run(fleet)
+    assert fleet.keeper.ready
+    assert "it is away" in fleet.keeper.failing
+    fleet.settles("c", 1)
+    fleet.engine.away = False
+    run(fleet, turns=2)
+    assert (fleet.used, fleet.keeper.failing, fleet.keeper.given_back) == (534, "", int(lost))
+
+
 def test_two_nodes_give_back_their_own(tmp_path: Path) -> None:
     one = LimitsNode(tmp_path / "one", marked=True)
     other = LimitsNode(tmp_path / "other", marked=True)
