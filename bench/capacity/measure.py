@@ -25,6 +25,7 @@ from bench.speed.targets import Running
 from bench.speed.workload import Workload
 
 HALF: Final = 0.5
+FEW: Final = 32  # at once, for a first look
 SMALL_BYTES, LARGE_BYTES = 1_000, 64_000
 SHORT_CHUNKS, LONG_CHUNKS = 20, 300
 INTERVAL_MS: Final = 20
@@ -112,13 +113,15 @@ class Bench:
 
     def cost_us(self, work: Workload, lasting_s: float = 0.0) -> tuple[float, float]:
         """CPU µs of one exchange at half load, and the rate that was."""
-        rate = self._half(work, ("--connections", "32"), 0.0)
-        if lasting_s:  # few streams at once tell little of many: once more, nearer to the half
+        if lasting_s:  # few streams at once tell little of many: a second look, nearer to the half
+            rate = self._half(work, at_rate(FEW / lasting_s, lasting_s), lasting_s)
             rate = self._half(work, at_rate(rate, lasting_s), lasting_s)
+        else:
+            rate = self._half(work, ("--connections", str(FEW)), 0.0)
         window = Window(self.gateway)
         found = self.load(work, at_rate(rate, lasting_s), window.on_moment, warmup=1.0 + lasting_s)
-        if not window.cpu_us:
-            raise CannotRun(f"{work.name}: no CPU time was seen; the machine is too busy to measure")
+        if not window.cpu_us or not found.ok:
+            raise CannotRun(f"{work.name}: nothing was answered in time; the machine is too busy to measure")
         return window.cpu_us / (found.rps * self.seconds), rate
 
 

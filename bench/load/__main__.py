@@ -30,7 +30,8 @@ MIN_SECONDS: Final = 4.0  # of which the first two are not counted
 DISTRIBUTED: Final = """\
 several machines: --url GATEWAY --remote-workers N waits for N workers, each of them started elsewhere with
   PYTHONPATH=. BENCH_ORDERS='…' locust -f bench/locust/PROFILE.py --worker --master-host THIS_MACHINE
-where BENCH_ORDERS is printed at the start. On this machine alone, --workers N is enough.
+where BENCH_ORDERS is printed at the start, with KEY for the keys. A worker ends with its run, and there are two runs:
+start it in a loop. On this machine alone, --workers N is enough.
 """
 
 
@@ -101,7 +102,8 @@ class Run:
         print(f"{self.profile.name}: {self.size.seconds:g} s {what}", file=sys.stderr)
         words = drive.command(self.locust, self.profile, host, self.size, classes)
         if self.size.remote_workers:
-            print(f"waiting for {self.size.remote_workers} workers; BENCH_ORDERS='{orders.written()}'", file=sys.stderr)
+            hidden = replace(orders, key="KEY", neighbours_key="NEIGHBOURS_KEY")  # a terminal is no place for keys
+            print(f"waiting for {self.size.remote_workers} workers; BENCH_ORDERS='{hidden.written()}'", file=sys.stderr)
         return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
 
     def compared(self, orders: Orders, gateway: str, direct: str | None) -> tuple[Outcome | None, Outcome]:
