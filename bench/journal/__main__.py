@@ -1,7 +1,8 @@
 """`python -m bench.journal`: what a journal costs on this machine, as a table.
 
-- append: CPU of the worker's thread for one exchange (decision and outcome, sealed, two digests, chained, written),
-  apart from the event loop's own turns; at 1, 8 and 64 exchanges a turn.
+- append: CPU of the worker's thread for one exchange (decision and outcome, sealed, chained, written), apart from the
+  event loop's own turns; at 1, 8 and 64 exchanges a turn.
+- digests: what the keyed digests of a prompt and an answer of 1,000 bytes each come to on top of that.
 - bytes: what an exchange takes up, on the disk.
 - verify: how fast `gateway audit verify` reads, signed, in one process.
 - usage: how many records a second the usage reader takes into SQLite, unsealing included.
@@ -36,9 +37,9 @@ from gateway.journal.verify import verify
 TURNS: Final = (1, 8, 64)
 
 
-async def _write(journal: Journal, sealer: Sealer, count: int, per_turn: int) -> float:
+async def _write(journal: Journal, sealer: Sealer, count: int, per_turn: int, *, digests: bool) -> float:
     """CPU seconds of this thread for `count` exchanges, `per_turn` at once."""
-    exchanges = Exchanges(sealer)
+    exchanges = Exchanges(sealer, digests=digests)
     for _ in range(1000):
         exchanges.next()  # keys and forms that a worker has long had
     before = time.thread_time()
@@ -72,7 +73,7 @@ def _answer(futures: "list[asyncio.Future[bool]]") -> None:
 
 def _made(count: int, sealer: Sealer) -> float:
     """CPU seconds to invent and encode the same exchanges without sealing them: what the worker does anyway."""
-    exchanges = Exchanges(_Unsealed(sealer))  # type: ignore[arg-type]
+    exchanges = Exchanges(_Unsealed(sealer), digests=False)  # type: ignore[arg-type]
     before = time.thread_time()
     for _ in range(count):
         exchanges.next()
@@ -91,30 +92,24 @@ class _Unsealed:
     def seal(self, *_: object) -> str:
         return "x" * 188
 
-    def digest(self, _body: bytes) -> str:
-        return "x" * 64
-
-    def hasher(self) -> "_Unsealed":
-        return self
-
-    def update(self, _body: bytes) -> None:
-        pass
-
-    def hexdigest(self) -> str:
-        return "x" * 64
-
 
 async def _append(state_dir: Path, count: int) -> dict[str, Any]:
     journal, sealer = opened(state_dir)
     journal.start(asyncio.get_running_loop())
-    rows = {}
+    appended, digested = {}, {}
     for per_turn in TURNS:
-        written_s = min([await _write(journal, sealer, count, per_turn) for _ in range(3)])
+        plain_s = min([await _write(journal, sealer, count, per_turn, digests=False) for _ in range(3)])
+        full_s = min([await _write(journal, sealer, count, per_turn, digests=True) for _ in range(3)])
         off_s = min([await _turns(count, per_turn) for _ in range(3)]) + min(_made(count, sealer) for _ in range(3))
-        rows[per_turn] = round((written_s - off_s) / count * 1e6, 2)
+        appended[per_turn] = round((plain_s - off_s) / count * 1e6, 2)
+        digested[per_turn] = round((full_s - plain_s) / count * 1e6, 2)
     lines, size = journal.lines, journal.written_bytes
     await journal.close()
-    return {"append_us_per_exchange": rows, "bytes_per_exchange": round(2 * size / lines)}
+    return {
+        "append_us_per_exchange": appended,
+        "digests_us_per_exchange": digested,
+        "bytes_per_exchange": round(2 * size / lines),
+    }
 
 
 def _signed(state_dir: Path) -> tuple[dict[str, Place], dict[str, int]]:
@@ -160,7 +155,7 @@ def measure(count: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """All of it, in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-journal-") as name:
         state_dir = Path(name)
-        tell(f"append: {len(TURNS)} x 3 x {count:,} exchanges")
+        tell(f"append: {len(TURNS)} x 6 x {count:,} exchanges")
         found = uvloop.run(_append(state_dir, count))
         tell("sign")
         signed, heads = _signed(state_dir)
@@ -173,7 +168,7 @@ def measure(count: int, tell: Callable[[str], None]) -> dict[str, Any]:
 def main(arguments: list[str]) -> int:
     """Measure and print; JSON with --json."""
     parser = argparse.ArgumentParser("python -m bench.journal", description="What keeping a journal costs.")
-    parser.add_argument("--count", type=int, default=20_000, help="exchanges in each of nine rounds (20,000)")
+    parser.add_argument("--count", type=int, default=20_000, help="exchanges in each of eighteen rounds (20,000)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(arguments)
     found = measure(options.count, lambda what: print(f"… {what}", file=sys.stderr))

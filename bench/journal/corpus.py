@@ -13,7 +13,7 @@ from gateway.journal.journal import Journal, JournalSettings
 from gateway.journal.line import content_of
 from gateway.journal.opening import ensure_journal
 from gateway.journal.scribe import form
-from gateway.journal.seal import Sealer
+from gateway.journal.seal import Sealer, SealKey
 from gateway.record import Attempt, Kind, Personal, Record, Usage
 from gateway.units import US_PER_S
 
@@ -21,21 +21,23 @@ MODELS: Final = ("gpt-4o", "gpt-4o-mini", "claude-sonnet", "o3", "text-embedding
 TEAMS: Final = 20
 USERS: Final = 500
 BODY: Final = b"x" * 1000
+NO_DIGEST: Final = "x" * 64
 _BEGIN_US: Final = 1_790_000_000 * US_PER_S
 
 
 class Exchanges:
     """An endless supply of exchanges; each gives the contents of its two lines."""
 
-    def __init__(self, sealer: Sealer, per_s: int = 1_000) -> None:
+    def __init__(self, sealer: Sealer, *, digests: bool = True, per_s: int = 1_000) -> None:
         self._sealer = sealer
+        self._digests = digests
         self._random = random.Random(7)
         self._per_s = per_s
         self._count = 0
         self._forms: dict[tuple[int, int], bytes] = {}
 
     def next(self) -> tuple[bytes, bytes]:
-        """Decision and outcome of one more exchange, as the worker makes them: sealed once, two digests."""
+        """Decision and outcome of one more exchange, as the worker makes them: sealed once, two digests or none."""
         self._count += 1
         team, model, user = (
             self._random.randrange(TEAMS),
@@ -48,11 +50,20 @@ class Exchanges:
         sealed = key.seal(Personal(f"user-{user}", "", "192.0.2.7", "OpenAI/Python 3.52.0"), exchange_id)
         decision = self._form(team, model) % (
             exchange_id.encode(), at_us, b"4bf92f3577b34da6a3ce929d0e0e4736", b"00f067aa0ba902b7",
-            sealed.encode(), key.id.encode(), len(BODY), key.digest(BODY).encode(),
+            sealed.encode(), key.id.encode(), len(BODY), self._prompt_digest(key).encode(),
         )  # fmt: skip
+        answered = self._answer_digest(key)
+        return decision, content_of(self._outcome(team, model, exchange_id, at_us, sealed, key.id, answered))
+
+    def _prompt_digest(self, key: SealKey) -> str:
+        return key.digest(BODY) if self._digests else NO_DIGEST
+
+    def _answer_digest(self, key: SealKey) -> str:
+        if not self._digests:
+            return NO_DIGEST
         hasher = key.hasher()
         hasher.update(BODY)
-        return decision, content_of(self._outcome(team, model, exchange_id, at_us, sealed, key.id, hasher.hexdigest()))
+        return hasher.hexdigest()
 
     def _form(self, team: int, model: int) -> bytes:
         known = self._forms.get((team, model))
