@@ -137,8 +137,9 @@ class Syncer:
         elif urgent:
             self._report(self._listener.on_synced, position)
         self._close_full(files[:-1])
-        wanted = self._next_wanted or files[-1].size >= self.prepare_bytes
-        if wanted and self._next is None and not self._stopping:
+        with self._wake:  # without a next one the loop cannot roll; if it has during this round, that is for another
+            following = self._next is None and self._files[-1] is files[-1] and not self._stopping
+        if following and (self._next_wanted or files[-1].size >= self.prepare_bytes):
             self._try_to_prepare(files[-1].number + 1)
 
     def _run(self) -> None:

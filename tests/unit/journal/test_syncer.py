@@ -56,6 +56,11 @@ class Scene:
         self.chain.write([content(text)])
         self.syncer.written(urgent=urgent)
 
+    def turn_with(self, text: str) -> None:
+        """Write, and a round."""
+        self.write(text)
+        self.turn()
+
     def turn(self) -> list[str]:
         """One round; the calls it made."""
         before = len(self.disk.calls)
@@ -267,3 +272,27 @@ def test_what_lines_rest_on_and_cannot_be_synced_fails_them(scene: Scene) -> Non
     scene.syncer.before_sync = lambda: None
     scene.turn()
     assert scene.told.reports[-1] == ("healed", scene.chain.written_bytes)
+
+
+def test_a_segment_that_is_taken_during_a_round_is_not_made_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.syncer.prepare_bytes = 1
+    scene.turn_with("a")
+    sync = scene.disk.sync
+
+    def taken_meanwhile(fd: int) -> None:
+        sync(fd)
+        following = scene.syncer.take_next()
+        assert following is not None
+        scene.chain.roll(following, "size")  # its first line comes with the loop's next write, a moment later
+
+    scene.write("b")
+    monkeypatch.setattr(scene.disk, "sync", taken_meanwhile)
+    scene.turn()
+    monkeypatch.setattr(scene.disk, "sync", sync)
+    assert scene.syncer.take_next() is None
+    scene.turn_with("c")
+    following = scene.syncer.take_next()
+    assert following is not None
+    assert (scene.chain.file.number, following.number) == (2, 3)
