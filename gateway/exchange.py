@@ -155,4 +155,5 @@ class Exchange:
             "",  # prompt_digest, which the decision has
             answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
             generation=generation,
+            entry=self.model if self.model.endswith("*") else "",
         )

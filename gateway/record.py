@@ -171,3 +171,5 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     signed_by: str = ""
     # outcomes of a hold: what every bucket it was ever charged to has been charged in the end
     settled_amounts: dict[str, int] = {}
+    # the entry of the config that a model matched, where that is a pattern: then the model's name is the caller's word
+    entry: str = ""

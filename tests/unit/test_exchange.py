@@ -67,6 +67,9 @@ def test_a_request_that_came_to_its_end() -> None:
     assert (record.decision, record.answer_digest) == ("allow", hashlib.sha256(b"k").hexdigest())
     assert (record.surface, record.route) == ("chat.completions", "default")
     assert (record.model, record.target) == ("gpt", "b/m"), "the caller's word, and who answered"
+    assert record.entry == "gpt*", "and what the config says of such a word"
+    ex.model = "gpt"
+    assert ex.fold(5, ex.started_ns, 1).entry == ""
     assert (record.attempts, record.usage, record.changed) == (attempts, usage, ("model",))
     assert (record.request_bytes, record.answer_bytes, record.streamed) == (10, 20, True)
     assert (record.duration_us, record.overhead_us, record.first_content_us) == (1000, 300, 400)
@@ -77,7 +80,7 @@ def test_a_request_that_came_to_its_end() -> None:
         "exchange_id", "at_us", "trace_id", "span_id", "org", "team", "key_id", "sealed", "sealed_by", "surface",
         "route", "model", "target", "streamed", "decision", "status", "ending", "attempts", "usage", "changed",
         "duration_us", "overhead_us", "first_content_us", "request_bytes", "answer_bytes", "answer_digest",
-        "generation",
+        "generation", "entry",
     }, "in the order of its fields, so none may be shifted"  # fmt: skip
 
 

@@ -105,6 +105,7 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "signature": "str",
         "signed_by": "str",
         "settled_amounts": "dict[str, int]",
+        "entry": "str",
     },
 }
 VALUES: dict[type[Enum], set[str]] = {

@@ -2,8 +2,9 @@
 
 Only outcomes count, each for as many exchanges as it stands for (`count`: refusals above a rate are told together). An
 exchange whose worker was killed has a decision and no outcome, and is not counted. A user's name is in the sealed part
-and is opened here; where its key was destroyed the usage is nobody's. A model's name is kept where a route was found
-for it: what is refused before that may be anything a caller thought of, and must not fill the table.
+and is opened here; where its key was destroyed the usage is nobody's. A model's name is kept where a route was found for
+it, and, where only a pattern of the config answered to it, where a provider has served it: anything else may be what a
+caller thought of, and must not fill the table. Then it counts under the pattern.
 
 A batch is summed in memory, then added and the cursor moved in one transaction: both, or neither, whatever happens
 when. No number of the journal may do harm: a record with an amount or a time out of bounds is poison.
@@ -23,6 +24,8 @@ from gateway.units import US_PER_S
 NAME: Final = "usage"
 MAX_AMOUNT: Final = 10**12  # of anything, in one record: sums of nine million of them still fit
 MAX_AT_US: Final = 4_102_444_800 * US_PER_S  # the year 2100
+_OK: Final = 200
+_ERROR: Final = 400
 _HOUR_US: Final = HOUR_S * US_PER_S
 _NOTHING: Final = Usage()
 
@@ -89,14 +92,17 @@ def fold(node: str, entries: Iterable[Entry], open_personal: OpenPersonal) -> Su
 
 def _group(node: str, record: Record, open_personal: OpenPersonal) -> Group:
     personal = open_personal(record) if record.sealed else None
+    model, target = record.model, record.target
+    if record.entry and not _OK <= record.status < _ERROR:
+        model, target = record.entry, target and target.partition("/")[0] + "/*"
     return Group(
         node,
         clean(record.org),
         clean(record.team),
         clean(record.key_id),
         clean(personal.user) if personal is not None else "",
-        clean(record.model) if record.route else "",
-        clean(record.target),
+        clean(model) if record.route else "",
+        clean(target),
     )
 
 

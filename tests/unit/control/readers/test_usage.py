@@ -143,6 +143,16 @@ def test_a_model_that_no_route_was_found_for_is_a_callers_word() -> None:
     assert group_of(outcome(model="made-up", ending="refused", error="model_not_found")).model == ""
 
 
+@pytest.mark.parametrize(("status", "kept"), [(200, True), (399, True), (400, False), (502, False), (0, False)])
+def test_a_pattern_stands_for_the_names_that_no_provider_has_served(status: int, kept: bool) -> None:
+    record = outcome(model="made-up", target="big/made-up", route="r", entry="*", status=status)
+    group = group_of(record)
+    assert (group.model, group.target) == (("made-up", "big/made-up") if kept else ("*", "big/*"))
+    named = group_of(outcome(model="large", target="big/large-1", route="r", status=status))
+    assert (named.model, named.target) == ("large", "big/large-1"), "an entry of the config is nobody's invention"
+    assert group_of(outcome(model="made-up", route="r", entry="*", status=503)).target == ""
+
+
 def test_texts_are_made_fit() -> None:
     record = outcome(org="a\0", team="t" * 300, key_id="k\0", model="m\0", target="t\0", route="r", sealed="x")
     group = group_of(record, Personal(user="u\0"))
