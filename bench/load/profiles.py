@@ -1,8 +1,7 @@
 """The profiles: how much is asked, how the simulated provider behaves, and what must hold.
 
 Rates are of all users together, in requests (conversations, streams) a second; they are what Locust and the simulated
-provider manage beside a gateway on two cores, not what the gateway can do. A caller
-has one request at a time, so there are many callers: few of them are to find themselves still busy when one is due.
+provider manage beside a gateway on two cores, not what the gateway can do.
 """
 
 from collections.abc import Sequence
@@ -37,30 +36,30 @@ class Profile:
 
 PROFILES: Final[Sequence[Profile]] = (
     Profile(
-        "chat", "short, retrieval-sized and 100 KB prompts, plain answers", 60, 200, behave="ttft-ms=50; tokens=100"
+        "chat", "short, retrieval-sized and 100 KB prompts, plain answers", 60, 40, behave="ttft-ms=50; tokens=100"
     ),
     Profile(
         "stream",
         "streams at a model's pace: first token, gaps between tokens, terminator",
         10,
-        300,
+        40,
         behave="ttft-ms=200; token-ms=20; tokens=50",
     ),
-    Profile("agents", "bursts of tool loops whose context grows", 5, 60, behave="ttft-ms=20; tokens=60"),
-    Profile("embeddings", "batches of 16 passages", 15, 100, behave="ttft-ms=10"),
+    Profile("agents", "bursts of tool loops whose context grows", 5, 20, behave="ttft-ms=20; tokens=60"),
+    Profile("embeddings", "batches of 16 passages", 15, 20, behave="ttft-ms=10"),
     Profile(
         "noisy_neighbour",
         "one tenant floods; the others' p99 must not move",
         30,
-        200,
+        40,
         behave="ttft-ms=20; tokens=50",
         quiet_users=("Quiet",),
     ),
     Profile(
-        "degraded", "the first provider fails and heals; callers see neither", 30, 150, behave="tokens=30", fails=True
+        "degraded", "the first provider fails and heals; callers see neither", 30, 40, behave="tokens=30", fails=True
     ),
     Profile(
-        "soak", "everything for hours; memory and descriptors stay flat", 20, 150, 3600.0, "tokens=30", watched=True
+        "soak", "everything for hours; memory and descriptors stay flat", 20, 40, 3600.0, "tokens=30", watched=True
     ),
 )
 BY_NAME: Final = {profile.name: profile for profile in PROFILES}

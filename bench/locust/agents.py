@@ -11,9 +11,12 @@ class Agent(Caller):
 
     @task
     def conversation(self) -> None:
-        """The turns of one, or as many as are answered; the first is late if the caller was."""
+        """One more of them."""
+        self.begin(self.turns)
+
+    def turns(self, due_s: float) -> None:
+        """All turns, or as many as are answered; the first was due then, each other once the one before is there."""
         messages = prompts.opening(self.random)
-        due_s = None
         for turn in range(prompts.AGENT_TURNS):
             if self.ask("agent turn", prompts.agent(messages, self.orders.model), due_s=due_s) is None:
                 return

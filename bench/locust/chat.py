@@ -11,4 +11,4 @@ class Chat(Caller):
     def question(self) -> None:
         """One prompt of the mix."""
         size, body = prompts.chat(self.random, self.orders.model)
-        self.ask(f"chat {size}", body)
+        self.begin(lambda due_s: self.ask(f"chat {size}", body, due_s=due_s))

@@ -10,9 +10,11 @@ class Degraded(Caller):
     @task
     def question(self) -> None:
         """A plain one."""
-        self.ask("chat", prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES))
+        body = prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES)
+        self.begin(lambda due_s: self.ask("chat", body, due_s=due_s))
 
     @task
     def stream(self) -> None:
         """A streamed one."""
-        self.listen("stream", prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES, stream=True))
+        body = prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES, stream=True)
+        self.begin(lambda due_s: self.listen("stream", body, due_s=due_s))

@@ -10,4 +10,5 @@ class Embeddings(Caller):
     @task
     def batch(self) -> None:
         """Sixteen passages."""
-        self.ask("embeddings", prompts.embeddings(self.random, self.orders.model), EMBEDDINGS)
+        body = prompts.embeddings(self.random, self.orders.model)
+        self.begin(lambda due_s: self.ask("embeddings", body, EMBEDDINGS, due_s=due_s))

@@ -1,9 +1,10 @@
 """What the profiles share: a caller that asks on a schedule of its own, reads streams, and tells Locust what it saw.
 
-Requests of a caller are due at random moments (Poisson) at the rate it was told, whether or not the one before has been
-answered in time, and a latency counts from the moment a request was due: a caller that is kept waiting does not go easy
-on who keeps it waiting. Latency, time to first token (type TTFT) and the time between tokens (type GAP) are entries of
-Locust's statistics, so its web page shows them and its master adds up those of its workers.
+Requests of a caller are due at random moments (Poisson) at the rate it was told, and begin then, whether or not the one
+before has been answered; a latency counts from the moment a request was due. So nobody goes easy on who is slow.
+Latency, time to first token (type TTFT) and the time between tokens (type GAP) are entries of Locust's statistics, so
+its web page shows them and its master adds up those of its workers. What is still under way when a run ends is counted
+nowhere.
 
 Locust is seen through the few declarations below, so the types hold where it is not installed.
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         environment: Any
         network_timeout: float
         connection_timeout: float
+        concurrency: int
 
         def on_start(self) -> None:
             """Called once a user exists."""
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
 
     events: Any
     sleep: Callable[[float], None]
+    spawn: Callable[[Callable[[], object]], object]
 else:
-    from gevent import sleep
+    from gevent import sleep, spawn
     from locust import FastHttpUser, events, task
 
 __all__ = ["CHAT", "EMBEDDINGS", "Caller", "task"]
@@ -57,6 +60,7 @@ class Caller(FastHttpUser):
     abstract = True
     network_timeout = 60.0
     connection_timeout = 10.0
+    concurrency = 100  # requests of one user under way at once
     orders = orders.read()
     key = orders.key
     eagerness = 1.0  # how much more often than the others
@@ -72,9 +76,13 @@ class Caller(FastHttpUser):
         self._due_s += self.random.expovariate(self.orders.rate_per_user * self.eagerness)
         return max(0.0, self._due_s - time.monotonic())
 
-    def ask(self, name: str, body: bytes, path: str = CHAT, *, due_s: float | None = None) -> bytes | None:
-        """A plain request; the answer's body, or None when there was none. `due_s`: when this one was due."""
-        due_s = self._due_s if due_s is None else due_s
+    def begin(self, work: "Callable[[float], object]") -> None:
+        """Do what is due now beside whatever is still under way; `work` is told when it was due."""
+        due_s = self._due_s
+        spawn(lambda: work(due_s))
+
+    def ask(self, name: str, body: bytes, path: str = CHAT, *, due_s: float) -> bytes | None:
+        """A plain request that was due then; the answer's body, or None when there was none."""
         with self.client.post(path, data=body, headers=self._headers(), name=name, catch_response=True) as answer:
             answer.request_meta["response_time"] = (time.monotonic() - due_s) * 1e3
             if answer.status_code != OK:
@@ -86,9 +94,9 @@ class Caller(FastHttpUser):
                 return None
             return content
 
-    def listen(self, name: str, body: bytes) -> None:
-        """A stream, read to its end and checked."""
-        reading = Reading(self._due_s)
+    def listen(self, name: str, body: bytes, *, due_s: float) -> None:
+        """A stream that was due then, read to its end and checked."""
+        reading = Reading(due_s)
         with self.client.post(
             CHAT, data=body, headers=self._headers(), name=name, catch_response=True, stream=True
         ) as answer:
@@ -96,7 +104,7 @@ class Caller(FastHttpUser):
                 answer.failure(_refusal(answer))
                 return
             problem = self._read(answer._response, reading)  # noqa: SLF001 - the one that hands lines on as they come
-            answer.request_meta["response_time"] = (time.monotonic() - self._due_s) * 1e3
+            answer.request_meta["response_time"] = (time.monotonic() - due_s) * 1e3
             if problem:
                 answer.failure(problem)
                 return

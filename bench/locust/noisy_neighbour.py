@@ -13,7 +13,8 @@ class Quiet(Caller):
     @task
     def question(self) -> None:
         """A short prompt."""
-        self.ask("quiet", prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES))
+        body = prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES)
+        self.begin(lambda due_s: self.ask("quiet", body, due_s=due_s))
 
 
 class Flood(Caller):
@@ -25,4 +26,5 @@ class Flood(Caller):
     @task
     def question(self) -> None:
         """A large prompt, as soon as it may."""
-        self.ask("flood", prompts.sized(self.random, self.orders.model, prompts.RAG_BYTES))
+        body = prompts.sized(self.random, self.orders.model, prompts.RAG_BYTES)
+        self.begin(lambda due_s: self.ask("flood", body, due_s=due_s))

@@ -11,14 +11,16 @@ class Soak(Caller):
     def chat(self) -> None:
         """A prompt of the mix."""
         size, body = prompts.chat(self.random, self.orders.model)
-        self.ask(f"chat {size}", body)
+        self.begin(lambda due_s: self.ask(f"chat {size}", body, due_s=due_s))
 
     @task
     def stream(self) -> None:
         """A stream."""
-        self.listen("stream", prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES, stream=True))
+        body = prompts.sized(self.random, self.orders.model, prompts.SHORT_BYTES, stream=True)
+        self.begin(lambda due_s: self.listen("stream", body, due_s=due_s))
 
     @task
     def embeddings(self) -> None:
         """A batch."""
-        self.ask("embeddings", prompts.embeddings(self.random, self.orders.model), EMBEDDINGS)
+        body = prompts.embeddings(self.random, self.orders.model)
+        self.begin(lambda due_s: self.ask("embeddings", body, EMBEDDINGS, due_s=due_s))

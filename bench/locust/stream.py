@@ -11,4 +11,4 @@ class Stream(Caller):
     def question(self) -> None:
         """A retrieval-sized prompt, its answer streamed."""
         body = prompts.sized(self.random, self.orders.model, prompts.RAG_BYTES, stream=True)
-        self.listen("stream", body)
+        self.begin(lambda due_s: self.listen("stream", body, due_s=due_s))

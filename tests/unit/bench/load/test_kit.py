@@ -83,7 +83,7 @@ def kit(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         task=lambda function: function,
         events=SimpleNamespace(quitting=Event()),
     )
-    gevent.__dict__["sleep"] = lambda _: None
+    gevent.__dict__.update(sleep=lambda _: None, spawn=lambda function: function())
     for name, module in (("locust", locust), ("gevent", gevent)):
         monkeypatch.setitem(sys.modules, name, module)
     before = set(sys.modules)
@@ -109,7 +109,7 @@ def test_every_profile_asks_and_is_content_with_a_good_answer(profile: Profile, 
     assert classes
     for kind in classes:
         caller = user(kit, kind)
-        tasks = [name for name, member in vars(kind).items() if callable(member) and not name.startswith("_")]
+        tasks = [name for name, member in vars(kind).items() if callable(member) and name not in {"turns", "__init__"}]
         for name in tasks:
             getattr(caller, name)()
         assert len(caller.client.asked) >= len(tasks) >= 1
@@ -131,15 +131,15 @@ def test_every_profile_asks_and_is_content_with_a_good_answer(profile: Profile, 
 def test_a_bad_answer_is_told(status: int, content: bytes, said: str, kit: ModuleType) -> None:
     caller = user(kit)
     caller.client.status, caller.client.content = status, content
-    assert caller.ask("x", b"{}") is None
+    assert caller.ask("x", b"{}", due_s=0) is None
     assert caller.client.answers[0].failures[0].startswith(said)
 
 
 def test_latency_counts_from_when_a_request_was_due(kit: ModuleType) -> None:
     caller = user(kit)
     caller._due_s = time.monotonic() - 5
-    caller.ask("x", b"{}")
-    caller.listen("x", b"{}")
+    caller.begin(lambda due_s: caller.ask("x", b"{}", due_s=due_s))
+    caller.begin(lambda due_s: caller.listen("x", b"{}", due_s=due_s))
     caller.ask("x", b"{}", due_s=time.monotonic())
     times = [answer.request_meta["response_time"] for answer in caller.client.answers]
     assert times[0] >= 5000
@@ -166,7 +166,7 @@ def test_the_schedule_does_not_wait_for_answers(kit: ModuleType) -> None:
 
 def test_a_good_stream_tells_its_first_token_and_gaps(kit: ModuleType) -> None:
     caller = user(kit)
-    caller.listen("s", b"{}")
+    caller.listen("s", b"{}", due_s=time.monotonic())
     fired = caller.environment.events.request.fired
     assert [(one["request_type"], one["name"]) for one in fired] == [("TTFT", "s"), ("GAP", "s")]
 
@@ -175,7 +175,7 @@ def test_a_good_stream_tells_its_first_token_and_gaps(kit: ModuleType) -> None:
 def test_a_bad_stream_is_told_and_its_times_are_not(lines: tuple[bytes, ...], kit: ModuleType) -> None:
     caller = user(kit)
     caller.client.lines = lines
-    caller.listen("s", b"{}")
+    caller.listen("s", b"{}", due_s=time.monotonic())
     assert caller.client.answers[0].failures
     assert not caller.environment.events.request.fired
 
@@ -186,7 +186,7 @@ def test_a_broken_connection_is_told(kit: ModuleType, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Answer, "readline", broken)
     caller = user(kit)
-    caller.listen("s", b"{}")
+    caller.listen("s", b"{}", due_s=time.monotonic())
     assert caller.client.answers[0].failures == ["the stream broke: ConnectionError('reset')"]
 
 

@@ -41,7 +41,7 @@ def test_a_gateway_that_runs_is_compared_with_what_stands_behind_it(monkeypatch:
     assert load.main([*GIVEN, "--direct-url", "http://direct"]) == load.HOLDS
     hosts = [words[words.index("--host") + 1] for words, _ in runs.seen]
     assert hosts == ["http://direct", "http://gateway"]
-    assert {(orders.key, orders.rate_per_user) for _, orders in runs.seen} == {("gw-1", 0.3)}
+    assert {(orders.key, orders.rate_per_user) for _, orders in runs.seen} == {("gw-1", 1.5)}
 
 
 def test_a_missed_threshold_is_a_status(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
