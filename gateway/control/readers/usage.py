@@ -2,9 +2,9 @@
 
 Only outcomes count, each for as many exchanges as it stands for (`count`: refusals above a rate are told together). An
 exchange whose worker was killed has a decision and no outcome, and is not counted. A user's name is in the sealed part
-and is opened here; where its key was destroyed the usage is nobody's. A model's name is kept where a route was found for
-it, and, where only a pattern of the config answered to it, where a provider has served it: anything else may be what a
-caller thought of, and must not fill the table. Then it counts under the pattern.
+and is opened here; where its key was destroyed the usage is nobody's. A model's name is kept where a route was found
+for it and, where only a pattern of the config answered to it, where a provider has served it: anything else may be
+what a caller thought of, and must not fill the table. Then it counts under the pattern.
 
 A batch is summed in memory, then added and the cursor moved in one transaction: both, or neither, whatever happens
 when. No number of the journal may do harm: a record with an amount or a time out of bounds is poison.
