@@ -103,6 +103,7 @@ _STRUCTS: Final = [Struct(f"{n}q") for n in range(CELL_WORDS * UNDO_CELLS + 1)]
 GET: Final[list[Get]] = [struct.unpack_from for struct in _STRUCTS]  # GET[n](words, byte) → n words
 PUT: Final[list[Put]] = [struct.pack_into for struct in _STRUCTS]  # PUT[n](words, byte, *n words)
 GET_HEAD: Final = Struct(f"{ID_BYTES}s5q").unpack_from  # of a hold: id, owner, meta, lease, next, code
+GET_HOLD: Final = [Struct(f"{ID_BYTES}s{5 + 3 * n}q").unpack_from for n in range(MAX_CHARGES + 1)]  # and n charges
 PUT_HOLD: Final[list[Put]] = [Struct(f"{ID_BYTES}s{n}q").pack_into for n in range(5 + 3 * MAX_CHARGES + 1)]  # whole
 
 

@@ -36,8 +36,7 @@ from gateway.limiter.layout import (
     AT_OLDEST,
     CELL_WORDS,
     GET,
-    GET_HEAD,
-    HOLD_CHARGES,
+    GET_HOLD,
     HOLD_META,
     HOLD_NEXT,
     HOLD_WORDS,
@@ -56,14 +55,12 @@ from gateway.units import NS_PER_MS
 
 NO_CEILING: Final = 2**62  # of a shadow limit
 CACHED_ROWS: Final = 32_768  # buckets whose rows a process remembers
-_get3, _get4, _put3, _put4 = GET[3], GET[4], PUT[3], PUT[4]
+_get2, _get4, _put3, _put4 = GET[2], GET[4], PUT[3], PUT[4]
 _RATE, _WINDOW = int(Kind.RATE), int(Kind.WINDOW)
 _OPEN: Final = int(State.OPEN)  # EXPIRED has its bit, too; a mark has not
 _ADMITTED: Final = Outcome.ADMITTED
 _FOUND: Final = (State.EXPIRED, State.OPEN)
-_HEADER: Final = AT_HOLD_TOP * WORD
-_META: Final = HOLD_META * WORD
-_CHARGES: Final = HOLD_CHARGES * WORD
+_SHAPE: Final = COUNT_MASK << COUNT_SHIFT | SHARED_MASK << SHARED_SHIFT  # how many charges, and none of them shared
 _HOLD: Final = HOLD_WORDS * WORD
 _CELL: Final = CELL_WORDS * WORD
 _SETTLE: Final = tuple(SETTLE.get(state, 0) for state in State)
@@ -93,8 +90,7 @@ class QuickTable(Table):
         self._index_at = self.holds.index.at
         self._index_mask = self.holds.index.mask
         self._holds_at = self.holds.at(0)
-        self._metas_at = self.holds.at(-1) + _META
-        self._links_at = self.holds.at(-1) // WORD + HOLD_NEXT  # numbers in links count from 1
+        self._links_at = self.holds.at(-1) + HOLD_NEXT * WORD  # numbers in links count from 1
         self._most_holds = self.layout.holds
         self._undo_at = self.layout.undo_at * WORD
 
@@ -124,19 +120,19 @@ class QuickTable(Table):
                 self._lapse(now_ms)
             index_at, mask = self._index_at, self._index_mask
             code = crc32(key)
-            top, oldest, _ = _get3(words, _HEADER)
+            top = words[AT_HOLD_TOP]
             if top < self._most_holds:
-                at_front, front = AT_HOLD_TOP, top + 1
-                number = front
-            elif oldest:  # the mark at the front of the queue makes room
-                at_front, number = AT_OLDEST, oldest
-                _, _, front, old = _get4(words, self._metas_at + oldest * _HOLD)
+                at_front = AT_HOLD_TOP
+                number = front = top + 1
+            elif number := words[AT_OLDEST]:  # the mark at the front of the queue makes room
+                at_front = AT_OLDEST
+                front, old = _get2(words, self._links_at + number * _HOLD)
                 if old == code:  # it may be this very hold's
                     return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
                 place = index_at + (old & mask)
-                if words[place] == old << NUMBER_BITS | oldest and place < index_at + mask and not words[place + 1]:
+                if words[place] == old << NUMBER_BITS | number and place < index_at + mask and not words[place + 1]:
                     words[place] = 0  # Holds.forget, where nothing has to move up
-                elif not self.holds.forget(oldest - 1):
+                elif not self.holds.forget(number - 1):
                     return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
             else:
                 return self._reserve(key, takes, owner, attempt, lease_ms, now_ms)
@@ -147,7 +143,7 @@ class QuickTable(Table):
                 place = (place + 1) & mask
             levels: list[int] = []
             charges: list[int] = []
-            undo, armed = self._undo_at, 0
+            undo = self._undo_at
             for take in takes:
                 try:
                     bucket = known[take.bucket]
@@ -195,13 +191,12 @@ class QuickTable(Table):
                         total = min(total, MAX_RATE_USED if kind == _RATE else MAX_WINDOW_USED)
                     _put4(words, undo, used_at, used, rest, mark_ms)
                     undo += _CELL
-                    armed += 1
-                    words[AT_ARMED] = armed
+                    words[AT_ARMED] = undo
                     _put3(words, used_at, total, left, stands_ms)
                 elif cost:
                     prove_amount(cost)
                 levels.append(limit - total)
-            words[AT_ARMED] = armed | number << HOLD_SHIFT
+            words[AT_ARMED] = undo | number << HOLD_SHIFT
             words[at_front] = front
             until_ms = now_ms + lease_ms
             if until_ms < words[AT_NEXT_LAPSE]:  # noqa: PLR1730 - min() costs 0.2 µs and stores in vain
@@ -240,15 +235,15 @@ class QuickTable(Table):
                 place = (place + 1) & mask
             number = entry & NUMBER_MASK
             at = self._holds_at + (number - 1) * _HOLD
-            if not entry:
+            if not entry or len(actuals) > MAX_CHARGES:
                 return self._settle(key, actuals, now_ms)
-            found_key, _, meta, until_ms, _, _ = GET_HEAD(words, at)
-            state, count = meta & STATE_MASK, meta >> COUNT_SHIFT & COUNT_MASK
-            if found_key != key or not state & _OPEN or count != len(actuals) or meta >> SHARED_SHIFT & SHARED_MASK:
+            said = GET_HOLD[len(actuals)](words, at)
+            meta, until_ms = said[2], said[3]
+            state = meta & STATE_MASK
+            if said[0] != key or not state & _OPEN or meta & _SHAPE != len(actuals) << COUNT_SHIFT:
                 return self._settle(key, actuals, now_ms)
-            charges = GET[3 * count](words, at + _CHARGES)
             levels: list[int] = []
-            undo, armed, charge = self._undo_at, 0, 0
+            undo, charge = self._undo_at, 6
             for actual in actuals:
                 try:
                     bucket = known[actual.bucket]
@@ -256,13 +251,13 @@ class QuickTable(Table):
                     bucket = _UNKNOWN
                 spec, row_at, used_at, tag, kind, limit, _, first, second = bucket
                 found, used, rest, mark_ms = _get4(words, row_at)
-                if found != tag or spec is not actual.spec or charges[charge] != tag:
+                if found != tag or spec is not actual.spec or said[charge] != tag:
                     self.take_back()
                     self._learn(actuals)
                     return self._settle(key, actuals, now_ms)
                 amount = actual.amount
                 if kind == _RATE:  # bucket.refilled
-                    owed = amount - charges[charge + 1]  # hold.owed
+                    owed = amount - said[charge + 1]  # hold.owed
                     if now_ms <= mark_ms:
                         total, stands_ms = used, mark_ms
                         left = rest if rest < second else 0
@@ -281,7 +276,7 @@ class QuickTable(Table):
                     else:
                         total, stands_ms = used, mark_ms
                         left = second if first == mark_ms or second > rest else rest
-                    owed = amount - charges[charge + 1] if charges[charge + 2] == stands_ms else 0  # hold.belongs
+                    owed = amount - said[charge + 1] if said[charge + 2] == stands_ms else 0  # hold.belongs
                 else:
                     total, left, stands_ms = used, rest, mark_ms
                     owed = -1 if state == _OPEN else 0
@@ -297,14 +292,13 @@ class QuickTable(Table):
                         total = min(total, MAX_RATE_USED if kind == _RATE else MAX_WINDOW_USED)
                     _put4(words, undo, used_at, used, rest, mark_ms)
                     undo += _CELL
-                    armed += 1
-                    words[AT_ARMED] = armed
+                    words[AT_ARMED] = undo
                     _put3(words, used_at, total, left, stands_ms)
                 levels.append(limit - total)
                 charge += 3
-            words[AT_ARMED] = armed | (number | SETTLING) << HOLD_SHIFT
+            words[AT_ARMED] = undo | (number | SETTLING) << HOLD_SHIFT
             if words[AT_OLDEST]:
-                words[self._links_at + words[AT_NEWEST] * HOLD_WORDS] = number
+                words[self._links_at // WORD + words[AT_NEWEST] * HOLD_WORDS] = number
             else:
                 words[AT_OLDEST] = number
             words[AT_NEWEST] = number

@@ -87,8 +87,10 @@ class _Watch:
         layout.GET[:] = _GETS
         layout.PUT[:] = [_put] * len(layout.PUT)
         layout.PUT_HOLD[:] = [_put_hold] * len(layout.PUT_HOLD)
-        vars(holds)["GET_HEAD"] = vars(quick)["GET_HEAD"] = _get(layout.GET_HEAD)
-        vars(quick).update(_get3=_GETS[3], _get4=_GETS[4], _put3=_put, _put4=_put)
+        get_hold: list[Any] = layout.GET_HOLD
+        get_hold[:] = [_get(get) for get in get_hold]
+        vars(holds)["GET_HEAD"] = _get(layout.GET_HEAD)
+        vars(quick).update(_get2=_GETS[2], _get4=_GETS[4], _put3=_put, _put4=_put)
 
     def _die_at_the_end(self, _mutex: object) -> int:
         os.write(self._pipe, self._words.stores.to_bytes(_STORES_BYTES, "little"))

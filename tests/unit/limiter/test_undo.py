@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.limiter.layout import AT_ARMED, CELL_WORDS, UNDO_CELLS
-from gateway.limiter.undo import CELLS_MASK, HOLD_SHIFT, SETTLING, put_back, write
+from gateway.limiter.layout import AT_ARMED, CELL_WORDS, LEAST, MAX_HOLDS, UNDO_CELLS, Layout
+from gateway.limiter.undo import END_MASK, HOLD_SHIFT, SETTLING, put_back, write
 from gateway.segment import WORD
 
 UNDO_AT = 100
@@ -16,6 +16,10 @@ def words() -> memoryview:
     for index in range(64):
         words[DATA_AT + index] = 1_000 + index
     return words
+
+
+def armed(cells: int) -> int:
+    return (UNDO_AT + CELL_WORDS * cells) * WORD
 
 
 def at(index: int) -> int:
@@ -31,7 +35,7 @@ def test_all_cells_are_written_and_nothing_stays_armed(words: memoryview) -> Non
 def test_a_change_cut_short_is_taken_back(words: memoryview) -> None:
     before = words[DATA_AT:].tolist()
     write(words, UNDO_AT, [(at(0), 1, 2, 3), (at(8), 4)])
-    words[AT_ARMED] = 2  # as if the process had died before the last store
+    words[AT_ARMED] = armed(2)  # as if the process had died before the last store
     assert put_back(words, UNDO_AT) == 2
     assert words[DATA_AT:].tolist() == before
     assert put_back(words, UNDO_AT) == 2, "it stays armed until whoever puts back says so: dying on the way is harmless"
@@ -46,7 +50,7 @@ def test_a_word_that_changed_twice_gets_its_oldest_value(words: memoryview) -> N
     second = words[UNDO_AT : UNDO_AT + CELL_WORDS].tolist()
     for offset, word in enumerate([*later, *second]):
         words[UNDO_AT + offset] = word
-    words[AT_ARMED] = 2
+    words[AT_ARMED] = armed(2)
     put_back(words, UNDO_AT)
     assert words[DATA_AT:].tolist() == before
 
@@ -55,7 +59,7 @@ def test_cells_may_overlap_in_one_change(words: memoryview) -> None:
     before = words[DATA_AT:].tolist()
     write(words, UNDO_AT, [(at(0), 1), (at(1), 2), (at(2), 3)])
     assert words[DATA_AT : DATA_AT + 4].tolist() == [1, 2, 3, 1003]
-    words[AT_ARMED] = 3
+    words[AT_ARMED] = armed(3)
     put_back(words, UNDO_AT)
     assert words[DATA_AT:].tolist() == before
 
@@ -67,14 +71,21 @@ def test_a_change_beyond_the_record_is_refused_before_it_begins(words: memoryvie
     assert words.tolist() == before
 
 
-def test_a_record_that_cannot_be_is_refused(words: memoryview) -> None:
-    words[AT_ARMED] = UNDO_CELLS + 1
+@pytest.mark.parametrize("end", [armed(UNDO_CELLS + 1), armed(1) + 8, armed(0) - CELL_WORDS * WORD])
+def test_a_record_that_cannot_be_is_refused(words: memoryview, end: int) -> None:
+    words[AT_ARMED] = end
     with pytest.raises(OverflowError):
         put_back(words, UNDO_AT)
 
 
 def test_a_hold_above_the_cells_is_left_to_the_holds(words: memoryview) -> None:
-    words[AT_ARMED] = (5 | SETTLING) << HOLD_SHIFT
-    assert put_back(words, UNDO_AT) == 0
-    assert UNDO_CELLS <= CELLS_MASK
-    assert SETTLING > 2**20
+    for cells in (0, armed(0)):
+        words[AT_ARMED] = cells | (5 | SETTLING) << HOLD_SHIFT
+        assert put_back(words, UNDO_AT) == 0
+
+
+def test_what_is_armed_fits_its_word() -> None:
+    smallest = Layout(LEAST, LEAST)
+    assert (smallest.undo_at + CELL_WORDS * UNDO_CELLS) * WORD <= END_MASK
+    assert MAX_HOLDS < SETTLING
+    assert (SETTLING | MAX_HOLDS) << HOLD_SHIFT | END_MASK < 2**63
