@@ -16,7 +16,7 @@ from gateway.segment import WORD
 from gateway.units import NS_PER_MS
 
 OWNER = 7
-SMALL = Layout(rows=256, holds=64)
+SMALL = Layout(rows=256, holds=256)  # marks must outlive what the sequences settle again
 
 _MAPPED: list[mmap.mmap] = []  # never unmapped: the C library links a held mutex by address, even after a failing test
 
