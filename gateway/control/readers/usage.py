@@ -77,6 +77,7 @@ class UsageReader:
 def fold(node: str, entries: Iterable[Entry], open_personal: OpenPersonal) -> Sums:
     """What these lines add to which rows. Raises Poison, naming the line."""
     sums: Sums = {}
+    users: dict[str, str] = {}  # by key: it is one person's, so one of its records is opened and not all
     for entry in entries:
         record = entry.record
         if record.kind is not Kind.OUTCOME:
@@ -84,14 +85,25 @@ def fold(node: str, entries: Iterable[Entry], open_personal: OpenPersonal) -> Su
         amounts = _amounts(record)
         if min(amounts) < 0 or max(amounts) > MAX_AMOUNT or not 0 <= record.at_us < MAX_AT_US:
             raise Poison("it counts what cannot be, or at a time that cannot be", entry)
-        key = record.at_us // _HOUR_US * HOUR_S, _group(node, record, open_personal)
+        key = record.at_us // _HOUR_US * HOUR_S, _group(node, record, _user(record, users, open_personal))
         row = sums.get(key)
         sums[key] = amounts if row is None else [old + new for old, new in zip(row, amounts, strict=True)]
     return sums
 
 
-def _group(node: str, record: Record, open_personal: OpenPersonal) -> Group:
-    personal = open_personal(record) if record.sealed else None
+def _user(record: Record, users: dict[str, str], open_personal: OpenPersonal) -> str:
+    if not record.sealed:
+        return ""
+    user = users.get(record.sealed_by)
+    if user is None:
+        personal = open_personal(record)
+        user = clean(personal.user) if personal is not None else ""
+        if record.sealed_by:
+            users[record.sealed_by] = user
+    return user
+
+
+def _group(node: str, record: Record, user: str) -> Group:
     model, target = record.model, record.target
     if record.entry and not _OK <= record.status < _ERROR:
         model, target = record.entry, target and target.partition("/")[0] + "/*"
@@ -100,7 +112,7 @@ def _group(node: str, record: Record, open_personal: OpenPersonal) -> Group:
         clean(record.org),
         clean(record.team),
         clean(record.key_id),
-        clean(personal.user) if personal is not None else "",
+        user,
         clean(model) if record.route else "",
         clean(target),
     )

@@ -143,6 +143,20 @@ def test_a_model_that_no_route_was_found_for_is_a_callers_word() -> None:
     assert group_of(outcome(model="made-up", ending="refused", error="model_not_found")).model == ""
 
 
+def test_a_key_is_one_persons_and_opened_once_a_batch() -> None:
+    opened: list[str] = []
+
+    def open_personal(record: Record) -> Personal | None:
+        opened.append(record.sealed_by)
+        return Personal(user=f"user of {record.sealed_by}")
+
+    records = [outcome(sealed="x", sealed_by=key) for key in ("w0-1.1", "w0-1.2", "w0-1.1", "w0-1.1")]
+    folded = fold(NODE, [entry(record, seq) for seq, record in enumerate([*records, outcome()])], open_personal)
+    assert opened == ["w0-1.1", "w0-1.2"]
+    requests = {group.user: amounts[0] for (_, group), amounts in folded.items()}
+    assert requests == {"user of w0-1.1": 3, "user of w0-1.2": 1, "": 1}
+
+
 @pytest.mark.parametrize(("status", "kept"), [(200, True), (399, True), (400, False), (502, False), (0, False)])
 def test_a_pattern_stands_for_the_names_that_no_provider_has_served(status: int, kept: bool) -> None:
     record = outcome(model="made-up", target="big/made-up", route="r", entry="*", status=status)
