@@ -11,9 +11,9 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.config.schema import Config
 from gateway.dialects.base import BodyMode, Reply, RequestFacts, Surface
@@ -101,7 +101,7 @@ class Gateway:
     tick: Callable[[int, int], None]  # each second: open streams, connections
     poll: Callable[[], None]  # five times a second: take in revoked keys
     retire: Callable[["Gateway"], None]  # another snapshot has replaced this one
-    close: Callable[[], Awaitable[None]]
+    close: Callable[[], Coroutine[Any, Any, None]]
     generation: int
     loaded_s: int
     random_bytes: RandomBytes

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from gateway.control import usage_api
+from gateway.control import usage_api, usage_page
 from gateway.control.database.handle import Database
 from gateway.control.database.trouble import BadValue, DatabaseTrouble, TooMuchAsked
 from gateway.control.database.usage_rows import add
@@ -147,7 +147,7 @@ def test_a_damaged_database_is_told_with_the_fix(tmp_path: Path) -> None:
 def test_few_questions_at_once(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     lock, now, most, come = threading.Lock(), 0, 0, 0
     go_on, all_come = threading.Event(), asyncio.Event()
-    real = usage_api.ask
+    real = usage_page.ask
 
     def ask(asked: Database, question: Question) -> dict[str, Any]:
         nonlocal now, most
