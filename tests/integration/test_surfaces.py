@@ -213,7 +213,7 @@ def test_every_answer_says_how_it_came_about(node: GatewayNode) -> None:
 def test_server_timing_tells_our_time_from_the_providers(node: GatewayNode) -> None:
     answer = node.chat("sim-m+ttft-ms=300")
     timing = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.header("server-timing")))
-    assert float(timing["upstream"]) >= 300
+    assert float(timing["upstream"]) >= 299  # a timer may fire up to a millisecond early
     assert float(timing["gw"]) < 300
 
 

@@ -23,10 +23,11 @@ from gateway.control.database.handle import READING
 from gateway.control.database.trouble import BadValue, DatabaseTrouble, TooMuchAsked
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
     from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_S: Final = 5
+_LOOK_S: Final = 0.01
 CONNECT_S: Final = 5
 STATEMENT_S: Final = 30
 LOCK_S: Final = 10
@@ -129,9 +130,24 @@ def _prepare_sqlite_reading(connection: "DBAPIConnection", _entry: "ConnectionPo
 def _prepare_sqlite(connection: "DBAPIConnection", entry: "ConnectionPoolEntry") -> None:
     _prepare_sqlite_reading(connection, entry)
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
+    _use_log(cursor)
+    for pragma in ("synchronous=NORMAL", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _use_log(cursor: "DBAPICursor") -> None:
+    """WAL; SQLite refuses the change at once, and does not wait, while another process makes it in a new file."""
+    until = time.monotonic() + BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(_LOOK_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -281,3 +281,33 @@ def test_threads_share_an_engine(engine: Engine) -> None:
         thread.join()
     with engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM t")).scalar() == 8
+
+
+class RefusedAtFirst:
+    """A cursor whose first statements find the file in use."""
+
+    def __init__(self, refusals: int, name: str = "SQLITE_BUSY") -> None:
+        self.refusals = refusals
+        self.name = name
+        self.asked = 0
+
+    def execute(self, _statement: str) -> None:
+        self.asked += 1
+        if self.asked <= self.refusals:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorname = self.name
+            raise error
+
+
+def test_a_new_file_that_another_process_is_changing_is_waited_for() -> None:
+    cursor = RefusedAtFirst(3)
+    engines._use_log(cursor)  # type: ignore[arg-type]
+    assert cursor.asked == 4
+    with pytest.raises(sqlite3.OperationalError):
+        engines._use_log(RefusedAtFirst(1, "SQLITE_IOERR"))  # type: ignore[arg-type]
+
+
+def test_it_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "BUSY_S", 0.02)
+    with pytest.raises(sqlite3.OperationalError):
+        engines._use_log(RefusedAtFirst(10**6))  # type: ignore[arg-type]

@@ -113,8 +113,9 @@ def test_a_step_that_fails_leaves_nothing_behind(engine: Engine, step: int) -> N
 def test_two_processes_at_once_do_it_once(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-c", OPEN, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0].strip() for process in both]
-    assert set(said) <= {"True", "False"}
+    told = [process.communicate(timeout=60) for process in both]
+    said = [out.strip() for out, _ in told]
+    assert set(said) <= {"True", "False"}, told
     assert "True" in said
 
 
