@@ -10,6 +10,7 @@ of events are not checked; status, framing, the echoed number and the terminator
 
 import subprocess
 import sys
+from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,13 +91,13 @@ class Peer(Target):
 
     optional = True
 
+    @abstractmethod
     def command(self, place: Place, port: int) -> list[str]:
         """Install it if need be, write what it reads, and say how it is started."""
-        raise NotImplementedError
 
+    @abstractmethod
     def headers(self, place: Place) -> tuple[str, ...]:
         """What its callers send beside the body."""
-        raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
         """Settings that it takes from there."""
