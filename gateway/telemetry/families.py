@@ -1,7 +1,8 @@
 """What the gateway counts: every metric family, as data. docs/metrics.md has a row for each, and a test compares.
 
 Labels take their values from the config, from this code, or from HTTP's status codes; never from a caller. A request
-whose model no entry answers to counts under `unknown`; a wildcard entry counts under its pattern.
+whose model no entry answers to counts under `unknown`; a wildcard entry counts under its pattern. What limits count is
+labelled by the rule, never by the bucket: a rule has a bucket for each key or caller, and there is no end to those.
 """
 
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from gateway.telemetry.directory import Family, Kind
 from gateway.telemetry.metrics import DROPPED
 
-UNKNOWN: Final = "unknown"  # label value of a route, model, surface or target the config does not name
+UNKNOWN: Final = "unknown"  # label value of a route, model, surface, target or rule the config does not name
 
 _MS: Final = 1_000
 _S: Final = 1_000_000
@@ -63,6 +64,12 @@ TOKENS: Final = Family(
     "Model tokens used; input includes cached tokens, output includes reasoning.",
     ("model", "direction"),
 )
+COST: Final = Family(
+    "gateway_cost_microusd_total",
+    Kind.COUNTER,
+    "What exchanges cost at the prices in force, in millionths of a US dollar; nothing for a model without a price.",
+    ("model",),
+)
 ATTEMPTS: Final = Family(
     "gateway_attempts_total",
     Kind.COUNTER,
@@ -83,6 +90,83 @@ REFUSALS: Final = Family(
     Kind.COUNTER,
     "Requests the gateway answered itself with an error, before any attempt, by the error's code.",
     ("reason",),
+)
+LIMIT_REFUSALS: Final = Family(
+    "gateway_limit_refusals_total", Kind.COUNTER, "Requests refused by a limit, by its rule.", ("rule",)
+)
+LIMIT_SHADOWED: Final = Family(
+    "gateway_limit_shadowed_total",
+    Kind.COUNTER,
+    "Requests that a shadow limit would have refused, by its rule.",
+    ("rule",),
+)
+LIMITS_DEGRADED: Final = Family(
+    "gateway_limits_degraded_total",
+    Kind.COUNTER,
+    "Requests admitted while usage could not be counted where the config says: uncounted, or on this node alone.",
+)
+LIMITS_UNAVAILABLE: Final = Family(
+    "gateway_limits_unavailable_total", Kind.COUNTER, "Requests refused because usage could not be counted."
+)
+LIMITS_UNDELIVERED: Final = Family(
+    "gateway_limits_undelivered_total",
+    Kind.COUNTER,
+    "Settlements that did not arrive at the first try; they are repeated until they do.",
+)
+LIMIT_HOLDS: Final = Family("gateway_limit_holds", Kind.GAUGE, "Reservations of requests that are under way.")
+LIMIT_OWED: Final = Family(
+    "gateway_limit_owed", Kind.GAUGE, "Settlements that wait for the store of limits to come back."
+)
+LIMIT_STORE_UP: Final = Family(
+    "gateway_limit_store_up",
+    Kind.GAUGE,
+    "1 while this worker can count usage where the config says: always in shared memory, in a store while it answers.",
+    ("slot",),
+)
+LIMIT_STORE_OUTAGES: Final = Family(
+    "gateway_limit_store_outages_total", Kind.COUNTER, "Times that a worker stopped asking the store of limits."
+)
+LIMIT_STORE_CALLS: Final = Family(
+    "gateway_limit_store_calls_total",
+    Kind.COUNTER,
+    "Calls to the store of limits: answered, late, refused by it, or unasked, because it was away or too many waited.",
+    ("result",),
+)
+LIMIT_STORE_RELOADS: Final = Family(
+    "gateway_limit_store_reloads_total", Kind.COUNTER, "Scripts that the store of limits had lost and was given again."
+)
+LIMIT_STORE_DIALS: Final = Family(
+    "gateway_limit_store_dials_total", Kind.COUNTER, "Connections to the store of limits that were tried."
+)
+LIMIT_STORE_LOST: Final = Family(
+    "gateway_limit_store_lost_total", Kind.COUNTER, "Connections to the store of limits that broke off."
+)
+LIMITS_READY: Final = Family(
+    "gateway_limits_ready", Kind.GAUGE, "1 when what was used before this start is where limits are counted."
+)
+LIMITS_GIVEN_BACK: Final = Family(
+    "gateway_limits_given_back_total",
+    Kind.COUNTER,
+    "Times that what was used was given back, from the journal, to a memory of limits that had lost it.",
+)
+LIMITS_REPEATED: Final = Family(
+    "gateway_limits_repeated_total",
+    Kind.COUNTER,
+    "Settlements told again from the journal, because it is not known whether the store of limits has them.",
+)
+LIMITS_CORRECTED: Final = Family(
+    "gateway_limits_corrected_total",
+    Kind.COUNTER,
+    "Reservations settled from the journal, because their worker did not live to do it.",
+)
+BUDGET_CROSSINGS: Final = Family(
+    "gateway_budget_crossings_total", Kind.COUNTER, "Thresholds of budgets that were passed, by the rule.", ("rule",)
+)
+WEBHOOKS_SENT: Final = Family(
+    "gateway_webhooks_total",
+    Kind.COUNTER,
+    "Events for webhooks: sent, failed tries, and given up after too many of them or too many that waited.",
+    ("webhook", "result"),
 )
 OPEN_STREAMS: Final = Family("gateway_open_streams", Kind.GAUGE, "Exchanges in flight whose answer is a stream.")
 CONNECTIONS: Final = Family("gateway_connections", Kind.GAUGE, "Connections of callers that are open.")
@@ -169,10 +253,30 @@ FAMILIES: Final = (
     OVERHEAD,
     FIRST_TOKEN,
     TOKENS,
+    COST,
     ATTEMPTS,
     TRUNCATED,
     ABANDONED,
     REFUSALS,
+    LIMIT_REFUSALS,
+    LIMIT_SHADOWED,
+    LIMITS_DEGRADED,
+    LIMITS_UNAVAILABLE,
+    LIMITS_UNDELIVERED,
+    LIMIT_HOLDS,
+    LIMIT_OWED,
+    LIMIT_STORE_UP,
+    LIMIT_STORE_OUTAGES,
+    LIMIT_STORE_CALLS,
+    LIMIT_STORE_RELOADS,
+    LIMIT_STORE_DIALS,
+    LIMIT_STORE_LOST,
+    LIMITS_READY,
+    LIMITS_GIVEN_BACK,
+    LIMITS_REPEATED,
+    LIMITS_CORRECTED,
+    BUDGET_CROSSINGS,
+    WEBHOOKS_SENT,
     OPEN_STREAMS,
     CONNECTIONS,
     UPSTREAM_CONNECTIONS,
