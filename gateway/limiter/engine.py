@@ -36,7 +36,7 @@ what was used without it (0 if nothing was).
 
 from collections.abc import Awaitable, Generator, Sequence
 from enum import Enum, IntEnum
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -65,6 +65,16 @@ class Unavailable(Exception):
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
+
+
+class Epoch(NamedTuple):
+    """The name of an engine's memory, made with it: another name means that the memory began anew, with nothing in it.
+
+    `fresh`: it was made by who asks, so nothing of what was used before that can be in it.
+    """
+
+    id: str
+    fresh: bool = False
 
 
 class Amount(msgspec.Struct, frozen=True, gc=False):

@@ -91,6 +91,7 @@ class Calls:
         self._known: dict[str, _Known] = {}
         self._firsts: dict[tuple[int, int, int], bytes] = {}
         self._settle_first = bulk(b"%d" % keep_ms)
+        self._epoch = f"{self.prefix}epoch".encode()
 
     def reserve(
         self, hold: str, takes: Sequence[Amount], *, lease_ms: int, attempt: int, releases: Sequence[Amount]
@@ -151,6 +152,14 @@ class Calls:
         arguments: list[bytes] = []
         self._add(asked, keys, arguments)
         return self._peek.head(len(keys), len(arguments)) + b"".join(keys + arguments)
+
+    def name_epoch(self, made: str) -> bytes:
+        """The bytes of the plain command that names the memory, unless it has a name."""
+        return command(b"SET", self._epoch, made.encode(), b"NX")
+
+    def ask_epoch(self) -> bytes:
+        """The bytes of the plain command that asks for its name: MGET, to which the scripts need a right anyway."""
+        return command(b"MGET", self._epoch)
 
     def key(self, kind: Kind, name: str) -> bytes:
         """The key of a bucket."""

@@ -17,6 +17,7 @@ and telling anyone: `on_change` hears when the store goes and when it is back, a
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -26,7 +27,7 @@ import msgspec
 from gateway.limiter import scripts
 from gateway.limiter.address import StoreAddress, tls_context
 from gateway.limiter.breaker import Breaker, BreakerEvent
-from gateway.limiter.engine import Amount, Reason, Renewal, Reserved, Settled, Slice, Standing, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Reason, Renewal, Reserved, Settled, Slice, Standing, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.resp import ReplyError, command
 from gateway.limiter.scripts import Calls, Script, load_scripts
@@ -87,6 +88,8 @@ class Store:
         self._by_sha = {script.sha: script for script in self._scripts.values()}
         self._loading: set[bytes] = set()
         self._node = node
+        self._made = secrets.token_hex(8)  # how the names begin that this object gives to memories
+        self._names = 0
         self._deadline_s = deadline_s
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -141,6 +144,20 @@ class Store:
     def peek(self, asked: Sequence[Amount]) -> asyncio.Future[tuple[Standing, ...]]:
         """How buckets stand, and when so much would fit."""
         return self._ask(self._calls.peek(asked), scripts.peeked)
+
+    async def epoch(self) -> Epoch:
+        """The name of the store's memory, which is given to it here if it has none. Raises Unavailable.
+
+        A name is never offered twice, or a memory that was lost could not be told from the one before it. What was
+        offered in a call that failed may have been taken: that it is ours shows in how it begins.
+        """
+        self._names += 1
+        named = self._ask(self._calls.name_epoch(f"{self._made}-{self._names}"), _as_it_is)
+        (name,) = await self._ask(self._calls.ask_epoch(), _as_it_is)
+        if name is None:
+            await named  # it may say why there is no name
+            raise Unavailable(Reason.LOST, "the store lost its data while it was asked for its epoch")
+        return Epoch(name.decode(), name.decode().startswith(f"{self._made}-"))
 
     async def close(self) -> None:
         """Let the calls that are under way be answered, within their deadline, and cut the connection."""

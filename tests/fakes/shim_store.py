@@ -31,6 +31,8 @@ class ShimStore:
         self.error = b""  # what every call but the greeting is answered with
         self.error_at: dict[int, bytes] = {}  # as `error`, on one port
         self.password = b""
+        self.plain: dict[bytes, bytes] = {}  # what plain SET has set
+        self.full = False  # refuses plain SET, as a store short of memory
         self._kept: list[tuple[ShimTransport, bytes]] = []
 
     async def create_connection(
@@ -91,16 +93,27 @@ class ShimStore:
             return bulk(sha)
         if error:
             return b"-" + error + b"\r\n"
-        if name == b"EVALSHA":
-            return self._run(words)
-        return b"+PONG\r\n" if name == b"PING" else b"+OK\r\n"
+        does = {b"EVALSHA": self._run, b"MGET": self._mget, b"SET": self._set, b"PING": lambda *_: b"+PONG\r\n"}
+        return does.get(name, lambda *_: b"+OK\r\n")(*words[1:])
 
-    def _run(self, words: list[bytes]) -> bytes:
-        if words[1] not in self.loaded:
+    def _mget(self, *keys: bytes) -> bytes:
+        found = [bulk(self.plain[key]) if key in self.plain else b"$-1\r\n" for key in keys]
+        return b"*%d\r\n%b" % (len(found), b"".join(found))
+
+    def _set(self, key: bytes, value: bytes, *options: bytes) -> bytes:
+        if self.full:
+            return b"-OOM command not allowed when used memory > 'maxmemory'.\r\n"
+        if b"NX" in options and key in self.plain:
+            return b"$-1\r\n"
+        self.plain[key] = value
+        return b"+OK\r\n"
+
+    def _run(self, sha: bytes, *rest: bytes) -> bytes:
+        if sha not in self.loaded:
             return b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
         self.shim.now_ms = int(time.time() * 1000)
         try:
-            return bulk(self.shim.run_words(words))
+            return bulk(self.shim.run_words([b"EVALSHA", sha, *rest]))
         except ScriptError as error:
             return f"-ERR {error}".splitlines()[0].encode() + b"\r\n"
 

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from gateway.limiter.address import parse
-from gateway.limiter.engine import Amount, Outcome, Reason, Renewal, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Outcome, Reason, Renewal, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.spec import rate, slots
 from gateway.limiter.store import Store
@@ -146,6 +146,27 @@ def test_calls_of_one_turn_share_their_packets() -> None:
 
     with running() as server:
         in_loop(burst)
+
+
+def test_a_store_that_lost_its_data_has_another_epoch() -> None:
+    async def lost() -> None:
+        store, other = await up(url, domain="epochs"), await up(url, domain="epochs")
+        first = await store.epoch()
+        assert first.fresh
+        assert (await other.epoch(), await store.epoch()) == (Epoch(first.id), first)
+        with connect(url) as connection:
+            connection.ask("FLUSHALL")
+        second = await other.epoch()
+        assert second.fresh
+        assert second.id != first.id
+        assert await store.epoch() == Epoch(second.id)
+        await store.close()
+        await other.close()
+
+    with any_store() as url:
+        with connect(url) as connection:
+            connection.ask("FLUSHALL")
+        in_loop(lost)
 
 
 # --- scripts that go ------------------------------------------------------------------------------------------------
@@ -335,6 +356,7 @@ def test_the_rules_of_the_readme_let_the_gateway_work_and_no_more() -> None:
         assert await store.renew([Renewal("h", ("in flight",))], lease_ms=9_000) == (State.OPEN,)
         assert (await store.lease("n", 1, "tpm", STANDING, want=5, least=1, unused=0, lease_ms=30_000)).granted == 5
         assert len(await store.peek([TPM, IN_FLIGHT])) == 2
+        assert (await store.epoch()).fresh
         assert (await store.settle("h", [TPM, IN_FLIGHT])).found is State.OPEN
         await store.close()
 

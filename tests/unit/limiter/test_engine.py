@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.limiter.engine import NOTHING_BINDS, Amount, Outcome, Ready, Reserved
+from gateway.limiter.engine import NOTHING_BINDS, Amount, Epoch, Outcome, Ready, Reserved
 from gateway.limiter.spec import slots
 
 
@@ -30,3 +30,8 @@ def test_only_an_admission_is_true_of_a_number() -> None:
     assert [outcome for outcome in Outcome if outcome is Outcome.ADMITTED] == [Outcome(1)]
     assert Reserved(Outcome.ADMITTED).binding == NOTHING_BINDS
     assert Amount("team", slots(1), 1) == Amount("team", slots(1), 1)
+
+
+def test_a_memory_is_not_fresh_unless_somebody_says_so() -> None:
+    assert Epoch("a") == Epoch("a", fresh=False)
+    assert Epoch("a", fresh=True) != Epoch("a")

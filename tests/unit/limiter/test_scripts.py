@@ -55,6 +55,12 @@ def test_a_reserve() -> None:
     ]  # fmt: skip
 
 
+def test_the_name_of_a_memory_is_a_plain_key_of_the_domain() -> None:
+    calls = Calls(SCRIPTS, "eu")
+    assert words(calls.name_epoch("ab")) == [b"SET", b"{gw:eu}:1:epoch", b"ab", b"NX"]
+    assert words(calls.ask_epoch()) == [b"MGET", b"{gw:eu}:1:epoch"]
+
+
 def test_a_renewal() -> None:
     call = Calls(SCRIPTS, keep_ms=5).renew([Renewal("a", ("s", "t")), Renewal("b")], lease_ms=10)
     assert words(call)[2:] == [

@@ -13,7 +13,7 @@ from gateway.limiter import store as module
 from gateway.limiter import wire
 from gateway.limiter.address import parse
 from gateway.limiter.breaker import BreakerState
-from gateway.limiter.engine import Amount, Engine, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
+from gateway.limiter.engine import Amount, Engine, Epoch, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.spec import rate, slots
 from gateway.limiter.store import Store
@@ -221,6 +221,77 @@ async def test_scripts_that_do_not_stay_are_not_loaded_for_ever(scene: Scene) ->
     with pytest.raises(Unavailable, match="refused: NOSCRIPT"):
         await reserve(store)
     assert len(scene.server.commands) == 3
+    await store.close()
+
+
+# --- the store's memory ---------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_a_memory_is_named_once_and_a_new_one_anew(scene: Scene) -> None:
+    store, other = await scene.up(), await scene.up()
+    first = await store.epoch()
+    assert first.fresh
+    assert scene.server.plain == {b"{gw:test}:1:epoch": first.id.encode()}
+    assert await store.epoch() == first
+    assert await other.epoch() == Epoch(first.id)
+    scene.server.plain.clear()
+    second = await other.epoch()
+    assert second.fresh
+    assert second.id != first.id
+    assert await store.epoch() == Epoch(second.id)
+    scene.server.plain.clear()
+    again = await store.epoch()
+    assert again.fresh
+    assert again.id not in {first.id, second.id}
+    await store.close()
+    await other.close()
+
+
+@in_loop
+async def test_the_name_of_a_memory_is_asked_for_in_one_write(scene: Scene) -> None:
+    store = await scene.up()
+    await store.epoch()
+    assert [words[0] for words in scene.server.commands] == [b"SET", b"MGET"]
+    assert len(scene.server.writes) == 1
+    await store.close()
+
+
+@in_loop
+async def test_a_name_whose_answer_was_lost_is_known_as_ours(scene: Scene) -> None:
+    store = await scene.up()
+    scene.server.silent = True
+    waiter = asyncio.ensure_future(store.epoch())
+    await asyncio.sleep(0.005)
+    scene.server.silent = False
+    scene.server.break_all()
+    assert await reason_of(waiter) is Reason.LOST
+    assert await reason_of(store.epoch()) is Reason.DOWN
+    await until(lambda: store.there)
+    assert scene.server.plain[b"{gw:test}:1:epoch"]
+    assert (await store.epoch()).fresh
+    await store.close()
+
+
+@in_loop
+async def test_a_store_that_takes_no_name_says_why(scene: Scene) -> None:
+    store = await scene.up()
+    scene.server.full = True
+    with pytest.raises(Unavailable, match="refused: OOM"):
+        await store.epoch()
+    scene.server.plain[b"{gw:test}:1:epoch"] = b"theirs"
+    assert await store.epoch() == Epoch("theirs")
+    await store.close()
+
+
+@in_loop
+async def test_a_memory_that_is_lost_while_it_is_named_is_asked_again_by_the_caller(scene: Scene) -> None:
+    store = await scene.up()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.server, "_set", lambda *_: b"+OK\r\n")
+        with pytest.raises(Unavailable, match="lost its data"):
+            await store.epoch()
+    assert (await store.epoch()).fresh
     await store.close()
 
 
