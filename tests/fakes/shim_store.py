@@ -93,8 +93,13 @@ class ShimStore:
             return bulk(sha)
         if error:
             return b"-" + error + b"\r\n"
-        does = {b"EVALSHA": self._run, b"MGET": self._mget, b"SET": self._set, b"PING": lambda *_: b"+PONG\r\n"}
-        return does.get(name, lambda *_: b"+OK\r\n")(*words[1:])
+        does: dict[bytes, Callable[..., bytes]] = {
+            b"EVALSHA": self._run,
+            b"MGET": self._mget,
+            b"SET": self._set,
+            b"PING": lambda: b"+PONG\r\n",
+        }
+        return does[name](*words[1:]) if name in does else b"+OK\r\n"
 
     def _mget(self, *keys: bytes) -> bytes:
         found = [bulk(self.plain[key]) if key in self.plain else b"$-1\r\n" for key in keys]
