@@ -5,36 +5,45 @@ second by the worker's loop with the plain integers its stages keep. So no stage
 
 Invariants: labels are the names the config knows (`Names`); anything else counts as `unknown`, so a caller cannot
 make series. Handles are found once per combination of labels and kept; the caches are bounded, because an attempt
-at a wildcard target may carry a name the caller chose. `exchange` never raises over a record, and costs about 1 us.
+at a wildcard target may carry a name the caller chose. A config may have a limit for each of thousands of keys:
+`rule_names` picks those that have series of their own. `exchange` never raises over a record, and costs about 1 us.
 """
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from gateway.config.limitcheck import RESERVED_NAMES
 from gateway.record import Attempt, Ending, Record
 from gateway.telemetry import families
+from gateway.telemetry.directory import Family
 from gateway.telemetry.metrics import Counter, Gauge, Metrics
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 MAX_CACHED: Final = 4096
+MAX_RULES: Final = 256  # with series of their own: a config may have thousands, a process has room for 3,600 series
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _STATM: Final = Path("/proc/self/statm")
 
 
 class Names(msgspec.Struct, frozen=True):
-    """The names a config declares, which alone may become labels. `targets` are provider/model as configured."""
+    """The names a config declares, which alone may become labels.
+
+    `targets` are provider/model as configured; `rules` are what `rule_names` picks.
+    """
 
     routes: frozenset[str] = frozenset()
     models: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
     surfaces: frozenset[str] = frozenset()
+    rules: frozenset[str] = frozenset()
 
     def target(self, name: str) -> str:
         """The label for a target: its own name, its provider's wildcard, or `unknown`."""
@@ -42,6 +51,11 @@ class Names(msgspec.Struct, frozen=True):
             return name
         wildcard = name.partition("/")[0] + "/*"
         return wildcard if wildcard in self.targets else families.UNKNOWN
+
+
+def rule_names(rules: Iterable[str]) -> frozenset[str]:
+    """The rules that may become labels: those of the short forms, and the first MAX_RULES of these."""
+    return RESERVED_NAMES.union(islice(rules, MAX_RULES))
 
 
 class Journaled(msgspec.Struct, frozen=True):
@@ -54,6 +68,33 @@ class Journaled(msgspec.Struct, frozen=True):
     failing: bool = False
 
 
+class StoreNumbers(Protocol):
+    """What a store of limits counts of its calls and connections; totals."""
+
+    answered: int
+    late: int
+    refused: int
+    unasked: int
+    reloads: int
+    dials: int
+    lost: int
+
+
+class Limited(msgspec.Struct, frozen=True):
+    """What a worker's limiter says of itself; totals are since the worker's start, by the name of the rule."""
+
+    refused: Mapping[str, int] = {}
+    shadowed: Mapping[str, int] = {}
+    degraded: int = 0
+    unavailable: int = 0
+    undelivered: int = 0
+    open: int = 0  # holds at this moment
+    owed: int = 0  # settlements at this moment
+    store: StoreNumbers | None = None  # None: usage is counted in shared memory
+    store_up: bool = True
+    store_outages: int = 0
+
+
 class Gauges(msgspec.Struct, frozen=True):
     """What a worker's stages say of themselves each second; totals are since the worker's start."""
 
@@ -62,6 +103,7 @@ class Gauges(msgspec.Struct, frozen=True):
     upstream: Mapping[str, tuple[int, int]] = {}  # provider -> connections busy, idle
     log_lines_dropped: int = 0
     journal: Journaled = Journaled()
+    limits: Limited | None = None
 
 
 class JournalCounts:
@@ -85,6 +127,95 @@ class JournalCounts:
         self._failures.add(now.failures - seen.failures)
 
 
+class RuleCounts:
+    """Shows one family of totals by rule. A rule that is not in `rules` counts as `unknown`, unless it once was."""
+
+    def __init__(self, metrics: Metrics, family: Family) -> None:
+        self._metrics = metrics
+        self._family = family
+        self._counters: dict[str, Counter] = {}
+        self._seen: dict[str, int] = {}
+
+    def expect(self, rules: Iterable[str]) -> None:
+        """Have series for these from 0 on: a rise from nothing to 1 is one that no alert would see."""
+        for rule in rules:
+            self._counters[rule] = self._metrics.counter(self._family, rule=rule)
+
+    def show(self, totals: Mapping[str, int], rules: frozenset[str]) -> None:
+        """Count what was added since the last time."""
+        for rule, total in totals.items():
+            added = total - self._seen.get(rule, 0)
+            if added:
+                self._seen[rule] = total
+                self._counter(rule, rules).add(added)
+
+    def _counter(self, rule: str, rules: frozenset[str]) -> Counter:
+        counter = self._counters.get(rule)
+        if counter is None:
+            if rule not in rules:
+                return self._metrics.counter(self._family, rule=families.UNKNOWN)
+            counter = self._counters[rule] = self._metrics.counter(self._family, rule=rule)
+        return counter
+
+
+class LimitCounts:
+    """Shows what a worker's limiter says of itself. Until it says so, its store is not said to be away."""
+
+    def __init__(self, metrics: Metrics, slot: int) -> None:
+        self._metrics = metrics
+        self._refused = RuleCounts(metrics, families.LIMIT_REFUSALS)
+        self._shadowed = RuleCounts(metrics, families.LIMIT_SHADOWED)
+        self._degraded = metrics.counter(families.LIMITS_DEGRADED)
+        self._unavailable = metrics.counter(families.LIMITS_UNAVAILABLE)
+        self._undelivered = metrics.counter(families.LIMITS_UNDELIVERED)
+        self._holds = metrics.gauge(families.LIMIT_HOLDS)
+        self._owed = metrics.gauge(families.LIMIT_OWED)
+        self._up = metrics.gauge(families.LIMIT_STORE_UP, slot=str(slot))
+        self._up.set(1)
+        self._seen = Limited()
+        self._store: _StoreCounts | None = None
+
+    def show(self, now: Limited, rules: frozenset[str]) -> None:
+        """Count what was added since the last time; `rules` may become labels."""
+        seen, self._seen = self._seen, now
+        self._refused.show(now.refused, rules)
+        self._shadowed.show(now.shadowed, rules)
+        self._degraded.add(now.degraded - seen.degraded)
+        self._unavailable.add(now.unavailable - seen.unavailable)
+        self._undelivered.add(now.undelivered - seen.undelivered)
+        self._holds.set(now.open)
+        self._owed.set(now.owed)
+        self._up.set(int(now.store_up))
+        if now.store is not None:
+            if self._store is None:
+                self._store = _StoreCounts(self._metrics)
+            self._store.show(now.store, now.store_outages)
+
+
+class _StoreCounts:
+    """Shows what a worker's connection to a store of limits counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        calls = [
+            metrics.counter(families.LIMIT_STORE_CALLS, result=result)
+            for result in ("answered", "late", "refused", "unasked")
+        ]
+        connections = [
+            metrics.counter(families.LIMIT_STORE_RELOADS),
+            metrics.counter(families.LIMIT_STORE_DIALS),
+            metrics.counter(families.LIMIT_STORE_LOST),
+            metrics.counter(families.LIMIT_STORE_OUTAGES),
+        ]
+        self._counters = (*calls, *connections)
+        self._seen = (0,) * len(self._counters)
+
+    def show(self, now: StoreNumbers, outages: int) -> None:
+        totals = (now.answered, now.late, now.refused, now.unasked, now.reloads, now.dials, now.lost, outages)
+        for counter, total, seen in zip(self._counters, totals, self._seen, strict=True):
+            counter.add(total - seen)
+        self._seen = totals
+
+
 class _Kept(NamedTuple):
     """The cells one combination of route, model, surface and status counts in; a tuple, to be unpacked in one step."""
 
@@ -97,6 +228,7 @@ class _Kept(NamedTuple):
     first_token_sum: int
     input_tokens: int
     output_tokens: int
+    cost: int
 
 
 _REQUEST_BOUNDS: Final = families.REQUEST_BOUNDS_US
@@ -122,6 +254,7 @@ class Recorder:
         self._lines_dropped = metrics.counter(families.LOG_LINES_DROPPED)
         self._lines_dropped_seen = 0
         self._journal = JournalCounts(metrics, slot)
+        self._limits = LimitCounts(metrics, slot)
 
     def renamed(self, names: Names) -> None:
         """Follow a new snapshot: labels come from its names from now on."""
@@ -135,7 +268,7 @@ class Recorder:
         kept = self._kept.get((route, model, record.surface, record.status))
         if kept is None:
             kept = self._keep(route, model, record.surface, record.status)
-        requests, request, request_sum, overhead, overhead_sum, first, first_sum, tokens_in, tokens_out = kept
+        requests, request, request_sum, overhead, overhead_sum, first, first_sum, tokens_in, tokens_out, cost = kept
         cells[requests] += 1
         us = record.duration_us
         cells[request + bisect_left(_REQUEST_BOUNDS, us)] += 1
@@ -151,6 +284,8 @@ class Recorder:
         if usage is not None:
             cells[tokens_in] += usage.input_tokens
             cells[tokens_out] += usage.output_tokens
+        if record.cost_microusd > 0:
+            cells[cost] += record.cost_microusd
         for attempt in record.attempts:
             cell = self._attempts.get((attempt.target, attempt.cause))
             cells[self._keep_attempt(attempt) if cell is None else cell] += 1
@@ -165,6 +300,8 @@ class Recorder:
         self._lines_dropped.add(gauges.log_lines_dropped - self._lines_dropped_seen)
         self._lines_dropped_seen = gauges.log_lines_dropped
         self._journal.show(gauges.journal)
+        if gauges.limits is not None:
+            self._limits.show(gauges.limits, self._names.rules)
         for provider, (busy, idle) in gauges.upstream.items():
             self._upstream_gauges(provider, busy, idle)
         for provider in self._upstream.keys() - gauges.upstream.keys():
@@ -190,6 +327,7 @@ class Recorder:
             first_token_sum=first_token.sum_cell,
             input_tokens=metrics.counter(families.TOKENS, model=model_label, direction="input").cell,
             output_tokens=metrics.counter(families.TOKENS, model=model_label, direction="output").cell,
+            cost=metrics.counter(families.COST, model=model_label).cell,
         )
         _bounded(self._kept)[route, model, surface, status] = kept
         return kept

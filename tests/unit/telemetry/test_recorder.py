@@ -2,12 +2,25 @@
 
 import pytest
 
+from gateway.config.limits import SHORT_FORMS
+from gateway.limiter.store import StoreCounts
 from gateway.record import Attempt, Ending, Kind, Record, Usage
 from gateway.segment import Segment
+from gateway.telemetry import families
 from gateway.telemetry import recorder as module
-from gateway.telemetry.directory import METRICS
+from gateway.telemetry.directory import DIRECTORY_WORDS, METRICS, Area
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Gauges, Journaled, Names, Recorder, resident_bytes
+from gateway.telemetry.recorder import (
+    MAX_RULES,
+    Gauges,
+    Journaled,
+    Limited,
+    Names,
+    Recorder,
+    RuleCounts,
+    resident_bytes,
+    rule_names,
+)
 from gateway.telemetry.scrape import scrape
 
 NAMES = Names(
@@ -15,6 +28,7 @@ NAMES = Names(
     models=frozenset({"gpt-4o", "open/*"}),
     targets=frozenset({"a/large", "open/*"}),
     surfaces=frozenset({"chat"}),
+    rules=rule_names(["team-tpm", "old"]),
 )
 
 
@@ -23,6 +37,10 @@ class Bench:
 
     def __init__(self) -> None:
         self.segment = Segment.create([METRICS], slots=2)
+        self.recorder = Recorder(Metrics(self.segment.slot(METRICS, 1)), 1, NAMES)
+
+    def replaced(self) -> None:
+        """The worker is gone, another has its slot."""
         self.recorder = Recorder(Metrics(self.segment.slot(METRICS, 1)), 1, NAMES)
 
     def shown(self, family: str) -> list[str]:
@@ -64,6 +82,13 @@ def test_a_complete_exchange_counts_everywhere_it_should(bench: Bench) -> None:
         '{target="a/large",cause="ok"} 2',
         '{target="a/large",cause="upstream_reset"} 2',
     ]
+
+
+def test_what_exchanges_cost_is_summed_by_model(bench: Bench) -> None:
+    for cost_microusd in (1_250, 0, 30):
+        bench.recorder.exchange(record(cost_microusd=cost_microusd), "default", "gpt-4o")
+    bench.recorder.exchange(record(cost_microusd=7), "default", "a-caller-s-word")
+    assert bench.shown("gateway_cost_microusd_total") == ['{model="gpt-4o"} 1280', '{model="unknown"} 7']
 
 
 def test_an_answer_without_content_or_usage_has_no_first_token(bench: Bench) -> None:
@@ -154,3 +179,94 @@ def test_what_a_chain_says_of_itself_is_counted_once(bench: Bench) -> None:
 def test_a_chain_that_cannot_be_written_shows(bench: Bench) -> None:
     bench.recorder.tick(Gauges(journal=Journaled(failing=True)))
     assert bench.shown("gateway_journal_failing") == ['{slot="1"} 1']
+
+
+def test_what_a_limiter_says_of_itself_is_counted_once(bench: Bench) -> None:
+    refused, shadowed = {"team-tpm": 2, "key.rpm": 1}, {"team-tpm": 4}
+    bench.recorder.tick(Gauges(limits=Limited(refused, shadowed, 1, 2, 3, open=5, owed=6)))
+    refused["team-tpm"] = 9  # the limiter's own dictionary, which goes on counting
+    for _ in range(2):
+        bench.recorder.tick(Gauges(limits=Limited(refused, shadowed, 4, 2, 5, open=2, owed=0)))
+    assert bench.shown("gateway_limit_refusals_total") == ['{rule="key.rpm"} 1', '{rule="team-tpm"} 9']
+    assert bench.shown("gateway_limit_shadowed_total") == ['{rule="team-tpm"} 4']
+    assert bench.shown("gateway_limits_degraded_total") == [" 4"]
+    assert bench.shown("gateway_limits_unavailable_total") == [" 2"]
+    assert bench.shown("gateway_limits_undelivered_total") == [" 5"]
+    assert bench.shown("gateway_limit_holds") == [" 2"]
+    assert bench.shown("gateway_limit_owed") == [" 0"]
+
+
+def test_without_a_store_there_is_none_to_be_away(bench: Bench) -> None:
+    assert bench.shown("gateway_limit_store") == ['_up{slot="1"} 1']
+    bench.recorder.tick(Gauges(limits=Limited()))
+    assert bench.shown("gateway_limit_store") == ['_up{slot="1"} 1']
+
+
+def test_a_store_s_calls_and_outages_are_counted_once(bench: Bench) -> None:
+    counts = StoreCounts(answered=10, late=1, refused=2, unasked=3, reloads=4, dials=5, lost=1)
+    bench.recorder.tick(Gauges(limits=Limited(store=counts, store_up=False, store_outages=1)))
+    assert bench.shown("gateway_limit_store_up") == ['{slot="1"} 0']
+    counts.answered += 5
+    counts.dials += 1
+    for _ in range(2):
+        bench.recorder.tick(Gauges(limits=Limited(store=counts, store_outages=2)))
+    assert bench.shown("gateway_limit_store") == [
+        '_calls_total{result="answered"} 15',
+        '_calls_total{result="late"} 1',
+        '_calls_total{result="refused"} 2',
+        '_calls_total{result="unasked"} 3',
+        "_dials_total 6",
+        "_lost_total 1",
+        "_outages_total 2",
+        "_reloads_total 4",
+        '_up{slot="1"} 1',
+    ]
+
+
+def test_a_worker_s_successor_counts_on_and_does_not_say_that_the_store_is_away(bench: Bench) -> None:
+    before = Limited({"team-tpm": 2}, degraded=3, open=4, store=StoreCounts(lost=1), store_up=False, store_outages=1)
+    bench.recorder.tick(Gauges(limits=before))
+    bench.replaced()
+    assert bench.shown("gateway_limit_holds") == [" 0"]
+    assert bench.shown("gateway_limit_store_up") == ['{slot="1"} 1']
+    bench.recorder.tick(Gauges(limits=Limited({"team-tpm": 1}, degraded=1, store=StoreCounts(lost=1))))
+    assert bench.shown("gateway_limit_refusals_total") == ['{rule="team-tpm"} 3']
+    assert bench.shown("gateway_limits_degraded_total") == [" 4"]
+    assert bench.shown("gateway_limit_store_lost_total") == [" 2"]
+    assert bench.shown("gateway_limit_store_outages_total") == [" 1"]
+
+
+def test_a_rule_that_is_removed_keeps_its_series_and_one_that_is_added_has_its_own(bench: Bench) -> None:
+    bench.recorder.tick(Gauges(limits=Limited({"old": 1, "new": 1})))
+    bench.recorder.renamed(Names(rules=rule_names(["new"])))
+    bench.recorder.tick(Gauges(limits=Limited({"old": 3, "new": 5})))
+    assert bench.shown("gateway_limit_refusals_total") == ['{rule="new"} 4', '{rule="old"} 3', '{rule="unknown"} 1']
+
+
+def test_short_forms_have_series_and_of_many_rules_the_first_ones() -> None:
+    names = rule_names(f"rule-{number}" for number in range(20_000))
+    assert {f"{whose}.{form}" for whose in ("key", "team") for form in SHORT_FORMS} < names
+    assert {"rule-0", f"rule-{MAX_RULES - 1}"} < names
+    assert f"rule-{MAX_RULES}" not in names
+    assert len(names) == MAX_RULES + 2 * len(SHORT_FORMS)
+
+
+def test_a_limit_for_each_of_20_000_keys_leaves_room_for_everything_else(bench: Bench) -> None:
+    rules = [f"{number:05d}".ljust(64, "x") for number in range(20_000)]
+    bench.recorder.renamed(Names(rules=rule_names(rules)))
+    totals = dict.fromkeys(rules, 1)
+    bench.recorder.tick(Gauges(limits=Limited(totals, totals)))
+    assert len(bench.shown("gateway_limit_refusals_total")) == MAX_RULES + 1
+    assert bench.shown('gateway_limit_refusals_total{rule="unknown"}') == [f" {20_000 - MAX_RULES}"]
+    assert bench.shown("gateway_metric_series_dropped_total") == [" 0"]
+    assert Area(bench.segment.slot(METRICS, 1)).used_words < DIRECTORY_WORDS / 4
+
+
+def test_totals_by_rule_are_counted_for_other_processes_too(bench: Bench) -> None:
+    crossings = RuleCounts(Metrics(bench.segment.slot(METRICS, 0)), families.BUDGET_CROSSINGS)
+    crossings.expect(["team-usd"])
+    for total in (1, 1, 3):
+        crossings.show({"key.usd_per_month": total}, rule_names([]))
+    assert bench.shown("gateway_budget_crossings_total") == ['{rule="key.usd_per_month"} 3', '{rule="team-usd"} 0']
+    crossings.show({"key.usd_per_month": 3, "team-usd": 1}, rule_names([]))
+    assert bench.shown("gateway_budget_crossings_total") == ['{rule="key.usd_per_month"} 3', '{rule="team-usd"} 1']
