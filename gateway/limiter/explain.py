@@ -4,19 +4,23 @@ The rows are those that would be taken from; what each is asked for is what such
 charged. `debt_bound` is how far below zero a limit on tokens or money can go: as many requests as may be in flight,
 each using all that the model can answer instead of what was reserved for it.
 
+The limits of one attempt's provider are rows, too, one set for each provider that may be tried: a request is refused by
+them only where every provider's refuse.
+
 Left out: whose request it is (`rules.py` is told), and how the rows are laid out for whoever asks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from gateway.errors import NeverFits, RateLimited
 from gateway.limiter.bucket import NEVER
 from gateway.limiter.engine import Amount, Engine, Standing
 from gateway.limiter.lines import Line, Lines
-from gateway.limiter.refusal import amount, span
-from gateway.limiter.spec import Kind
+from gateway.limiter.refusal import amount, limited, span, too_large
+from gateway.limiter.spec import MAX_AMOUNT, Kind
 from gateway.limiter.use import Estimate, Resource, Use
 
 _KINDS: Final = {Kind.RATE: "rate", Kind.WINDOW: "budget", Kind.SLOTS: "slots"}
@@ -24,104 +28,134 @@ _PER_ANSWER: Final = (Resource.TOKENS, Resource.OUTPUT_TOKENS, Resource.USD)
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """One bucket, in the bucket's own units: `unit` of them are one of the resource (of USD: a million).
+    """One bucket, in the bucket's own units: `unit` of them are one of the resource (of USD: a millionth).
 
-    `wait_ms` is how long until `asked` fits: 0 now, -1 never. `debt_bound` -1: nothing bounds the requests in flight.
+    `wait_ms` is how long until `asked` fits: 0 now, -1 never. `debt_bound` None: nothing bounds the requests in flight,
+    or it is not known how much the model can answer. `provider`: of whose attempts it is, "" of all.
     """
 
-    rule: str
-    limit: str  # in words
-    bucket: str
-    resource: str
-    kind: str
-    unit: int
-    capacity: int
-    level: int
-    debt: int
+    line: Line
     asked: int
+    level: int
     wait_ms: int
-    refill: int = 0  # of a rate: so much every
-    period_ms: int = 0
-    start_ms: int = 0  # of a budget: its window, wall clock
-    end_ms: int = 0
-    shadow: bool = False
-    debt_bound: int = -1
+    debt_bound: int | None = None
+    provider: str = ""
+
+    @property
+    def kind(self) -> str:
+        """How it counts: rate, budget or slots."""
+        return _KINDS[self.line.spec.kind]
+
+    @property
+    def capacity(self) -> int:
+        """What it has when nothing is used."""
+        return self.line.spec.limit
+
+    @property
+    def debt(self) -> int:
+        """How far below zero it is."""
+        return max(-self.level, 0)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it would refuse such a request now."""
+        return self.wait_ms != 0 and not self.line.spec.shadow
+
+    @property
+    def said(self) -> str:
+        """All of it in one sentence."""
+        line, left = self.line, amount(self.line, self.level)
+        state = f"{left} of {amount(line, self.capacity)} left"
+        if self.debt:
+            state = f"{amount(line, self.debt)} in debt, of {amount(line, self.capacity)}"
+        when = {0: "fits now", NEVER: "never fits"}.get(self.wait_ms) or f"fits in {span(self.wait_ms)}"
+        if line.spec.kind is Kind.SLOTS and self.wait_ms > 0:
+            when = "fits when another has ended"
+        shadow = " (shadow: never refuses)" if line.spec.shadow else ""
+        return f"{line.rule}: {line.told}{line.whom}: {state}; {amount(line, self.asked)} {when}{shadow}"
 
 
-async def explain(engine: Engine, lines: Lines, estimate: Estimate, at_most: Use | None = None) -> list[Explained]:
-    """How every bucket stands. `at_most`: what one request can use when the model says all it can.
-
-    Raises Unavailable when the engine cannot answer.
-    """
-    asked = [Amount(line.bucket, line.spec, _cost(line, estimate)) for line in lines.lines]
-    standings = await engine.peek(asked)
-    return explained(lines, asked, standings, _in_flight(lines), estimate, at_most)
-
-
-def explained(
-    lines: Lines,
-    asked: Sequence[Amount],
-    standings: Sequence[Standing],
-    in_flight: int,
-    estimate: Estimate,
-    at_most: Use | None,
+async def explain(
+    engine: Engine, lines: Lines, estimate: Estimate, at_most: Use | None = None, provider: str = "", first: int = 0
 ) -> list[Explained]:
-    """The rows, from what the engine has said."""
+    """How every bucket stands, from line `first` on.
+
+    `at_most` is what one request can use when the model says all it can, `provider` the one whose own buckets these
+    lines have. Raises Unavailable when the engine cannot answer.
+    """
+    asked = [Amount(line.bucket, line.spec, _cost(line, estimate)) for line in lines.lines[first:]]
+    standings: Sequence[Standing] = await engine.peek(asked) if asked else ()
+    in_flight = _in_flight(lines)
     return [
-        _row(line, take.amount, standing, _bound(line, in_flight, estimate, at_most))
-        for line, take, standing in zip(lines.lines, asked, standings, strict=True)
+        Explained(
+            line,
+            take.amount,
+            standing.level,
+            standing.wait_ms,
+            _bound(line, in_flight, estimate, at_most),
+            provider if at >= lines.own else "",
+        )
+        for at, (line, take, standing) in enumerate(zip(lines.lines[first:], asked, standings, strict=True), first)
     ]
 
 
-def in_words(row: Explained, line: Line) -> str:
-    """One row as a sentence."""
-    state = f"{amount(line, row.level)} of {amount(line, row.capacity)} left"
-    if row.debt:
-        state = f"{amount(line, row.debt)} in debt, of {amount(line, row.capacity)}"
-    when = {0: "fits now", NEVER: "never fits"}.get(row.wait_ms) or f"fits in {span(row.wait_ms)}"
-    shadow = " (shadow: never refuses)" if row.shadow else ""
-    return f"{row.rule}: {row.limit}: {state}; {amount(line, row.asked)} {when}{shadow}"
+def binding_first(rows: Iterable[Explained]) -> list[Explained]:
+    """What never fits, what has to be waited for (the longest first), what is nearest to its end; shadows last."""
+    return sorted(rows, key=_order)
+
+
+def binding(rows: Sequence[Explained], providers: Iterable[str] = ()) -> Explained | None:
+    """The bucket that would refuse such a request now, None when it would be admitted.
+
+    Of those that must all admit the one with the longest wait; of providers, of which one must, the one that is
+    waited for least.
+    """
+    own = _longest(row for row in rows if not row.provider)
+    if own is not None:
+        return own
+    worst = [_longest(row for row in rows if row.provider == name) for name in providers]
+    refusing = [row for row in worst if row is not None]
+    return min(refusing, key=_patience) if refusing and len(refusing) == len(worst) else None
+
+
+def refusal(row: Explained) -> RateLimited | NeverFits:
+    """What a caller that this bucket refuses is told."""
+    if row.wait_ms == NEVER:
+        return too_large(row.line, row.asked)
+    return limited(row.line, row.asked, row.level, row.wait_ms, ())
+
+
+def _longest(rows: Iterable[Explained]) -> Explained | None:
+    return max((row for row in rows if row.refuses), key=_patience, default=None)
+
+
+def _patience(row: Explained) -> tuple[bool, int]:
+    return (row.wait_ms == NEVER, row.wait_ms)
+
+
+def _order(row: Explained) -> tuple[bool, bool, int, float]:
+    never, wait_ms = _patience(row)
+    return (row.line.spec.shadow, not never, -wait_ms, row.level / max(row.capacity, 1))
 
 
 def _cost(line: Line, estimate: Estimate) -> int:
     """What such a request would take, as `Lines.takes` has it; a prompt that never fits is asked for, too."""
     full, prompt = estimate.full[line.resource] * line.unit, estimate.prompt[line.resource] * line.unit
-    return full if full <= line.spec.limit else max(prompt, min(full, line.spec.limit))
+    if line.spec.shadow:
+        return min(full, MAX_AMOUNT)
+    return full if full <= line.spec.limit else max(prompt, line.spec.limit)
 
 
-def _row(line: Line, asked: int, standing: Standing, debt_bound: int) -> Explained:
-    spec = line.spec
-    return Explained(
-        line.rule,
-        line.told + line.whom,
-        line.bucket,
-        line.resource.name.lower(),
-        _KINDS[spec.kind],
-        line.unit,
-        spec.limit,
-        standing.level,
-        max(-standing.level, 0),
-        asked,
-        standing.wait_ms,
-        spec.amount,
-        spec.period_ms,
-        spec.start_ms,
-        spec.end_ms,
-        spec.shadow,
-        debt_bound,
-    )
+def _in_flight(lines: Lines) -> int | None:
+    """How many requests may be in flight at once by these limits, None for any number."""
+    bounds = (line.spec.limit for line in lines.lines if line.spec.kind is Kind.SLOTS and not line.spec.shadow)
+    return min(bounds, default=None)
 
 
-def _in_flight(lines: Lines) -> int:
-    """How many requests may be in flight at once by these limits, -1 for any number."""
-    bounds = [line.spec.limit for line in lines.lines if line.spec.kind is Kind.SLOTS and not line.spec.shadow]
-    return min(bounds, default=-1)
-
-
-def _bound(line: Line, in_flight: int, estimate: Estimate, at_most: Use | None) -> int:
+def _bound(line: Line, in_flight: int | None, estimate: Estimate, at_most: Use | None) -> int | None:
     if line.resource not in _PER_ANSWER:
         return 0
-    if in_flight < 0 or at_most is None:
-        return -1
+    if in_flight is None or at_most is None:
+        return None
     over = at_most[line.resource] * line.unit - _cost(line, estimate)
     return in_flight * max(over, 0)
