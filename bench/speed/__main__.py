@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
-QUICK: Final = Settings(repeats=2, seconds=1.5, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=())
+QUICK: Final = Settings(repeats=2, seconds=1.0, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=())
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
     add("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
     add("--targets", type=_names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
-    add("--subject", choices=KNOWN[1:], default="gateway", help="the target the goals are for")
+    add("--subject", choices=KNOWN[1:], default="limited", help="the target the goals are for")
     add("--repeats", type=int, help="interleaved repeats (5)")
     add("--seconds", type=float, help="length of one measurement (3)")
     add("--streams", type=int, help="idle streams to hold open (10,000)")

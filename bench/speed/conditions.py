@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -49,14 +50,14 @@ def _read(path: str) -> str:
         return "unknown"
 
 
-def gather(arguments: list[str]) -> dict[str, str]:
-    """Name and value of everything worth knowing, in the order of the report."""
+def gather(arguments: Sequence[str], module: str = "bench.speed") -> dict[str, str]:
+    """Name and value of everything worth knowing, in the order of the report; `module` is what was run."""
     memory_kb = _read("/proc/meminfo").split()[1]
     packages = ", ".join(f"{package} {_version(package)}" for package in PACKAGES)
     nginx = launch.program("nginx")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": " ".join(["python -m bench.speed", *arguments]),
+        "command": " ".join([f"python -m {module}", *arguments]),
         "machine": f"{cpu_model()}, {os.cpu_count()} cores, {int(memory_kb) / 1048576:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_version()}; {packages}",

@@ -6,6 +6,8 @@ the process that was started. CPU time is user + system from /proc/PID/stat: all
 
 import os
 import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -113,6 +115,17 @@ def core_busy_us(core: int) -> int:
             user, nice, system, steal = (int(fields[i]) for i in (0, 1, 2, 7))
             return (user + nice + system + steal) * US_PER_TICK
     raise ValueError(f"there is no core {core}")
+
+
+@contextmanager
+def pinned(core: int) -> Generator[None, None, None]:
+    """This process on one core while the block runs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def raise_descriptor_limit() -> int:

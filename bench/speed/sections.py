@@ -33,8 +33,8 @@ class Settings:
     seconds: float = 3.0
     warmup: float = 1.0
     sections: tuple[str, ...] = SECTIONS
-    targets: tuple[str, ...] = ("direct", "nginx", "gateway", "aiohttp")
-    subject: str = "gateway"
+    targets: tuple[str, ...] = ("direct", "nginx", "gateway", "limited", "aiohttp")
+    subject: str = "limited"
     connections: int = 64
     streams: int = 200
     interval_ms: int = 10

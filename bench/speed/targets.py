@@ -231,9 +231,33 @@ class Unrecorded(Gateway):
         return overlaid(super().config(place, port, secret), {"journal": {"enabled": False}})
 
 
-NAMES: Final = ("direct", "nginx", "gateway", "unrecorded", "aiohttp")
+AMPLE: Final[Mapping[str, object]] = {
+    "rpm": 1_000_000_000,
+    "tpm": 1_000_000_000,
+    "max_in_flight": 1_000_000,
+    "usd_per_month": 1_000_000,
+}
+"""Limits of a key that no load here reaches; each is counted all the same."""
+PRICE: Final = {"input": 2.5, "output": 10}
+
+
+@dataclass
+class Limited(Gateway):
+    """The gateway as it is sold: key, journal, metrics, and four limits that every request is counted in."""
+
+    name = "limited"
+
+    def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
+        """As the gateway's; its keys have the four limits, and its model a price."""
+        config = super().config(place, port, secret)
+        keys = config["keys"] if isinstance(config["keys"], list) else []
+        limited = {"keys": [{**AMPLE, **key} for key in keys], "models": {MODEL: {"price": PRICE}}}
+        return overlaid(config, limited)
+
+
+NAMES: Final = ("direct", "nginx", "gateway", "limited", "unrecorded", "aiohttp")
 """In the order of the report."""
-USUAL: Final = ("direct", "nginx", "gateway", "aiohttp")
+USUAL: Final = ("direct", "nginx", "gateway", "limited", "aiohttp")
 """What is compared when nothing else is asked for."""
 
 
@@ -243,6 +267,7 @@ def make(names: tuple[str, ...], gateway_settings: Mapping[str, object]) -> list
         "direct": Direct(),
         "nginx": Nginx(),
         "gateway": Gateway(extra=gateway_settings),
+        "limited": Limited(extra=gateway_settings),
         "unrecorded": Unrecorded(extra=gateway_settings),
         "aiohttp": AiohttpProxy(),
     }

@@ -19,9 +19,12 @@ from bench.speed.sections import Sample
 MAX_NGINX_SPREAD: Final = 0.10
 MIN_DIRECT_OVER_NGINX: Final = 1.5
 MIN_RATE_HELD: Final = 0.98
+LIMITED, UNLIMITED = "limited", "gateway"
 MAX_OTHERS: Final = 0.05
 
 MIN_JSON_RATIO: Final = 0.40
+MIN_LIMITED_RATIO: Final = 0.33  # with four limits on every request
+MIN_BESIDE_UNLIMITED: Final = 0.9
 MAX_SSE_CPU_RATIO: Final = 1.3
 MAX_P99_ADDED_MS: Final = 1.0
 MAX_WORKER_MB: Final = 100.0
@@ -144,12 +147,13 @@ def _p99_ms(sample: Sample) -> float:
 
 
 def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) -> list[Goal]:
-    """The three goals of speed, for the target they are set for."""
+    """The goals of speed, for the target they are set for; `limited` has one more, beside the unlimited gateway."""
     voided = set(voided)
+    limited = subject == LIMITED
     return [
         Goal(
             "plain requests, rate beside nginx",
-            MIN_JSON_RATIO,
+            MIN_LIMITED_RATIO if limited else MIN_JSON_RATIO,
             "× nginx",
             paired(samples, "json", (subject, "nginx"), lambda ours, nginx: ours.load.rps / nginx.load.rps),
             floor=True,
@@ -177,6 +181,23 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             wrong_answers=wrong_answers(samples, subject, "latency"),
             void="latency" in voided,
         ),
+        *(_beside_unlimited(samples, voided) if limited else ()),
+    ]
+
+
+def _beside_unlimited(samples: Sequence[Sample], voided: Iterable[str]) -> list[Goal]:
+    """What limits cost a whole gateway, as a share of its rate."""
+    ratio = paired(samples, "json", (LIMITED, UNLIMITED), lambda ours, without: ours.load.rps / without.load.rps)
+    return [
+        Goal(
+            "plain requests, rate with four limits beside none",
+            MIN_BESIDE_UNLIMITED,
+            "× the gateway without",
+            ratio,
+            floor=True,
+            wrong_answers=wrong_answers(samples, UNLIMITED, "json"),
+            void="json" in voided,
+        )
     ]
 
 

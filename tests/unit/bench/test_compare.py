@@ -34,7 +34,7 @@ def result(
         *repeats("latency", "direct", [rate] * 5, latency_ms=0.2),
         *repeats("latency", "gateway", [rate] * 5, latency_ms=latency_ms),
     ]
-    return Result({**CONDITIONS, "machine": machine}, Settings(), samples, memory, rate)
+    return Result({**CONDITIONS, "machine": machine}, Settings(subject="gateway"), samples, memory, rate)
 
 
 def row(a: Result, b: Result, name: str, target: str = "gateway") -> Row:

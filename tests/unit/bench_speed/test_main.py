@@ -42,7 +42,7 @@ def test_an_unknown_section_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def result(samples: list[Sample]) -> Result:
-    return Result({"date": "2026-01-02"}, Settings(), samples, [])
+    return Result({"date": "2026-01-02"}, Settings(subject="gateway"), samples, [])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def whole() -> Result:
         *(at_rate(name, rate, rate / 100) for name in ("direct", "gateway") for rate in (10.0, 90.0)),
     ]
     moments = [Moment("idle", 1, 1, 0.0), Moment("after 10 % of many requests", 60_000, 9, 5.0)]
-    return Result(CONDITIONS, Settings(), samples, [MemoryResult("gateway", 1, 1, moments)], rate=50)
+    return Result(CONDITIONS, Settings(subject="gateway"), samples, [MemoryResult("gateway", 1, 1, moments)], rate=50)
 
 
 class Balance(HTMLParser):

@@ -129,6 +129,6 @@ def test_who_cannot_keep_up_has_no_latency_to_tell(tmp_path: Path) -> None:
 def test_they_are_compared_only_when_asked_for() -> None:
     assert not set(peers.NAMES) & set(targets.USUAL)
     chosen = speed.settings_of(speed.parser().parse_args(["--targets", "portkey,direct,litellm"]))
-    assert chosen.targets == ("direct", "gateway", "litellm", "portkey")
+    assert chosen.targets == ("direct", "limited", "litellm", "portkey")
     assert [target.name for target in peers.make(chosen.targets)] == ["litellm", "portkey"]
     assert Result({}, chosen, [], []).goals()[0].value is None

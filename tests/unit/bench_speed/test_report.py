@@ -14,7 +14,7 @@ CONDITIONS = {"date": "2026-01-02 03:04 UTC", "command": "python -m bench.speed 
 
 
 def result(samples: list[Sample], memory: list[MemoryResult] | None = None) -> Result:
-    return Result(CONDITIONS, Settings(), samples, memory or [], rate=None)
+    return Result(CONDITIONS, Settings(subject="gateway"), samples, memory or [], rate=None)
 
 
 def steady() -> list[Sample]:

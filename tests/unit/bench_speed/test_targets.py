@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bench.speed import targets
-from bench.speed.targets import Gateway, Place
+from bench.speed.targets import AMPLE, Gateway, Limited, Place
+from bench.speed.workload import MODEL
+from gateway.config.limits import Allowance, Prices
+from gateway.config.load import load
+from gateway.config.schema import Config
 
 PLACE = Place(core=0, upstream_port=9000, folder=Path("/nowhere"), descriptors=20_000)
 
@@ -39,3 +44,25 @@ def test_what_the_bench_is_told_wins() -> None:
 
 def test_targets_come_in_the_order_of_the_report() -> None:
     assert [target.name for target in targets.make(("gateway", "direct"), {})] == ["direct", "gateway"]
+
+
+def test_a_limited_gateway_counts_four_limits_on_its_key_and_knows_a_price(tmp_path: Path) -> None:
+    plain, limited = (of_a_file(made, tmp_path) for made in (Gateway(), Limited()))
+    assert plain.keys[0].allowance is None
+    assert plain.models[MODEL].price is None
+    assert limited.keys[0].allowance == Allowance(
+        rpm=10**9, tpm=10**9, max_in_flight=1_000_000, usd_per_month=1_000_000
+    )
+    assert limited.models[MODEL].price == Prices(input=2.5, output=10)
+
+
+def of_a_file(gateway: Gateway, folder: Path) -> Config:
+    path = folder / "gateway.yaml"
+    path.write_text(yaml.safe_dump(gateway.config(PLACE, 8000, "gw-" + "s" * 43)))
+    return load(path)
+
+
+def test_the_limits_of_a_key_can_be_said_by_the_operator_of_the_bench() -> None:
+    keys = [{"id": "mine", "secret": "gw-" + "s" * 43, "rpm": 7}]
+    config = Limited(extra={"keys": keys}).config(PLACE, 8000, "gw-secret")
+    assert config["keys"] == [{**AMPLE, **keys[0]}]

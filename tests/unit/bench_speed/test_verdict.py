@@ -126,3 +126,29 @@ def test_goals_of_memory() -> None:
     assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED, Status.MET]
     result.errors["reset"] = 1
     assert {goal.status for goal in memory_goals(result)} == {Status.MISSED}
+
+
+@pytest.mark.parametrize(
+    ("limited", "unlimited", "met"),
+    [
+        (36, 40, (True, True)),  # exactly 0.9 of it
+        (35, 40, (True, False)),
+        (33, 36, (True, True)),
+        (32, 33, (False, True)),
+    ],
+)
+def test_limits_have_a_goal_of_their_own(limited: float, unlimited: float, met: tuple[bool, ...]) -> None:
+    samples = [
+        *repeats("json", "nginx", [100] * 3),
+        *repeats("json", "gateway", [unlimited] * 3),
+        *repeats("json", "limited", [limited] * 3),
+    ]
+    plain, *_, beside = speed_goals(samples, "limited", voided=())
+    assert tuple(goal.status is Status.MET for goal in (plain, beside)) == met
+    assert beside.name == "plain requests, rate with four limits beside none"
+
+
+def test_limits_beside_a_gateway_that_was_not_measured_say_nothing() -> None:
+    samples = [*repeats("json", "nginx", [100] * 3), *repeats("json", "limited", [50] * 3)]
+    *_, beside = speed_goals(samples, "limited", voided=())
+    assert beside.status is Status.NOT_MEASURED

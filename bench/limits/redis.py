@@ -1,0 +1,84 @@
+"""A redis-server of our own: on a free port, saving nothing, killed and started anew when that is asked for.
+
+It listens on the same port again, so whoever had its address finds it. Nothing is written to disk: a server that was
+killed comes back without any data, which is the worst that a store can do.
+"""
+
+import socket
+import tempfile
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.speed import launch
+from bench.speed.launch import CannotRun, Process
+
+PATIENCE_S: Final = 10.0
+_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+
+
+class RedisServer:
+    """One server; `start`, `kill` and `start` again."""
+
+    def __init__(self, core: int, folder: Path) -> None:
+        self.port = launch.free_port()
+        self._core = core
+        self._folder = folder
+        self._running = ExitStack()
+        self._process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address, as `limits.store` takes it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while there is none."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start, and wait until it answers. CannotRun if it does not."""
+        program = launch.program("redis-server")
+        if program is None:
+            raise CannotRun("redis-server is missing; on Debian: apt-get install redis-server")
+        words = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        words += ["--dir", str(self._folder), "--loglevel", "warning"]
+        log = self._folder / "redis.log"
+        self._process = self._running.enter_context(launch.started("redis-server", words, core=self._core, log=log))
+        self._process.wait_for("answer to PING", lambda: answers(self.port), PATIENCE_S)
+
+    def kill(self) -> None:
+        """SIGKILL: its connections break, its data is gone."""
+        if self._process is not None:
+            self._process.popen.kill()
+            self._process.popen.wait()
+            self._process = None
+
+    def close(self) -> None:
+        """No more of it."""
+        self._running.close()
+        self._process = None
+
+
+def answers(port: int) -> bool:
+    """Whether a server on loopback answers PING."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(_PING)
+            return connection.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+@contextmanager
+def redis_server(core: int) -> Generator[RedisServer, None, None]:
+    """A running server in a folder of its own, gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
+        server = RedisServer(core, Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()

@@ -1,0 +1,52 @@
+"""The bench of limits against a real redis-server: it is asked, killed, and comes back where it was, empty."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from bench.limits import cost, redis
+from bench.limits.cost import LIMITS, STORE, Figure
+from bench.limits.redis import RedisServer, answers, redis_server
+from bench.speed import launch
+from bench.speed.launch import CannotRun
+
+pytestmark = pytest.mark.slow
+
+
+def ask(port: int, *words: str) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(" ".join(words).encode() + b"\r\n")
+        return connection.recv(100)
+
+
+def test_a_killed_server_comes_back_where_it_was_and_empty() -> None:
+    with redis_server(0) as server:
+        port = server.port
+        assert server.url == f"redis://127.0.0.1:{port}/0"
+        assert ask(port, "SET", "a", "1") == b"+OK\r\n"
+        server.kill()
+        assert not answers(port)
+        server.start()
+        assert ask(port, "GET", "a") == b"$-1\r\n"
+    assert not answers(port)
+
+
+def test_a_machine_without_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(launch, "program", lambda _: None)
+    with pytest.raises(CannotRun, match="apt-get install redis-server"):
+        RedisServer(0, tmp_path).start()
+    assert redis.answers(1) is False
+
+
+async def store_figures() -> list[Figure]:
+    with redis_server(0) as server:
+        return await cost.by_store(server, 640, 1, lambda _: None)
+
+
+def test_a_store_is_asked_and_its_own_cost_read() -> None:
+    found = asyncio.run(store_figures())
+    assert [figure.limits for figure in found] == [n for n in LIMITS if n]
+    assert all(len(figure.worker_us) == len(figure.server_us) == 1 for figure in found)
+    assert cost.of(found, STORE, 8).worker.low > 0
