@@ -32,6 +32,7 @@ from bench.speed import workload
 from bench.speed.targets import Gateway, Place
 from gateway.cli import serve
 from gateway.config.load import load
+from gateway.limiter.shared import Caretaker
 from gateway.listener.worker import DataPlane
 from gateway.nodestate import NodeState
 from gateway.process.worker import WorkerContext
@@ -245,7 +246,9 @@ def data_plane(folder: Path, provider_port: int) -> DataPlane:
     settings = serve._settings(config, argparse.Namespace(config=path, set=()))  # noqa: SLF001 - as serve does
     generation = serve._publish(str(path), (), str(settings.state_dir))  # noqa: SLF001 - as serve does
     segment = Segment.create(settings.sections, settings.slots())
-    context = WorkerContext(settings, segment, NodeState(segment), 0, generation, time.monotonic_ns())
+    state = NodeState(segment)
+    Caretaker(config.limits).open(state)
+    context = WorkerContext(settings, segment, state, 0, generation, time.monotonic_ns())
     return serve._data_plane(config, context)  # noqa: SLF001 - as serve does
 
 

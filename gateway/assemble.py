@@ -6,9 +6,11 @@ deadlines, counters, and connection pools whose origin did not change, so that a
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from gateway.config.proxy import proxy_for
 from gateway.config.schema import Config, Model, Provider
@@ -17,6 +19,8 @@ from gateway.config.snapshot import Snapshot, SnapshotStore
 from gateway.dialects.surfaces import SURFACES
 from gateway.identity.identify import Identity
 from gateway.journal.opening import Desk
+from gateway.ledger.prices import Price, PriceList
+from gateway.limiter.opening import Counter
 from gateway.nodestate import NodeState, SlotState, body_mark
 from gateway.pipeline import Gateway, RandomBytes
 from gateway.providers.base import Account, HeaderPairs
@@ -32,7 +36,7 @@ from gateway.telemetry.directory import METRICS
 from gateway.telemetry.lines import LineSink
 from gateway.telemetry.logs import RequestLog, as_text
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.recorder import Gauges, Journaled, Names, Recorder
+from gateway.telemetry.recorder import Gauges, Journaled, Limited, Names, Recorder, rule_names
 from gateway.units import NS_PER_US
 from gateway.wheel import Wheel
 
@@ -65,10 +69,18 @@ class Assembly:
     """Builds the Gateway of each snapshot for one worker. `desk` None: no journal is kept."""
 
     def __init__(
-        self, segment: Segment, node: NodeState, slot: int, state_dir: Path, sink: LineSink, desk: Desk | None
+        self,
+        segment: Segment,
+        node: NodeState,
+        slot: int,
+        state_dir: Path,
+        sink: LineSink,
+        desk: Desk | None,
+        counter: Counter,
     ) -> None:
         self._store = SnapshotStore(state_dir)
         self._desk = desk
+        self._counter = counter
         self._guard = NodeGuard(node, slot)
         self._wheel = Wheel()
         self._random = RandomBytes()
@@ -87,7 +99,10 @@ class Assembly:
         config = snapshot.config
         providers = {name: self._provider(name, provider) for name, provider in config.providers.items()}
         accounts = {name: account for name, (account, _) in providers.items()}
-        models = catalogue(config, lambda model, star: _candidates(model, star, config, providers))
+        dialects = {name: account.dialect for name, account in accounts.items()}
+        estimator = self._counter.estimator(config, dialects)
+        prices = PriceList()
+        models = catalogue(config, lambda model, star: _candidates(model, star, config, providers, prices))
         self._providers = {name: pool for name, (_, pool) in providers.items()}
         self._log = RequestLog(config.log.requests, self._sink, text=as_text(config.log.format))
         self._recorder.renamed(_names(config))
@@ -104,6 +119,9 @@ class Assembly:
             guard=self._guard,
             wheel=self._wheel,
             scribe=self._desk.scribe if self._desk is not None else None,
+            rules=self._counter.rules(config),
+            limiter=self._counter.limiter,
+            estimator=estimator,
             record=self._record,
             tick=self._tick,
             poll=self._poll,
@@ -149,7 +167,25 @@ class Assembly:
 
     def _tick(self, open_streams: int, connections: int) -> None:
         upstream = {name: (pool.open - pool.idle, pool.idle) for name, pool in self._providers.items()}
-        self._recorder.tick(Gauges(open_streams, connections, upstream, self._sink.dropped, self._journaled()))
+        gauges = Gauges(
+            open_streams, connections, upstream, self._sink.dropped, self._journaled(), limits=self._limited()
+        )
+        self._recorder.tick(gauges)
+
+    def _limited(self) -> Limited:
+        limiter, store = self._counter.limiter, self._counter.store
+        return Limited(
+            refused=limiter.refused,
+            shadowed=limiter.shadowed,
+            degraded=limiter.degraded,
+            unavailable=limiter.unavailable,
+            undelivered=limiter.undelivered,
+            open=len(limiter.open),
+            owed=len(limiter.owed),
+            store=None if store is None else store.counts,
+            store_up=store is None or store.there,
+            store_outages=0 if store is None else store.breaker.trips,
+        )
 
     def _journaled(self) -> Journaled:
         desk = self._desk
@@ -176,18 +212,34 @@ class Assembly:
     async def _close(self) -> None:
         for pool in self._pools.values():
             pool.close()
+        await self._counter.close()
         if self._desk is not None:
             await self._desk.close(time.time_ns() // NS_PER_US)
         self._sink.flush()
 
 
 def _candidates(
-    model: Model, star: str, config: Config, providers: dict[str, tuple[Account, Pool]]
+    model: Model, star: str, config: Config, providers: dict[str, tuple[Account, Pool]], prices: PriceList
 ) -> Sequence[Candidate[Target]]:
-    return [_candidate(target, star, config, *providers[target.provider]) for target in model.targets]
+    override = msgspec.structs.asdict(model.price) if model.price is not None else None
+
+    def price_at(provider: Provider) -> Callable[[str], Price | None]:
+        return lambda name: prices.resolve(provider.kind, name, override, base_url=provider.base_url)
+
+    return [
+        _candidate(target, star, config, *providers[target.provider], price_at(config.providers[target.provider]))
+        for target in model.targets
+    ]
 
 
-def _candidate(target: TargetConfig, star: str, config: Config, account: Account, pool: Pool) -> Candidate[Target]:
+def _candidate(
+    target: TargetConfig,
+    star: str,
+    config: Config,
+    account: Account,
+    pool: Pool,
+    price: Callable[[str], Price | None],
+) -> Candidate[Target]:
     made = Target(
         account=account,
         pool=pool,
@@ -196,6 +248,7 @@ def _candidate(target: TargetConfig, star: str, config: Config, account: Account
         ask_usage=config.providers[target.provider].usage_flag == "auto",
         headers=_pairs(target.headers),
         defaults=target.defaults,
+        price=price,
     )
     return Candidate(made, target.weight, account.dialect)
 
@@ -211,4 +264,5 @@ def _names(config: Config) -> Names:
         models=frozenset(config.models),
         targets=frozenset(targets) | {f"{name}/*" for name in config.providers},
         surfaces=frozenset(surface.name for surface in SURFACES),
+        rules=rule_names(rule.name for rule in config.limits.rules),
     )

@@ -14,11 +14,14 @@ from gateway.providers.headers import Forwarded
 from gateway.record import RECORD_VERSION, Ending, Kind, Outcome, Personal, Record
 from gateway.relay.outgoing import Upload
 from gateway.relay.reply import Reply
+from gateway.spending import UNPRICED
 from gateway.units import NS_PER_US
 
 if TYPE_CHECKING:
+    from gateway.dialects.asked import Asked
     from gateway.errors import GatewayError
     from gateway.journal.scribe import Digest, Sealed
+    from gateway.limiter.reservation import Hold
     from gateway.relay.stream import Transfer
     from gateway.routing.match import Route
 
@@ -80,6 +83,11 @@ class Exchange:
         self.facts: RequestFacts | None = None
         self.model = "unknown"  # the pattern in the config that matched, never the caller's word
         self.route: Route | None = None
+        self.tariff = UNPRICED
+        self.asked: Asked | None = None  # where limits count by it
+        self.hold: Hold | None = None  # what was taken from its limits, until it is settled and after
+        self.limits_verdict = ""  # where it is counted, or the limit that refused
+        self.cost_microusd = 0
         self.decision = ""  # ALLOW once it is
         self.sealed: Sealed | None = None  # once it is written what may identify a person
         self.answer: Digest | None = None  # of what goes to the caller
@@ -109,7 +117,7 @@ class Exchange:
         duration_us = (ended_ns - self.started_ns) // NS_PER_US
         overhead_us = duration_us - outcome.upstream_us
         attempts = outcome.attempts
-        surface, route, sealed, answer = head.surface, self.route, self.sealed, self.answer
+        surface, route, sealed, answer, hold = head.surface, self.route, self.sealed, self.answer, self.hold
         return Record(  # in the order of its fields: 28 names would cost more than all the rest of this
             Kind.OUTCOME,
             self.exchange_id,
@@ -136,15 +144,15 @@ class Exchange:
             "",  # policy_version
             {},  # findings
             "",  # data_class
-            "",  # limits_verdict
-            "",  # hold_id
-            {},  # hold_amounts
+            self.limits_verdict,
+            hold.id if hold is not None else "",
+            {},  # hold_amounts, which the decision has
             self.answered_status,
             outcome.ending._value_,  # `value` is a property in Python, and slow
             outcome.error or (error.code if error is not None else ""),
             attempts,
             outcome.usage,
-            0,  # cost_microusd
+            self.cost_microusd,
             outcome.changed,
             (),  # dropped
             duration_us,
@@ -155,5 +163,6 @@ class Exchange:
             "",  # prompt_digest, which the decision has
             answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
             generation=generation,
+            settled_amounts=hold.settled_amounts if hold is not None else {},
             entry=self.model if self.model.endswith("*") else "",
         )

@@ -4,7 +4,10 @@
 plain calls on values; reading a large body, the journal and the relay are awaited. Every ending, good or bad, leaves an
 outcome in the exchange, and `finish` folds it into the one record that the journal keeps and logs and metrics read.
 
-Left out: inspection, policy, reservation and settlement. A stage that is not built is not in the pipeline.
+What a limited request is expected to use is taken from its limits before it is recorded and sent, and settled when it
+is over, whichever way; a key that nothing limits pays one comparison for this.
+
+Left out: inspection and policy. A stage that is not built is not in the pipeline.
 """
 
 import asyncio
@@ -15,7 +18,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
+from gateway import spending
 from gateway.config.schema import Config
+from gateway.dialects.asked import Asked
 from gateway.dialects.base import BodyMode, Reply, RequestFacts, Surface
 from gateway.errors import (
     BodyTooLarge,
@@ -24,20 +29,29 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotAllowed,
     ModelNotFound,
+    NeverFits,
     NotFound,
+    RateLimited,
     RefusedBody,
     UnsupportedEncoding,
     UnsupportedStoredObject,
 )
 from gateway.exchange import Exchange, Intake
 from gateway.identity.identify import Identity, Principal
-from gateway.journal.scribe import ALLOW, Scribe, decided, form
-from gateway.record import Ending, Kind, Outcome, Record
+from gateway.journal.scribe import ALLOW, Scribe, decided, form, with_hold
+from gateway.limiter import refusal
+from gateway.limiter.estimate import Estimator
+from gateway.limiter.limiter import Limiter
+from gateway.limiter.rules import Limits, Rules, Subject
+from gateway.limiter.settling import attempt_charge
+from gateway.limiter.use import UNREAD
+from gateway.record import Ending, Kind, Outcome, Record, Usage
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
-from gateway.relay.stream import Transfer
+from gateway.relay.stream import Admit, Transfer
 from gateway.routing.match import Route, Router, Terms
 from gateway.routing.models import Catalogue, Entry
+from gateway.spending import Tariff
 from gateway.telemetry.trace import RANDOM_BYTES, continue_trace, fresh_trace
 from gateway.units import NS_PER_MS, NS_PER_US
 from gateway.wheel import Wheel
@@ -47,6 +61,7 @@ _MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
 _LEFT: Final = Outcome(Ending.ABANDONED, 0)
+_ENDED_EARLY: Final = frozenset({Ending.ABANDONED, Ending.TRUNCATED})
 
 
 class BodyGuard(Protocol):
@@ -76,13 +91,15 @@ class RandomBytes:
 
 
 class Plan(NamedTuple):
-    """Entry, the pattern's star, route, limits and form of decision for one (model, surface, key)."""
+    """What is the same for all requests of one (model, surface, key)."""
 
     entry: Entry[Target]
     star: str
     route: Route
     terms: Terms
-    form: bytes
+    form: bytes  # of decisions
+    tariff: Tariff
+    limits: Limits | None  # None: nothing limits them
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,6 +114,9 @@ class Gateway:
     guard: BodyGuard
     wheel: Wheel
     scribe: Scribe | None  # None: no journal is kept
+    rules: Rules
+    limiter: Limiter
+    estimator: Estimator
     record: Callable[[Record, str, str], None]  # record, route, model entry
     tick: Callable[[int, int], None]  # each second: open streams, connections
     poll: Callable[[], None]  # five times a second: take in revoked keys
@@ -106,10 +126,12 @@ class Gateway:
     loaded_s: int
     random_bytes: RandomBytes
     plans: dict[tuple[str, str, str], Plan] = field(default_factory=dict)
+    raw_limits: dict[tuple[str, str], Limits | None] = field(default_factory=dict)  # of passthrough, by key and route
 
 
-Prepared = tuple[Outgoing, Sequence[Target], Terms, bytes]
-"""What the relay needs: the request, where it may go, and under which limits; and how the decision is written."""
+Prepared = tuple[Outgoing, Sequence[Target], Terms, bytes, Limits | None]
+"""What the relay needs: the request, where it may go, and for how long; how the decision is written; and what limits
+the request."""
 
 
 def identify(ex: Exchange, gateway: Gateway) -> None:
@@ -127,16 +149,18 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             _answer_models(ex, gateway)
             return
         if surface.body is BodyMode.RAW:
-            out, targets, terms, decision = _passthrough(ex, gateway, surface)
+            out, targets, terms, decision, limits = _passthrough(ex, gateway, surface)
         else:
             small = not ex.intake.encoding and len(ex.intake.body) <= gateway.config.inline_bytes
             facts = _read(ex, gateway, surface) if small else await _read_aside(ex, gateway, surface)
-            out, targets, terms, decision = _prepare(ex, gateway, surface, facts)
+            out, targets, terms, decision, limits = _prepare(ex, gateway, surface, facts)
+        if limits is not None:
+            targets = await _reserve(ex, gateway, surface, limits, targets)
         if gateway.scribe is not None:
             await _decide(ex, gateway, gateway.scribe, terms, decision)
         ex.decision = ALLOW
         ex.transfer = Transfer(out, ex.reply, terms, gateway.wheel, ex.answer)
-        ex.outcome = await ex.transfer.run(targets)
+        ex.outcome = await ex.transfer.run(targets, None if ex.hold is None else _admission(ex))
     except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
         ex.outcome = _LEFT
         raise
@@ -148,6 +172,11 @@ def finish(ex: Exchange, gateway: Gateway) -> None:
     """The exchange is over, however it ended: fold it into its record."""
     route = ex.route.name if ex.route is not None else ""
     scribe = gateway.scribe
+    usage = ex.outcome.usage
+    if usage is not None:
+        ex.cost_microusd += spending.price_of(ex.tariff, ex.outcome.attempts[-1].target, usage)
+    if ex.hold is not None:
+        _settle(ex, gateway)
     if ex.sealed is None and scribe is not None and ex.principal.key_id:
         ex.sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
     record = ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns(), gateway.generation)
@@ -168,9 +197,81 @@ async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, terms: Terms, 
         prompt_digest = await gateway.wheel.loop.run_in_executor(None, sealed.digest, body)
     at_us = time.time_ns() // NS_PER_US
     content = decided(decision, ex.exchange_id, at_us, ex.trace_id, ex.span_id, sealed, len(body), prompt_digest)
+    if ex.hold is not None:
+        content = with_hold(content, ex.hold.id, ex.hold.amounts)
     if not await scribe.commit(content, synced=terms.synced):
         scribe.not_recorded(go_on=terms.unrecorded)
     ex.answer = sealed.hasher()
+
+
+async def _reserve(
+    ex: Exchange, gateway: Gateway, surface: Surface, limits: Limits, targets: Sequence[Target]
+) -> Sequence[Target]:
+    """Take what the request is expected to use; the targets that are left, where providers have limits of their own.
+
+    Raises RateLimited, NeverFits, LimitsUnavailable, or ModelNotPriced.
+    """
+    tariff, estimate, end_user = ex.tariff, UNREAD, ""
+    if ex.facts is not None:
+        end_user = ex.facts.end_user
+        if tariff.measured:
+            body = ex.intake.body
+            asked = ex.asked = await _measured(ex, surface, aside=len(body) > gateway.config.inline_bytes)
+            estimate = spending.estimate(tariff, gateway.estimator, asked, surface.name, body)
+    providers = [target.account.name for target in targets] if limits.varies else ()
+    try:
+        reserving = gateway.limiter.reserve(limits, ex.exchange_id, estimate, end_user=end_user, providers=providers)
+        ex.hold = hold = await reserving
+    except (RateLimited, NeverFits) as error:
+        ex.limits_verdict = error.rule
+        raise
+    ex.limits_verdict = hold.origin._value_  # `value` is a property in Python, and slow
+    return targets[hold.first :] if hold.first else targets
+
+
+async def _measured(ex: Exchange, surface: Surface, *, aside: bool) -> Asked:
+    body, facts, length = ex.intake.body, ex.facts, ex.intake.length
+    if aside:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, spending.asked_of, surface.name, body, facts, length)
+    return spending.asked_of(surface.name, body, facts, length)
+
+
+def _admission(ex: Exchange) -> Admit:
+    """Whether a limited request may go on to another target; what the one before has used is charged."""
+
+    async def admit(target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:  # noqa: FBT001 - as Admit
+        hold, transfer = ex.hold, ex.transfer
+        if hold is None or transfer is None:
+            return True
+        used = None
+        if usage is not None:
+            used = spending.used(ex.tariff, transfer.attempts[-1].target, usage)
+            ex.cost_microusd += used.microusd
+        charge = attempt_charge(cause, used, hold.reserved.full, sent=sent)
+        return await hold.extend(target.account.name, charge, used)
+
+    return admit
+
+
+def _settle(ex: Exchange, gateway: Gateway) -> None:
+    """End the hold with what was used, and learn from it."""
+    hold, outcome, tariff, transfer = ex.hold, ex.outcome, ex.tariff, ex.transfer
+    if hold is None:
+        return
+    usage, estimator = outcome.usage, gateway.estimator
+    target = outcome.attempts[-1].target if outcome.attempts else ""
+    used = None if usage is None else spending.used(tariff, target, usage)
+    passed = None
+    if outcome.ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:
+        passed = spending.passed(tariff, estimator, target, hold.reserved.prompt.tokens, transfer.text_bytes)
+    hold.finish(outcome, used, passed)
+    if ex.asked is None:
+        return
+    if outcome.ending is Ending.COMPLETE and usage is not None:
+        estimator.learn(tariff.org, tariff.entry, ex.asked, usage)
+    elif outcome.ending is Ending.ABANDONED and passed is not None:
+        estimator.learn_abandoned(tariff.org, tariff.entry, passed.output_tokens)
 
 
 def _read(ex: Exchange, gateway: Gateway, surface: Surface) -> RequestFacts:
@@ -217,7 +318,7 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
         if len(gateway.plans) >= _MAX_PLANS:
             gateway.plans.clear()
         plan = gateway.plans[key] = _plan(gateway, head.path, surface, model, principal)
-    entry, star, route, terms, decision = plan
+    entry, star, route, terms, decision, ex.tariff, limits = plan
     ex.model, ex.route = entry.pattern, route
     targets: Sequence[Target] = entry.order(head.dialect.name, random.random)
     if not targets:
@@ -226,7 +327,7 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
     if facts.stored:
         targets = _dedicated(targets, principal, facts)
     out = _outgoing(ex, gateway, surface, surface.upstream_path, facts, star)
-    return out, targets, terms, decision
+    return out, targets, terms, decision, limits
 
 
 def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: Principal) -> Plan:
@@ -239,7 +340,35 @@ def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: 
     entry, star = found
     route = gateway.router.match(path, model, principal.labels)
     decision = _form(gateway, principal, surface, route, model)
-    return Plan(entry, star, route, route.terms(entry.pattern, entry.config), decision)
+    limits = gateway.rules.limits(_subject(principal, route, model, entry.pattern))
+    targets = entry.order(surface.dialect, random.random)
+    prices = {target.name(star): target.price(star) for target in targets}
+    money = limits.money if limits is not None else ""
+    if money and gateway.config.limits.unpriced == "refuse" and None in prices.values():
+        raise refusal.unpriced(money, model)
+    tariff = Tariff(
+        principal.org,
+        entry.pattern,
+        entry.config.output_prior,
+        prices,
+        measured=limits is not None and limits.by_size,
+        money=bool(money),
+    )
+    return Plan(entry, star, route, route.terms(entry.pattern, entry.config), decision, tariff, limits)
+
+
+def _subject(principal: Principal, route: Route, model: str, entry: str) -> Subject:
+    return Subject(
+        principal.key_id,
+        principal.org,
+        principal.team,
+        principal.user,
+        principal.labels,
+        model,
+        entry,
+        route.name,
+        principal.allowance,
+    )
 
 
 def _form(gateway: Gateway, principal: Principal, surface: Surface, route: Route, model: str) -> bytes:
@@ -283,7 +412,18 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
         raise ModelNotAllowed("this key is limited to certain models, which a passthrough request cannot show")
     ex.route = gateway.router.match(head.path, "", principal.labels)
     out = _outgoing(ex, gateway, surface, "/" + head.params["rest"], None, "")
-    return out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, "")
+    limits = _raw_limits(gateway, principal, ex.route)
+    return out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, ""), limits
+
+
+def _raw_limits(gateway: Gateway, principal: Principal, route: Route) -> Limits | None:
+    """What limits a key's requests of which only the path is known."""
+    key, known = (principal.key_id, route.name), gateway.raw_limits
+    if key not in known:
+        if len(known) >= _MAX_PLANS:
+            known.clear()
+        known[key] = gateway.rules.limits(_subject(principal, route, "", ""))
+    return known[key]
 
 
 def _outgoing(

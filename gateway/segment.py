@@ -28,12 +28,17 @@ _PAGE: Final = 4096
 
 
 class Section(msgspec.Struct, frozen=True):
-    """One part of the segment: `words_per_slot` for every worker slot, plus `words_shared` in front."""
+    """One part of the segment: `words_per_slot` for every worker slot, plus `words_shared` in front.
+
+    An `elastic` one is used at the size it was made with, whatever is declared: what it holds outlives the setting that
+    sized it. It says its own layout, and has nothing per slot.
+    """
 
     name: str
     version: int
     words_shared: int = 0
     words_per_slot: int = 0
+    elastic: bool = False
 
     def words(self, slots: int) -> int:
         """Size in words for that many slots."""
@@ -82,14 +87,16 @@ class Segment:
         Raises SegmentMismatch when the segment has no such section or has it in another version or size.
         """
         version, offset, size = self._sections.get(section.name, (0, 0, 0))
-        if version != section.version or size != section.words(self.slots) * WORD:
+        same_size = section.elastic or size == section.words(self.slots) * WORD
+        if version != section.version or not same_size:
             message = f"section {section.name}: segment has version {version}, this build reads {section.version}"
             raise SegmentMismatch(message)
         return self._words[offset // WORD : (offset + size) // WORD]
 
     def shared(self, section: Section) -> memoryview:
         """The part of a section that belongs to no slot."""
-        return self.view(section)[: section.words_shared]
+        view = self.view(section)
+        return view if section.elastic else view[: section.words_shared]
 
     def slot(self, section: Section, slot: int) -> memoryview:
         """The words of one slot in a section."""

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,11 @@ from gateway.journal.layout import NoJournal
 from gateway.journal.opening import Desk, ensure_journal, open_desk
 from gateway.journal.recover import NoFreeChain
 from gateway.journal.signing import SigningError
+from gateway.limiter.mutex import MutexUnsupported
+from gateway.limiter.opening import Counter, open_counter
+from gateway.limiter.shared import Caretaker, sections
 from gateway.listener.worker import DataPlane
-from gateway.nodestate import NODE
+from gateway.nodestate import NODE, NodeState
 from gateway.process.node import Node
 from gateway.process.settings import ServeSettings, StartError
 from gateway.process.sockets import port_of
@@ -31,6 +35,7 @@ from gateway.process.worker import WorkerContext
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.transfer import import_counters
+from gateway.units import NS_PER_US
 
 _log: Final = logging.getLogger("gateway.serve")
 
@@ -55,7 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
         publish=partial(_publish, arguments.config, overrides, str(config.state_dir)),
         on_ready=partial(_ready, config, with_curl=arguments.curl),
         import_counters=import_counters,
+        caretaker=_LimitTable(config.limits),
     )
+
+
+class _LimitTable(Caretaker):
+    """The shared limits of the node, in the supervisor's hands."""
+
+    def open(self, node: NodeState) -> None:
+        """As `Caretaker`; raises StartError."""
+        try:
+            super().open(node)
+        except MutexUnsupported as error:
+            raise StartError(f"limits: {error}") from error
 
 
 def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
@@ -78,7 +95,7 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
         stuck_s=config.stuck_s,
         argv=tuple(sys.orig_argv),
         preflight=(sys.executable, "-m", "gateway", "check", "--quiet", "--config", str(arguments.config), *given),
-        sections=(NODE, METRICS),
+        sections=(NODE, METRICS, *sections(config.limits)),
     )
 
 
@@ -105,7 +122,9 @@ def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
     desk = _desk(config, context)
     if desk is not None:
         desk.journal.start(loop)
-    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink, desk)
+    counter = _counter(config, context, desk)
+    counter.start()
+    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink, desk, counter)
     return DataPlane(assembly.load, context.state, context.generation)
 
 
@@ -115,6 +134,29 @@ def _desk(config: Config, context: WorkerContext) -> Desk | None:
         return open_desk(config, context.slot, context.segment.slots)
     except (NoJournal, NoFreeChain, ForeignChain, NoSalt, SigningError, OSError) as error:
         _log.error("the journal in %s cannot be opened: %s", config.state_dir, error)
+        raise SystemExit(1) from error
+
+
+def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Counter:
+    """What the worker counts limits with; it says when the store goes and comes back."""
+
+    def changed(there: bool, why: str) -> None:  # noqa: FBT001 - as OnChange
+        if there:
+            _log.warning("the limit store is back")
+        else:
+            _log.error("the limit store is away, each limit does as its on_store_failure says: %s", why)
+        if desk is not None:
+            desk.scribe.mode(
+                "limit_store_back" if there else "limit_store_away",
+                config.limits.domain,
+                why,
+                time.time_ns() // NS_PER_US,
+            )
+
+    try:
+        return open_counter(config.limits, context.segment, context.state, context.slot, changed)
+    except ValueError as error:
+        _log.error("limits.store cannot be used: %s", error)
         raise SystemExit(1) from error
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TextIO
 import msgspec
 
 from gateway.config.crosscheck import DEFAULT_ROUTE
+from gateway.config.limits import Allowance
 from gateway.config.load import load
 from gateway.config.problems import ConfigProblems
 from gateway.config.revocations import Revocations
@@ -72,6 +73,7 @@ def summary(config: Config) -> str:
         _table("providers", [_provider_row(name, provider) for name, provider in config.providers.items()]),
         _table("models", [(name, _leads_to(model)) for name, model in config.models.items()]),
         _table("keys", _key_rows(config)),
+        _table("limits", _limit_rows(config)),
         _table("routes, first match wins", _route_rows(config)),
     ]
     return "\n".join(parts)
@@ -140,6 +142,24 @@ def _route_rows(config: Config) -> list[tuple[str, ...]]:
         (str(number), name, _matching(match), _settings(settings))
         for number, (name, match, settings) in enumerate(routes, 1)
     ]
+
+
+def _limit_rows(config: Config) -> list[tuple[str, ...]]:
+    limits = config.limits
+    where = "in this node's memory" if limits.store_url is None else f"in the store {limits.store_url}"
+    size = f"{limits.max_buckets} buckets, {limits.max_holds} requests at once"
+    rows: list[tuple[str, ...]] = [("counted", f"{where}, domain {limits.domain}", size)]
+    for rule in limits.rules:
+        amounts = ", ".join(f"{name} {getattr(rule, name):g}" for name in rule.resources)
+        every = f" every {rule.every}" if rule.every else ""
+        kind = " (budget)" if rule.is_budget and not rule.in_flight else ""
+        shadow = ", shadow" if rule.shadow else ""
+        rows.append((rule.name, f"per {', '.join(rule.per) or 'gateway'}", f"{amounts}{every}{kind}{shadow}"))
+    return rows + [(f"team {name}", "", _allowed(team)) for name, team in config.teams.items()]
+
+
+def _allowed(allowance: Allowance) -> str:
+    return ", ".join(f"{name} {getattr(allowance, name):g}" for name in allowance.limits) or "no limit"
 
 
 def _matching(match: Match) -> str:

@@ -17,9 +17,31 @@ from typing import Final, NamedTuple
 from gateway.config import headers, patterns, proxy
 from gateway.config.keys import digest_of
 from gateway.config.kinds import BUILT, KINDS
-from gateway.config.localcheck import check_anchor, check_database, check_files, check_provider, check_timeouts
+from gateway.config.limitcheck import check_limits, check_room, check_rule
+from gateway.config.limits import Limits, Rule
+from gateway.config.localcheck import (
+    check_anchor,
+    check_database,
+    check_files,
+    check_provider,
+    check_timeouts,
+    check_webhook,
+)
 from gateway.config.problems import Path, Place, Problem, did_you_mean, dotted
-from gateway.config.schema import Admin, Anchor, Database, Export, Key, Listen, Model, Provider, Route, Target, Timeouts
+from gateway.config.schema import (
+    Admin,
+    Anchor,
+    Database,
+    Export,
+    Key,
+    Listen,
+    Model,
+    Provider,
+    Route,
+    Target,
+    Timeouts,
+    Webhook,
+)
 from gateway.config.tree import Mapping, Node, find, place_of
 from gateway.config.walk import Walked
 
@@ -278,6 +300,36 @@ def _exports(facts: Facts) -> Iterator[Finding]:
         yield Finding(("exports",), "have nothing to read while `journal.enabled` is false: remove them, or keep one")
 
 
+def _limits(facts: Facts) -> Iterator[Finding]:
+    for path, limits in facts.walked.of(Limits):
+        yield from (Finding(*found) for found in check_limits(path, limits))
+        keys = [key.allowance.limits for _, key in facts.walked.of(Key) if key.allowance is not None]
+        teams = facts.walked.config.teams.values() if facts.walked.config is not None else ()
+        yield from (Finding(*found) for found in check_room(path, limits, keys, teams))
+    for path, rule in facts.walked.of(Rule):
+        yield from (Finding(*found) for found in check_rule(path, rule))
+        yield from _matched((*path, "match", "provider"), rule.match.provider, facts.names("providers"), "provider")
+        routes = [route.name for _, route in facts.walked.of(Route)]
+        yield from _matched((*path, "match", "route"), rule.match.route, (*routes, DEFAULT_ROUTE), "route")
+
+
+def _matched(path: Path, pattern: str, names: tuple[str, ...], what: str) -> Iterator[Finding]:
+    """A rule for what the config does not have would never be for anything."""
+    if pattern and not patterns.fault(pattern) and not any(patterns.matches(pattern, name) for name in names):
+        yield Finding(path, f"fits no {what}{did_you_mean(pattern, names)}; there are: {', '.join(names)}", pattern)
+
+
+def _webhooks(facts: Facts) -> Iterator[Finding]:
+    names: dict[str, Path] = {}
+    for path, webhook in facts.walked.of(Webhook):
+        if not _NAME.match(webhook.name):
+            yield Finding((*path, "name"), "is not a webhook's name: letters, digits, `.`, `_` and `-`", webhook.name)
+        if webhook.name in names:
+            yield Finding((*path, "name"), f"is also the name of {dotted(names[webhook.name])}: names are unique")
+        names.setdefault(webhook.name, path)
+        yield from (Finding(*found) for found in check_webhook(path, webhook))
+
+
 def _hosts(facts: Facts) -> Iterator[Finding]:
     hosts = [(path, listen.host) for path, listen in facts.walked.of(Listen)]
     hosts += [(path, admin.host) for path, admin in facts.walked.of(Admin)]
@@ -302,4 +354,6 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _timeouts,
     _journal,
     _exports,
+    _webhooks,
+    _limits,
 )

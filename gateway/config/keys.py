@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.config.limits import Allowance
 from gateway.config.schema import Key
 
 HASHED: Final = "sha256:"
@@ -32,6 +33,7 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     disabled: bool = False
     expires_ms: int = 0
     edited: bool = False  # made while running, not by a config
+    allowance: Allowance | None = None  # the short forms of limits; None for none
 
 
 def new_secret() -> str:
@@ -70,4 +72,5 @@ def record_of(key: Key) -> KeyRecord:
         models=key.models,
         disabled=key.disabled,
         expires_ms=0 if key.expires_at is None else int(key.expires_at.timestamp() * 1000),
+        allowance=key.allowance,
     )

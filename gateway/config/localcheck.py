@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.config import proxy
 from gateway.config.problems import Path
-from gateway.config.schema import Anchor, Database, Provider, Timeouts
+from gateway.config.schema import Anchor, Database, Provider, Timeouts, Webhook
 from gateway.config.spec import fields
 
 Found = tuple[Path, str, str]
@@ -64,6 +64,39 @@ def check_database(path: Path, database: Database) -> Iterator[Found]:
     """A database is a Postgres server, or nothing is said."""
     if database.url is not None and not database.url.reveal().startswith(("postgresql://", "postgres://")):
         yield (*path, "url"), "must be postgresql://user:password@host/name; without it SQLite in state_dir is used", ""
+
+
+def check_webhook(path: Path, webhook: Webhook) -> Iterator[Found]:
+    """Where events go: public addresses over TLS, unless private ones are allowed. The address is not shown."""
+    fault = _webhook_fault(webhook.url.reveal(), private=webhook.allow_private)
+    if fault:
+        yield (*path, "url"), fault, ""
+    if not webhook.secret.reveal():
+        yield (*path, "secret"), "is empty: receivers could not tell our events from anybody's", ""
+
+
+def _webhook_fault(url: str, *, private: bool) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises when it is no number
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii() or " " in url:
+        return "must be an address such as https://hooks.example.com/budgets"
+    if parts.username is not None:
+        return "must not name a user: events are signed instead"
+    if private:
+        return ""
+    if parts.scheme == "http":
+        return "sends events readable over the network: use https://, or say `allow_private: true`"
+    return "" if _may_be_public(parts.hostname) else "is not a public address: say `allow_private: true` if it is meant"
+
+
+def _may_be_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return True  # a name; what it leads to is looked at when an event is sent
 
 
 def check_timeouts(path: Path, timeouts: Timeouts) -> Iterator[Found]:

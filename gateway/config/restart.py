@@ -1,8 +1,8 @@
 """Which changes a reload cannot make: those of things that were created before the processes were.
 
 Sockets, and the directory whose lock, snapshots and journal the node holds, belong to the supervisor's start; so does
-what OpenSSL copies into each connection before a certificate is chosen for it, and what stands once in a segment of
-the journal. Everything else acts with the next snapshot.
+what OpenSSL copies into each connection before a certificate is chosen for it, what stands once in a segment of
+the journal, and the place where usage of limits is counted. Everything else acts with the next snapshot.
 """
 
 from typing import Final
@@ -12,6 +12,18 @@ from gateway.config.schema import Admin, Config, Tls
 _LISTEN: Final = ("host", "port", "backlog")
 _TLS: Final = ("client_ca", "min_version")
 _ADMIN: Final = ("host", "port")
+_LIMITS: Final = (
+    "store",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "domain",
+    "nodes",
+    "on_table_full",
+    "max_buckets",
+    "max_holds",
+    "max_end_users",
+)
 _NODE: Final = ("state_dir", "node", "region", "database", "exports")
 
 
@@ -20,6 +32,7 @@ def restart_needed(old: Config, new: Config) -> list[str]:
     changed = [f"listen.{name}" for name in _LISTEN if getattr(old.listen, name) != getattr(new.listen, name)]
     changed += _tls(old.listen.tls, new.listen.tls)
     changed += _admin(old.admin, new.admin)
+    changed += [f"limits.{name}" for name in _LIMITS if getattr(old.limits, name) != getattr(new.limits, name)]
     changed += [name for name in _NODE if getattr(old, name) != getattr(new, name)]
     if old.journal.enabled != new.journal.enabled:
         changed.append("journal.enabled")

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, structs
 
+from gateway.config.limits import SHORT_FORMS, Allowance, CountOf, InFlight, Limits, Prices, Usd
 from gateway.config.secrets import Secret
 from gateway.units import KIB, MIB
 
@@ -146,6 +147,9 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     targets: Annotated[tuple[Target, ...], Meta(min_length=1)]
     fallbacks: tuple[str, ...] = ()
     timeouts: Timeouts | None = None
+    tokenizer: File = ""  # counts a prompt's tokens exactly; without one they are estimated from its bytes
+    output_prior: CountOf = 1024  # tokens an answer is expected to have, until enough have been seen
+    price: Prices | None = None  # None: as published
 
 
 class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,6 +164,16 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: Names = ("*",)
     disabled: bool = False
     expires_at: datetime | None = None  # with its offset
+    rpm: CountOf | None = None
+    tpm: CountOf | None = None
+    max_in_flight: InFlight | None = None
+    usd_per_month: Usd | None = None
+
+    @property
+    def allowance(self) -> Allowance | None:
+        """Its short forms of limits, None when it has none."""
+        said = Allowance(**{name: getattr(self, name) for name in SHORT_FORMS})
+        return said if said.limits else None
 
 
 class Match(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -237,6 +251,17 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     rotate_bytes: Size = 256 * MIB  # file
 
 
+class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is sent events, signed with `secret`."""
+
+    name: Name
+    url: Secret  # it may hold a token
+    secret: Secret
+    events: tuple[Literal["budget.crossed"], ...] = ()  # none: all
+    allow_private: bool = False
+    timeout_s: Annotated[float, Meta(ge=0.1, le=60)] = 10
+
+
 class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where control keeps what it has read from the journal; no `url`: SQLite in state_dir."""
 
@@ -262,11 +287,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     keys: tuple[Key, ...] = ()
+    teams: dict[str, Allowance] = {}
+    limits: Limits = Limits()
     routes: tuple[Route, ...] = ()
     defaults: RouteSettings = RouteSettings()
     log: Log = Log()
     journal: Journal = Journal()
     exports: tuple[Export, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
     database: Database = Database()
 
     @property

@@ -11,9 +11,7 @@ from gateway.config import schema
 WHY: Final = "is not enforced by this version: remove it"
 
 SETTINGS: Final[dict[type, frozenset[str]]] = {
-    schema.Config: frozenset({"limits", "policy", "inspection", "cache"}),
-    schema.Key: frozenset({"rpm", "tpm", "max_in_flight", "usd_per_month"}),
-    schema.Model: frozenset({"tokenizer", "price", "output_prior"}),
+    schema.Config: frozenset({"policy", "inspection", "cache"}),
     schema.Route: frozenset({"detectors", "policy", "limits", "cache", "hedging"}),
     schema.RouteSettings: frozenset({"detectors", "policy", "limits", "cache", "hedging"}),
 }

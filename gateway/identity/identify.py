@@ -12,6 +12,7 @@ import msgspec
 from gateway.config import patterns
 from gateway.config.keyindex import KeyIndex
 from gateway.config.keys import KeyRecord, digest
+from gateway.config.limits import Allowance
 from gateway.errors import InvalidCredential, KeyDisabled, KeyExpired, MissingCredential
 
 CACHED: Final = 4096
@@ -19,7 +20,7 @@ _EVERY_MODEL: Final = "*"
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Whom a request speaks for. `models` are the patterns of what it may use."""
+    """Whom a request speaks for. `models` are the patterns of what it may use, `allowance` the key's own limits."""
 
     key_id: str
     org: str = ""
@@ -27,6 +28,7 @@ class Principal(msgspec.Struct, frozen=True, gc=False):
     user: str = ""
     labels: dict[str, str] = {}
     models: tuple[str, ...] = (_EVERY_MODEL,)
+    allowance: Allowance | None = None
 
     def allows(self, model: str) -> bool:
         """Whether this key may use the model of that name."""
@@ -73,4 +75,4 @@ class Identity:
 
 
 def _principal(record: KeyRecord) -> Principal:
-    return Principal(record.id, record.org, record.team, record.user, record.labels, record.models)
+    return Principal(record.id, record.org, record.team, record.user, record.labels, record.models, record.allowance)

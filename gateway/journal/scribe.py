@@ -11,6 +11,8 @@ line of its own. Left out: when lines reach the disk (`journal.py`), and keys (`
 from asyncio import Future
 from typing import Final, Protocol
 
+import msgspec
+
 from gateway.errors import JournalUnavailable
 from gateway.journal.line import content_of
 from gateway.journal.refusals import Refusals
@@ -127,6 +129,10 @@ class Scribe:
             return
         self._lines.append(content_of(record))
 
+    def mode(self, action: str, subject: str, detail: str, at_us: int) -> None:
+        """Write that something began or ended."""
+        self._lines.append(content_of(Record(Kind.MODE, "", at_us, action=action, subject=subject, detail=detail)))
+
     def tick(self, now_us: int) -> None:
         """Write the counts of the seconds that are over."""
         for record in self._refusals.take(now_us // US_PER_S):
@@ -168,3 +174,8 @@ def decided(
         request_bytes,
         prompt_digest.encode(),
     )
+
+
+def with_hold(content: bytes, hold: str, amounts: dict[str, int]) -> bytes:
+    """A decision of a request that limits have counted: what was taken from each bucket, under this id."""
+    return b'%b,"hold_id":"%b","hold_amounts":%b}' % (content[:-1], hold.encode(), msgspec.json.encode(amounts))

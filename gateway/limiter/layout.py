@@ -161,7 +161,7 @@ class Layout(msgspec.Struct, frozen=True):
     @property
     def section(self) -> Section:
         """The section to declare for the control segment."""
-        return Section("limits", version=LAYOUT_VERSION, words_shared=self.words)
+        return Section("limits", version=LAYOUT_VERSION, words_shared=self.words, elastic=True)
 
 
 def row_digest(name: bytes, kind: int, key: bytes) -> tuple[int, int]:

@@ -16,11 +16,12 @@ away (its breaker).
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn
 
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
 from gateway.limiter.bucket import NEVER
@@ -34,7 +35,6 @@ from gateway.limiter.reservation import Hold, Origin
 from gateway.limiter.rules import Limits
 from gateway.limiter.scripts import MAX_RENEWALS
 from gateway.limiter.sharing import Shares
-from gateway.limiter.thresholds import Thresholds
 from gateway.limiter.use import NOTHING, Estimate
 from gateway.units import NS_PER_MS
 
@@ -44,16 +44,7 @@ _FAILURES: Final = (Unavailable, MutexBusy, MutexLost)
 _UNASKED: Final = (Reason.DOWN, Reason.BUSY)
 _CLOSED: Final = "closed"
 _ADMITTED: Final = Outcome.ADMITTED
-
-
-class Listener(Protocol):
-    """Who hears what is more than one request's business."""
-
-    def on_crossing(self, rule: str, bucket: str, percent: int, window: tuple[int, int]) -> None:
-        """So much of a budget is used; once a window in each process."""
-
-    def on_undelivered(self, hold: str) -> None:
-        """A settlement did not arrive and cannot be kept: MAX_OWED are waiting already."""
+_log: Final = logging.getLogger("gateway.limits")
 
 
 class Engines(NamedTuple):
@@ -71,7 +62,6 @@ class Limiter:
     def __init__(
         self,
         engines: Engines,
-        listener: Listener,
         *,
         owner: int,
         denials: Denials | None = None,
@@ -86,13 +76,11 @@ class Limiter:
         self.undelivered = 0  # settlements that did not arrive at first
         self.owed: dict[str, Sequence[Amount]] = {}  # those that still have to
         self.open: dict[str, Hold] = {}
-        self._listener = listener
         self._owner = owner
         self._origin = engines.origin
         self._local = engines.local
         self._shares = Shares(engines.nodes)
         self._denials = denials
-        self._thresholds = Thresholds(listener.on_crossing)
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
 
@@ -178,8 +166,6 @@ class Limiter:
         levels = hold.limits.seen = answer.levels
         line, take = lines.lines[binding], hold.takes[binding]
         self._count_refusal(line.rule)
-        if lines.alerts:
-            self._thresholds.look(lines, levels, self.wall_ms)
         if answer.wait_ms == NEVER:
             raise too_large(line, take.amount)
         if self._denials is not None:
@@ -275,15 +261,11 @@ class Limiter:
             self._owe(hold.id, actuals)
             return
         if isinstance(answered, asyncio.Future):
-            answered.add_done_callback(lambda done: self._delivered(hold, actuals, done))
-        elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, _at_once(answered).levels, self.wall_ms)
+            answered.add_done_callback(lambda done: self._delivered(hold.id, actuals, done))
 
-    def _delivered(self, hold: Hold, actuals: Sequence[Amount], done: "asyncio.Future[Settled]") -> None:
+    def _delivered(self, hold: str, actuals: Sequence[Amount], done: "asyncio.Future[Settled]") -> None:
         if done.cancelled() or done.exception() is not None:
-            self._owe(hold.id, actuals)
-        elif hold.lines.alerts:
-            self._thresholds.look(hold.lines, done.result().levels, self.wall_ms)
+            self._owe(hold, actuals)
 
     def _settle_share(self, local: Engine, hold: Hold, actuals: Sequence[Amount]) -> None:
         used = {actual.bucket: actual.amount for actual in actuals}
@@ -296,8 +278,8 @@ class Limiter:
         self.undelivered += 1
         if len(self.owed) < MAX_OWED:
             self.owed[hold] = actuals
-        else:
-            self._listener.on_undelivered(hold)
+        elif self.undelivered % MAX_OWED == 0:  # of so many, one is told
+            _log.error("limits: %d settlements wait for the store; the journal has the rest", MAX_OWED)
 
     async def _pay(self) -> None:
         """Deliver what is owed, until something fails again."""
@@ -343,6 +325,14 @@ class Limiter:
         if self.owed:
             await self._pay()
 
+    async def close(self) -> None:
+        """Deliver what is owed, if that is possible now, and let go of the engines."""
+        if self.owed:
+            await self._pay()
+        await self.engine.close()
+        if self._local is not None:
+            await self._local.close()
+
     async def keep(self) -> None:
         """Renew for as long as this worker lives."""
         while True:
@@ -359,13 +349,3 @@ class Limiter:
                 await engine.renew(some, lease_ms=LEASE_MS)
             except _FAILURES:  # the slots may be taken by others; the next turn takes them back
                 continue
-
-
-def _at_once(answered: Awaitable[Settled]) -> Settled:
-    """The answer of an engine that never waits."""
-    try:
-        next(answered.__await__())
-    except StopIteration as answer:
-        settled: Settled = answer.value
-        return settled
-    raise InternalError("an engine that answers at once did not")

@@ -16,7 +16,6 @@ from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec
 from gateway.limiter.use import Estimate, Resource, Use
 
 FOREVER: Final = 2**62  # until when Lines without a window hold
-_ALL: Final = 100
 _TOLD: Final = (
     (Resource.REQUESTS, "requests"),
     (Resource.TOKENS, "tokens"),
@@ -37,14 +36,6 @@ class Line(NamedTuple):
     told: str
     whom: str
     on_failure: str  # as config.limits.OnStoreFailure
-    alerts: tuple[int, ...] = ()
-
-
-class Alert(NamedTuple):
-    """A threshold of a budget: reached when no more than `level` is left."""
-
-    percent: int
-    level: int
 
 
 Row = tuple[str, Spec, int, int, Amount | None]
@@ -68,7 +59,7 @@ class TooLarge(Exception):
 class Lines:
     """The buckets of a request. Raises ValueError for more than one step can take from."""
 
-    __slots__ = ("alerts", "families", "lines", "own", "recorded", "rows", "shadows", "slots", "until_ms")
+    __slots__ = ("families", "lines", "own", "recorded", "rows", "shadows", "slots", "until_ms")
 
     def __init__(self, lines: Sequence[Line], own: int) -> None:
         if len(lines) > MAX_CHARGES:
@@ -80,7 +71,6 @@ class Lines:
         self.until_ms = min(budgets, default=FOREVER)
         self.slots = tuple(line.bucket for line in lines if line.spec.kind is Kind.SLOTS)
         self.shadows = tuple(index for index, line in enumerate(lines) if line.spec.shadow)
-        self.alerts = tuple((index, _alerts(line)) for index, line in enumerate(lines) if line.alerts)
         self.families: tuple[Family, ...] = tuple(
             (kind, told) for resource, kind in _TOLD if (told := tuple(_told(self.lines, resource)))
         )
@@ -148,8 +138,3 @@ def _told(lines: Sequence[Line], resource: Resource) -> Iterator[Told]:
         spec = line.spec
         if line.resource is resource and not spec.shadow:
             yield (index, line.unit, spec.limit // line.unit, spec.limit, spec.amount, spec.period_ms, spec.end_ms)
-
-
-def _alerts(line: Line) -> tuple[Alert, ...]:
-    limit = line.spec.limit
-    return tuple(Alert(percent, limit - -(-limit * percent // _ALL)) for percent in line.alerts)

@@ -87,7 +87,6 @@ class Rule:
         self.shadow = said.shadow
         self.budget = said.in_flight is None and said.is_budget
         self.on_failure = said.on_store_failure or config.on_store_failure
-        self.alerts = tuple(sorted(said.alerts)) if self.budget else ()
         self.of_end_user = "end_user" in said.per
         self.of_provider = "provider" in said.per or bool(said.match.provider)
         self.every = said.every or ""
@@ -154,6 +153,12 @@ class Limits:
         return next((rule.name for rule in rules if rule.resource is Resource.USD and not rule.shadow), "")
 
     @property
+    def by_size(self) -> bool:
+        """Whether what a request takes depends on its body, and not only on how many there are."""
+        rules = (*self._own, *self._of_provider)
+        return any(rule.resource not in _ONE_EACH for rule in rules)
+
+    @property
     def varies(self) -> bool:
         """Whether the limits of an attempt depend on its provider."""
         return bool(self._of_provider)
@@ -182,7 +187,6 @@ class Limits:
                 rule.told,
                 self._names.whom(rule, provider),
                 rule.on_failure,
-                rule.alerts,
             )
             for rule in (*self._own, *at)
         ]
@@ -256,6 +260,7 @@ class _Names:
         return digest.hexdigest()
 
 
+_ONE_EACH: Final = (Resource.REQUESTS, Resource.IN_FLIGHT)
 _MATCHED: Final = ("org", "team", "key", "user", "model", "route")
 _ALWAYS: Final = frozenset({"key", "model", "route", "end_user", "provider"})
 

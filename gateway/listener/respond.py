@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from gateway.dialects.base import Dialect
-from gateway.errors import GatewayError, Overloaded
+from gateway.errors import GatewayError, Overloaded, RateLimited
 from gateway.exchange import Exchange
 from gateway.record import Attempt
 from gateway.relay.reply import AnswerHead
@@ -188,7 +188,7 @@ class Responder:
         now_ns = time.monotonic_ns()
         ex.answered_status = head.status
         own_ms = (now_ns - ex.started_ns - head.upstream_ns) / NS_PER_MS
-        return b"%b%b%b%bx-request-id: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f\r\n%b%b\r\n" % (
+        return b"%b%b%b%bx-request-id: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f\r\n%b%b%b\r\n" % (
             _STATUS_LINES.get(head.status) or status_line(head.status),
             b"".join([b"%b: %b\r\n" % pair for pair in head.headers]),
             framing,
@@ -197,8 +197,18 @@ class Responder:
             own_ms if own_ms > 0 else 0.0,
             head.upstream_ns / NS_PER_MS,
             _story(ex.route.name if ex.route is not None else "", head),
+            b"" if ex.hold is None and ex.error is None else self._limit_lines(),
             b"" if ex.head.version_11 and not self.closing else self._connection_line(),
         )
+
+    def _limit_lines(self) -> bytes:
+        """What is left of the caller's limits, if it has any."""
+        hold, error = self._ex.hold, self._ex.error
+        if hold is not None:
+            return hold.header_lines(self._dialect.name)
+        if not isinstance(error, RateLimited):
+            return b""
+        return b"retry-after-ms: %d\r\n%b" % (error.retry_after_ms, error.header_lines(self._dialect.name))
 
     def _connection_line(self) -> bytes:
         if self.closing:

@@ -15,9 +15,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
-from gateway.nodestate import Order, SlotPhase
+from gateway.nodestate import NodeState, Order, SlotPhase
 from gateway.process import linux
 from gateway.process.control import ControlMain
 from gateway.process.crew import Child, Crew
@@ -43,12 +43,23 @@ _HELP_NS: Final = NS_PER_S
 _BOOT_FAILURES: Final = 3
 _PREFLIGHT_NS: Final = 30 * NS_PER_S
 _IMPORT_NS: Final = NS_PER_S
+_VISIT_NS: Final = NS_PER_S
 
 _log: Final = logging.getLogger("gateway.process")
 
 Publish = Callable[[], int]
 OnReady = Callable[[Node], None]
 ImportCounters = Callable[[Segment, Segment], None]
+
+
+class Caretaker(Protocol):
+    """Looks after memory that all processes write, where one of them may die at any time."""
+
+    def open(self, node: NodeState) -> None:
+        """Before the first fork; raises StartError when it cannot be used."""
+
+    def visit(self, node: NodeState) -> None:
+        """Each second, and after a process has ended."""
 
 
 def serve(
@@ -59,6 +70,7 @@ def serve(
     publish: Publish,
     on_ready: OnReady | None = None,
     import_counters: ImportCounters | None = None,
+    caretaker: Caretaker | None = None,
 ) -> int:
     """Run the node until it is told to stop; the exit code.
 
@@ -72,7 +84,7 @@ def serve(
         handover = take_handover(os.environ)
         received = take_listen_fds(os.environ)
         node = adopt_node(settings, handover) if handover else open_node(settings, received)
-        supervisor = Supervisor(settings, worker_main, control_main, node, on_ready, import_counters)
+        supervisor = Supervisor(settings, worker_main, control_main, node, on_ready, import_counters, caretaker)
         try:
             supervisor.start(publish, handover)
         except StartError:
@@ -95,11 +107,13 @@ class Supervisor:
         node: Node,
         on_ready: OnReady | None,
         import_counters: ImportCounters | None,
+        caretaker: Caretaker | None = None,
     ) -> None:
         self._settings = settings
         self._node = node
         self._on_ready = on_ready
         self._import_counters = import_counters
+        self._caretaker = caretaker
         self._queue = SignalQueue()
         self._notifier = Notifier.from_environment(os.environ)
         self._staff = Staff(node, settings, worker_main, control_main, self._queue.close)
@@ -109,6 +123,7 @@ class Supervisor:
         self._stuck_ns = int(settings.stuck_s * NS_PER_S)
         self._next_kill_ns = 0
         self._next_import_ns = 0
+        self._next_visit_ns = 0
         self._started_ns = time.monotonic_ns()
         self._was_ready = False
         self._exit_code = 0
@@ -126,6 +141,8 @@ class Supervisor:
             self._node.state.generation = publish()
         except OSError as error:
             raise StartError(f"cannot write the boot snapshot: {error}") from error
+        if self._caretaker:
+            self._caretaker.open(self._node.state)
         self._node.state.workers_wanted = self._settings.worker_count()
         own = self._node.state.slot(self._node.state.supervisor_slot)
         own.begin(Order.SERVE, self._started_ns)
@@ -176,6 +193,7 @@ class Supervisor:
             elif self._preflight and pid == self._preflight.pid:
                 self._after_preflight(code)
         self._staff.enforce(now_ns)
+        self._visit(now_ns)
         self._end_stuck(now_ns)
         self._node.state.expire_refused(now_ns)
         self._keep_served(now_ns)
@@ -241,6 +259,7 @@ class Supervisor:
         mark = child.words.reading
         told_to = child.words.order >= Order.LEAVE
         child.words.end()
+        self._next_visit_ns = 0
         seated = self._crew.lost(child, now_ns) or self._control.lost(child, now_ns)
         if self._rollover:
             seated = self._rollover.lost(child, now_ns) or seated
@@ -250,6 +269,11 @@ class Supervisor:
         _log.error("%s, slot %d, pid %d, %s", "worker" if child.is_worker else "control", child.slot, child.pid, how)
         if mark and child.born_ns >= self._started_ns and self._node.state.count_death(mark, now_ns):
             _log.error("a request body that has now killed two workers is refused for ten minutes")
+
+    def _visit(self, now_ns: int) -> None:
+        if self._caretaker and now_ns >= self._next_visit_ns:
+            self._next_visit_ns = now_ns + _VISIT_NS
+            self._caretaker.visit(self._node.state)
 
     def _end_stuck(self, now_ns: int) -> None:
         """At most one kill per interval, and never of the last worker that serves: that gets a successor first."""

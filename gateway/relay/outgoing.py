@@ -7,12 +7,14 @@ came, and every change of them is named in the result, for `x-gateway-changed`.
 Invariant: the cost of encoding does not grow with the size of the body, but for one copy where something changes.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
 
 from gateway.dialects import splice
 from gateway.dialects.base import Dialect, Edit, RequestFacts, Surface
+from gateway.ledger.prices import Price
 from gateway.providers.base import Account
 from gateway.providers.headers import Forwarded
 from gateway.relay.pool import Pool
@@ -84,6 +86,10 @@ _STREAM_OPTIONS: Final = "stream_options"
 _USAGE_FIELD: Final = f"{_STREAM_OPTIONS}.include_usage"
 
 
+def _unknown(_model: str) -> Price | None:
+    return None
+
+
 class Target:
     """One provider account and model that can serve a request. `model` "" keeps the name the caller asked for."""
 
@@ -97,9 +103,11 @@ class Target:
         ask_usage: bool = False,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         defaults: dict[str, object] | None = None,
+        price: Callable[[str], Price | None] = _unknown,
     ) -> None:
         self.account = account
         self.pool = pool
+        self._price = price
         self._pattern = model
         self._star = star
         self._ask_usage = ask_usage
@@ -120,6 +128,10 @@ class Target:
     def model(self, star: str = "") -> str:
         """The provider's name of the model."""
         return self._fixed_model or self._name(star)
+
+    def price(self, star: str = "") -> Price | None:
+        """What the provider charges for the model, None where that is not known."""
+        return self._price(self.model(star))
 
     def encode(self, out: Outgoing) -> Encoded:
         """Head and body of one attempt."""

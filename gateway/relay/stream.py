@@ -13,7 +13,7 @@ the caller exactly once. Left out: which targets there are (routing), how bytes 
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from gateway.errors import (
@@ -59,8 +59,16 @@ class Digest(Protocol):
         """More of it."""
 
 
+Admit = Callable[[Target, str, Usage | None, bool], Awaitable[bool]]
+"""Whether a target may be tried after one that failed: the target, why the one before failed, what that has used as
+far as it said, and whether any of the request went to it."""
+
+
 class Transfer:
-    """One exchange's attempts and stream. Made per request, run once."""
+    """One exchange's attempts and stream. Made per request, run once.
+
+    `text_bytes`: of an answer that ended early, the bytes of text that passed; -1 where that is not known.
+    """
 
     def __init__(self, out: Outgoing, reply: Reply, terms: Terms, wheel: Wheel, digest: Digest | None = None) -> None:
         self.out = out
@@ -76,6 +84,7 @@ class Transfer:
         self.streaming = False
         self.error: GatewayError | None = None
         self.usage: Usage | None = None
+        self.text_bytes = -1
         self._attempt: AttemptRun | None = None
         self._attempt_ns = 0
         self._content_ns = 0
@@ -89,15 +98,18 @@ class Transfer:
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
-    async def run(self, targets: Sequence[Target]) -> Outcome:
+    async def run(self, targets: Sequence[Target], admit: Admit | None = None) -> Outcome:
         """Try the targets in order until one answers; returns how it ended, also when the caller left.
 
-        Being cancelled means that the caller has gone: the upstream is aborted at once.
+        `admit` is asked before each but the first. Being cancelled means that the caller has gone: the upstream is
+        aborted at once.
         """
         try:
             last: UpstreamError | Overloaded | None = None
             for target in targets[: self.terms.max_attempts]:
                 if last is not None:
+                    if admit is not None and not await self._admitted(admit, target, last):
+                        continue
                     self.phase = step(self.phase, Happening.NEXT_TARGET)
                 last = await self._try(target)
                 if last is None or not self._may_go_on(last):
@@ -114,9 +126,15 @@ class Transfer:
         self._attempt = None  # attempt and transfer hold each other, and the body: see Exchange.release
         return outcome
 
+    async def _admitted(self, admit: Admit, target: Target, last: UpstreamError | Overloaded) -> bool:
+        attempt = self._attempt
+        usage = attempt.usage if attempt is not None else None
+        return await admit(target, last.code, usage, attempt is not None and attempt.request_bytes > 0)
+
     async def _try(self, target: Target) -> UpstreamError | Overloaded | None:
         """One target. Returns None when the exchange is over (however it ended), else why to try another."""
         self._attempt_ns = time.monotonic_ns()
+        self._attempt = None
         conn = target.pool.take()
         while True:
             if conn is None:
@@ -358,16 +376,21 @@ class Transfer:
         attempt = self._attempt
         if attempt is not None and self.phase in (Phase.AWAITING, Phase.STREAMING):
             attempt.drop()
-            self.usage = attempt.usage
+            self._keep_used(attempt)
             self._ended(attempt, cause, time.monotonic_ns())
         self.phase = step(self.phase, Happening.DOWNSTREAM_GONE)
         if cause != _GONE:
             self.reply.cut()
 
     def _end_early(self, attempt: AttemptRun, cause: str) -> None:
-        self.usage = attempt.usage
+        self._keep_used(attempt)
         self._ended(attempt, cause, time.monotonic_ns())
         self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
+
+    def _keep_used(self, attempt: AttemptRun) -> None:
+        self.usage = attempt.usage
+        if attempt.tap is not None:
+            self.text_bytes = attempt.tap.metered_bytes
 
     def _send_whole(self, attempt: AttemptRun, body: bytes) -> None:
         head = attempt.head

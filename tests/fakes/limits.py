@@ -1,6 +1,6 @@
 """A limiter that needs neither memory nor a store: the model engine behind the Protocol, with a clock to turn.
 
-setting = Setting()                     # a Limiter over a FakeEngine, and what it has told
+setting = Setting()                     # a Limiter over a FakeEngine
 limits = limits_of(Rule(...))           # the limits of the key `demo`
 hold = run(setting.limiter.reserve(limits, "h1", estimate))
 """
@@ -105,24 +105,16 @@ class Setting:
     def __init__(self, engine: FakeEngine | None = None, *, local: bool = False, nodes: int = 1) -> None:
         self.engine = engine or FakeEngine()
         self.local = FakeEngine() if local else None
-        self.crossings: list[tuple[str, str, int, tuple[int, int]]] = []
-        self.undelivered: list[str] = []
         self.denials = Denials(memoryview(bytearray(8 * DENIALS.words(0))).cast("q"))
         origin = Origin.STORE if local else Origin.TABLE
         self.limiter = self.of(Engines(self.engine, origin, self.local, nodes))
 
     def of(self, engines: Engines, denials: Denials | None = None) -> Limiter:
         """A limiter of this setting."""
-        return Limiter(engines, self, owner=7, denials=denials, wall_ns=self.now_ns, monotonic_ns=self.now_ns)
+        return Limiter(engines, owner=7, denials=denials, wall_ns=self.now_ns, monotonic_ns=self.now_ns)
 
     def now_ns(self) -> int:
         return self.engine.now_ms * NS_PER_MS
-
-    def on_crossing(self, rule: str, bucket: str, percent: int, window: tuple[int, int]) -> None:
-        self.crossings.append((rule, bucket, percent, window))
-
-    def on_undelivered(self, hold: str) -> None:
-        self.undelivered.append(hold)
 
     def level(self, limits: Limits, rule: str, *, end_user: str = "", provider: str = "") -> int:
         """What is left of the bucket of a rule."""

@@ -4,6 +4,7 @@
     wired.gateway            # what the pipeline takes
     wired.records            # what has been recorded
     wired.desk.lines.told()  # what stands in the journal
+    wired.engine             # what limits count in, and its clock
 
 Every provider serves the model `gpt`, the first in the list first, and `passthrough` by its name.
 """
@@ -15,13 +16,20 @@ from typing import TYPE_CHECKING, Any, cast
 from gateway.config.keys import KeyRecord, digest
 from gateway.config.schema import Config, Model
 from gateway.config.schema import Target as TargetConfig
+from gateway.dialects.mediarules import rule
 from gateway.identity.identify import Identity
+from gateway.limiter.estimate import Estimator, Weights
+from gateway.limiter.learned import LEARNED, Learned
+from gateway.limiter.limiter import Engines, Limiter
+from gateway.limiter.rules import Rules
 from gateway.pipeline import Gateway, RandomBytes
 from gateway.record import Record
 from gateway.routing.match import Router
 from gateway.routing.models import Candidate, catalogue
+from gateway.units import NS_PER_MS
 from gateway.wheel import Wheel
 from tests.fakes.journal import FakeDesk
+from tests.fakes.limits import FakeEngine
 from tests.fakes.provider import FakeProvider
 
 if TYPE_CHECKING:
@@ -83,6 +91,8 @@ class Wired:
         own = Model(targets=tuple(TargetConfig(provider=p.account.name, model="gpt-real", weight=1) for p in providers))
         served = {"gpt": own} if models is None else models
         self.config = Config(models=served if providers else {}, **config)
+        self.engine = FakeEngine()
+        self.learned = Learned(memoryview(bytearray(8 * LEARNED.words(0))).cast("q"))
         self.gateway = self._gateway()
 
     @property
@@ -111,6 +121,9 @@ class Wired:
             guard=self.guard,
             wheel=Wheel(),
             scribe=self.desk.scribe,
+            rules=Rules(self.config.limits, self.config.teams),
+            limiter=Limiter(Engines(self.engine), owner=7, wall_ns=self.now_ns, monotonic_ns=self.now_ns),
+            estimator=Estimator(self.learned, {name: Weights(rule("openai", "")) for name in self.config.models}),
             record=lambda record, route, model: self.records.append((record, route, model)),
             tick=lambda streams, connections: self.ticks.append((streams, connections)),
             poll=self._poll,
@@ -120,6 +133,9 @@ class Wired:
             loaded_s=int(time.time()),
             random_bytes=RandomBytes(),
         )
+
+    def now_ns(self) -> int:
+        return self.engine.now_ms * NS_PER_MS
 
     def _poll(self) -> None:
         self.polls += 1

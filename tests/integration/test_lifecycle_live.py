@@ -209,7 +209,7 @@ def test_a_bad_config_changes_nothing_and_says_why(node: GatewayNode, callers: C
     for bad, why in (
         ({"drain_s": "soon"}, "drain_s: must be a number"),
         ({"models": {"m": {"targets": [{"provider": "nobody", "model": "x"}]}}}, r"models\.m\S+ names no provider"),
-        ({"limits": {}}, "limits: is not enforced"),
+        ({"policy": {}}, "policy: is not enforced"),
     ):
         rewritten(node, **bad)
         refusals = node.log().count("reload refused")
@@ -224,7 +224,7 @@ def test_a_bad_config_changes_nothing_and_says_why(node: GatewayNode, callers: C
     node.until(lambda: node.log().count("reload refused") > refusals, "the refusal of no YAML")
     assert node.get("/readyz", key="").status == 200
     assert sorted(node.session()) == sorted(pids)
-    node.config = {key: value for key, value in good.items() if key != "limits"}
+    node.config = {key: value for key, value in good.items() if key != "policy"}
     rewritten(node)
     reloaded(node)
     callers.unharmed()

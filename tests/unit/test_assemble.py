@@ -12,11 +12,14 @@ import pytest
 
 from gateway.assemble import Assembly, NodeGuard
 from gateway.config.boot import boot_snapshot
+from gateway.config.limits import Limits
 from gateway.config.revocations import Revocations
 from gateway.config.schema import Config
 from gateway.errors import InvalidCredential, KeyDisabled
 from gateway.journal.opening import ensure_journal, open_desk
 from gateway.journal.read import entries
+from gateway.limiter.opening import open_counter
+from gateway.limiter.shared import Caretaker, sections
 from gateway.nodestate import NODE, NodeState, body_mark
 from gateway.pipeline import Gateway
 from gateway.record import Ending, Kind, Record
@@ -49,6 +52,7 @@ routes: [{name: agents, match: {path: /v1/responses}}]
 log: {requests: all, format: json}
 """
 SLOT = 1
+LIMITS = Limits(max_buckets=64, max_holds=64)
 
 
 class Worker:
@@ -57,11 +61,13 @@ class Worker:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "gateway.yaml"
         self.state_dir = directory / "state"
-        self.segment = Segment.create([NODE, METRICS], 6)
+        self.segment = Segment.create([NODE, METRICS, *sections(LIMITS)], 6)
         self.state = NodeState(self.segment)
+        Caretaker(LIMITS).open(self.state)
         self.reader, self.writer = os.pipe()
         self.sink = LineSink(self.writer, lambda count: b"dropped %d\n" % count)
-        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None)
+        self.counter = open_counter(LIMITS, self.segment, self.state, SLOT, lambda _there, _why: None)
+        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None, self.counter)
 
     def published(self, text: str) -> Config:
         """The config as the supervisor reads it."""
@@ -265,7 +271,9 @@ def test_a_worker_writes_its_own_chain_and_gives_it_back(worker: Worker) -> None
         desk = open_desk(config, SLOT, 6)
         assert desk is not None
         desk.journal.start(asyncio.get_running_loop())
-        worker.assembly = Assembly(worker.segment, worker.state, SLOT, worker.state_dir, worker.sink, desk)
+        worker.assembly = Assembly(
+            worker.segment, worker.state, SLOT, worker.state_dir, worker.sink, desk, worker.counter
+        )
         gateway = worker.load(CONFIG + "journal: {refusals_per_s: 3, segment_bytes: 100KiB}\n")
         assert gateway.scribe is desk.scribe
         for _ in range(2):

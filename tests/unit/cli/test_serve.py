@@ -13,6 +13,8 @@ import pytest
 from gateway.cli import serve
 from gateway.config.load import load
 from gateway.config.snapshot import SnapshotStore
+from gateway.limiter.deny import DENIALS
+from gateway.limiter.learned import LEARNED
 from gateway.listener.worker import DataPlane
 from gateway.nodestate import NODE, NodeState
 from gateway.process.settings import ServeSettings, StartError
@@ -105,7 +107,9 @@ def test_settings_are_the_configs_with_its_overrides(path: Path, monkeypatch: py
     assert (settings.drain_s, settings.drain_delay_s, settings.stuck_s) == (9, 1, 4)
     assert settings.state_dir == path.parent / "state"
     assert settings.overrides == ("listen.workers=2", "drain_s=9")
-    assert settings.sections == (NODE, METRICS)
+    assert [section.name for section in settings.sections] == [
+        NODE.name, METRICS.name, "limits", LEARNED.name, DENIALS.name
+    ]  # fmt: skip
     assert settings.preflight[-6:] == ("--config", str(path), "--set", "listen.workers=2", "--set", "drain_s=9")
     assert "check" in settings.preflight
 
@@ -148,6 +152,7 @@ def test_a_worker_gets_its_data_plane(path: Path, monkeypatch: pytest.MonkeyPatc
     serve.run(words(path))
     generation = given.parts["publish"]()
     segment = Segment.create(list(given.settings.sections), 6)
+    given.parts["caretaker"].open(NodeState(segment))
     context = WorkerContext(given.settings, segment, NodeState(segment), 1, generation=generation, boot_ns=0)
 
     async def main() -> None:

@@ -23,6 +23,12 @@ keys: [{id: a, secret: gw-hidden}, {id: b, secret: gw-hidden2, disabled: true}]
 routes:
   - {name: agents, match: {path: /v1/responses, labels: {app: agent}}, timeouts: {total_s: 3600}, max_attempts: 5}
 defaults: {hold_s: 3, timeouts: {idle_s: 99}}
+teams: {core: {rpm: 5, usd_per_month: 0.25}}
+limits:
+  rules:
+    - {name: r, per: [key, model], tokens: 5, every: minute, shadow: true}
+    - {name: b, usd: 0.5, every: day}
+    - {name: slots, per: [org], in_flight: 4}
 """
 
 
@@ -52,6 +58,15 @@ def test_the_summary_shows_what_a_node_would_do_and_no_secret(path: Path) -> Non
         "m  p/x (weight 2), p/y (weight 1), then n",
         "n  p/z",
         "2 keys  1 disabled",
+        "counted    in this node's memory, domain main",
+        "r          per key, model",
+        "tokens 5 every minute, shadow",
+        "b          per gateway",
+        "usd 0.5 every day (budget)",
+        "slots      per org",
+        "in_flight 4",
+        "team core",
+        "rpm 5, usd_per_month 0.25",
     ):
         assert line in said
 

@@ -32,6 +32,8 @@ GOOD = [
     "journal: {max_bytes: 1MiB, segment_bytes: 256KiB}\nexports: [{name: a, kind: file, path: /tmp/x}]",
     "database: {url: 'postgresql://u:p@h/d'}",
     "keys: [{id: a@b.c, secret: x}, {id: d/e, secret: y}]",
+    f"{P}limits: {{rules: [{{name: r, tokens: 5, every: minute, match: {{provider: p, route: default}}}}]}}",
+    f"{P}limits: {{rules: [{{name: r, tokens: 5, every: minute, match: {{provider: '*'}}}}]}}",
 ]
 
 
@@ -40,7 +42,24 @@ def test_configs_that_hold(complaints: Complaints, text: str) -> None:
     assert complaints(text) == []
 
 
+RPM = "keys: [{id: a, secret: x, rpm: 1}]"
+SLOTS = "{name: r%d, in_flight: 5}"
 BAD = [
+    ("limits: {rules: [{name: r, tokens: 5}]}", "limits.rules[0].every: is missing"),
+    ("limits: {store: 'http://h'}", "limits.store: must be `embedded`"),
+    (
+        f"{P}limits: {{rules: [{{name: r, in_flight: 5, match: {{provider: pp}}}}]}}",
+        'fits no provider; did you mean "p"?',
+    ),
+    ("limits: {rules: [{name: r, in_flight: 5, match: {route: fast}}]}", "fits no route; there are: default (is fast)"),
+    (
+        f"limits: {{rules: [{', '.join(SLOTS % n for n in range(17))}]}}",
+        "limits.rules: may put 17 limits on one request",
+    ),
+    (
+        f"limits: {{rules: [{', '.join(SLOTS % n for n in range(15))}]}}\nteams: {{t: {{rpm: 1}}}}\n{RPM}",
+        "may put 17 limits",
+    ),
     (models(f"a: {{{to('opnai')}}}"), "models.a.targets[0].provider: names no provider; there are: p, q (is opnai)"),
     (models(f"a: {{{to('pp')}}}"), 'did you mean "p"?'),
     (f"models: {{a: {{{to('p')}}}}}", "there are: none"),

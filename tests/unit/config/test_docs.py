@@ -33,6 +33,8 @@ WORDS = {
     "free": "any",
 }
 
+MARKS = {"size": "size", "path": "path", "usd": "USD", "amount": "number"}
+
 
 SHARED = ("relay", "max_attempts", "hold_s", "keepalive_comment_s", "durability", "on_failure")
 
@@ -53,7 +55,7 @@ def in_words(spec: Spec) -> str:
     if spec.form in ("list", "dict"):
         assert spec.item is not None
         return f"{'list' if spec.form == 'list' else 'mapping'} of {in_words(spec.item)}"
-    return {"size": "size", "path": "path"}.get(spec.mark) or WORDS[spec.form]
+    return MARKS.get(spec.mark) or WORDS[spec.form]
 
 
 def default_of(path: str, field: Field) -> str:
@@ -68,7 +70,7 @@ def default_of(path: str, field: Field) -> str:
         assert isinstance(field.default, int)
         return format_size(field.default)
     if isinstance(field.default, tuple | dict):
-        return "empty" if not field.default else ", ".join(field.default)
+        return "empty" if not field.default else ", ".join(map(str, field.default))
     return str(field.default) or "empty"
 
 

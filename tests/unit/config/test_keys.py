@@ -4,9 +4,11 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from gateway.config.keys import KeyRecord, digest, digest_of, hashed, new_secret, record_of
+from gateway.config.limits import Allowance
 from gateway.config.schema import Key
 from gateway.config.secrets import Secret
 
@@ -37,8 +39,25 @@ def test_a_record_says_what_the_key_says() -> None:
         models=("a*",),
         disabled=True,
         expires_at=datetime(2027, 1, 1, tzinfo=UTC),
+        tpm=5,
+        usd_per_month=0.5,
     )
     assert record_of(key) == KeyRecord(
-        digest(b"gw-x"), "demo", "acme", labels={"app": "x"}, models=("a*",), disabled=True, expires_ms=1798761600000
+        digest(b"gw-x"),
+        "demo",
+        "acme",
+        labels={"app": "x"},
+        models=("a*",),
+        disabled=True,
+        expires_ms=1798761600000,
+        allowance=Allowance(tpm=5, usd_per_month=0.5),
     )
-    assert record_of(Key(id="a", secret=Secret("b"))).expires_ms == 0
+    plain = record_of(Key(id="a", secret=Secret("b")))
+    assert (plain.expires_ms, plain.allowance) == (0, None)
+
+
+def test_records_of_before_there_were_limits_can_be_read() -> None:
+    old = msgspec.msgpack.encode([b"d", "demo", "acme", "", "", {}, ["*"], False, 0, True])
+    assert msgspec.msgpack.decode(old, type=KeyRecord) == KeyRecord(b"d", "demo", "acme", edited=True)
+    new = KeyRecord(b"d", "demo", allowance=Allowance(rpm=1))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=KeyRecord) == new

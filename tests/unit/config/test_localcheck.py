@@ -4,8 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.localcheck import check_anchor, check_database, check_files, check_provider, check_timeouts
-from gateway.config.schema import Anchor, Database, Provider, Timeouts, Tls
+from gateway.config.localcheck import (
+    check_anchor,
+    check_database,
+    check_files,
+    check_provider,
+    check_timeouts,
+    check_webhook,
+)
+from gateway.config.schema import Anchor, Database, Provider, Timeouts, Tls, Webhook
 from gateway.config.secrets import Secret
 
 KEY = Secret("x")
@@ -143,3 +150,30 @@ def test_files_must_be_there_and_readable(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     monkeypatch.setattr("os.access", lambda _path, _mode: False)
     assert "cannot be read by this user" in next(check_files((), Tls(cert=str(cert), key=str(cert))))[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "private", "said"),
+    [
+        ("https://hooks.example.com/x?token=1", False, ""),
+        ("http://10.0.0.7:9000/x", True, ""),
+        ("http://hooks.example.com/x", False, "use https://"),
+        ("https://127.0.0.1/x", False, "is not a public address"),
+        ("https://[::1]/x", False, "is not a public address"),
+        ("https://u:p@hooks.example.com/", True, "must not name a user"),
+        ("hooks.example.com", True, "must be an address"),
+        ("https://[::1", True, "is not a URL"),
+    ],
+)
+def test_where_events_may_go(url: str, private: bool, said: str) -> None:
+    webhook = Webhook(name="w", url=Secret(url), secret=KEY, allow_private=private)
+    told = [message for _, message, _ in check_webhook(("w",), webhook)]
+    assert said in "".join(told)
+    assert bool(told) == bool(said)
+
+
+def test_events_are_signed() -> None:
+    webhook = Webhook(name="w", url=Secret("https://hooks.example.com"), secret=Secret(""))
+    ((path, message, shown),) = check_webhook(("w",), webhook)
+    assert (path, shown) == (("w", "secret"), "")
+    assert "is empty" in message

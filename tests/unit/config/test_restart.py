@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from gateway.config.limits import Limits, Rule
 from gateway.config.restart import restart_needed
 from gateway.config.schema import Admin, Config, Database, Export, Journal, Listen, Log, Tls
 from gateway.config.secrets import Secret
@@ -20,6 +21,9 @@ CASES = [
     (replace(OLD, exports=(Export(name="e", kind="stdout"),)), ["exports"]),
     (replace(OLD, journal=Journal(durability="synced", max_bytes=1, segment_s=9)), []),
     (replace(OLD, listen=Listen(workers=9, max_connections=5), log=Log(level="debug"), drain_s=1), []),
+    (replace(OLD, limits=Limits(store=Secret("redis://h"), nodes=3)), ["limits.store", "limits.nodes"]),
+    (replace(OLD, limits=Limits(max_buckets=99, max_holds=99)), ["limits.max_buckets", "limits.max_holds"]),
+    (replace(OLD, limits=Limits(rules=(Rule(name="r", in_flight=1),), time_zone="Asia/Tokyo")), []),
     (replace(OLD, admin=Admin(token=Secret("u" * 16))), []),
     (OLD, []),
 ]

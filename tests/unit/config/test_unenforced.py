@@ -13,7 +13,7 @@ def test_a_row_leaves_the_table_when_its_setting_is_enforced(struct: type) -> No
 
 def test_the_promised_names_are_known() -> None:
     names = set().union(*unenforced.SETTINGS.values())
-    assert {"limits", "rpm", "tpm", "max_in_flight"} <= names
+    assert {"limits", "policy", "inspection", "cache", "hedging"} <= names
 
 
 def test_unenforced_values_belong_to_settings_that_exist() -> None:

@@ -7,6 +7,7 @@ import pytest
 from gateway.config.keyfile import KeyFile, build
 from gateway.config.keyindex import KeyIndex, Overlay
 from gateway.config.keys import KeyRecord, digest
+from gateway.config.limits import Allowance
 from gateway.errors import GatewayError, InvalidCredential, KeyDisabled, KeyExpired, MissingCredential
 from gateway.identity import identify
 from gateway.identity.identify import Identity, Principal
@@ -19,7 +20,15 @@ def key(name: str, **said: object) -> KeyRecord:
 
 
 RECORDS = [
-    key("demo", org="acme", team="search", user="ann", labels={"app": "ui"}, models=("a", "b/*")),
+    key(
+        "demo",
+        org="acme",
+        team="search",
+        user="ann",
+        labels={"app": "ui"},
+        models=("a", "b/*"),
+        allowance=Allowance(rpm=5),
+    ),
     key("off", disabled=True),
     key("old", expires_ms=NOW_MS),
     key("young", expires_ms=NOW_MS + 1),
@@ -40,7 +49,7 @@ def identity(tmp_path: Path, revoked: set[str]) -> Identity:
 def test_a_key_speaks_for_whom_it_says(identity: Identity) -> None:
     for _ in range(2):  # looked up, then remembered
         assert identity.authenticate(b"gw-demo", NOW_MS) == Principal(
-            "demo", "acme", "search", "ann", {"app": "ui"}, ("a", "b/*")
+            "demo", "acme", "search", "ann", {"app": "ui"}, ("a", "b/*"), Allowance(rpm=5)
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from gateway.config.limits import Rule
 from gateway.limiter.engine import MAX_CHARGES, Amount
-from gateway.limiter.lines import Alert, Line, Lines, TooLarge
+from gateway.limiter.lines import Line, Lines, TooLarge
 from gateway.limiter.recorded import amounts_of
 from gateway.limiter.spec import MAX_AMOUNT, rate
 from gateway.limiter.use import NOTHING, Estimate, Resource, Use, use
@@ -83,11 +83,6 @@ def test_nothing_used_gives_the_request_back_as_well() -> None:
 
 def test_more_than_can_be_counted_is_settled_as_the_most_that_can() -> None:
     assert costs(lines_of(RULES[2]).actuals(use(10**10, 0), NOTHING)) == [MAX_AMOUNT]
-
-
-def test_thresholds_are_levels_rounded_so_that_they_are_never_early() -> None:
-    ((index, alerts),) = lines_of(Rule(name="b", tokens=7, every="day", budget=True, alerts=(70, 100))).alerts
-    assert (index, alerts) == (0, (Alert(70, 2), Alert(100, 0)))  # 5 of 7 are 71 %, 4 are 57 %
 
 
 def test_amounts_are_told_as_a_record_names_them_and_slots_are_not() -> None:

@@ -1,0 +1,112 @@
+"""One worker's limiter, put together from the config: the engine it counts with, and what it learns and remembers.
+
+Without a store the engine is the table in shared memory. With one, it is the store, and the table counts this node's
+part while the store is away. All of it outlives the snapshots that a worker serves by; what follows a snapshot (rules,
+how prompts are weighed) is made here from its config.
+
+Left out: which requests there are (`pipeline.py`), and prices (`ledger/`).
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from gateway.config.limits import Limits
+from gateway.config.schema import Config
+from gateway.dialects.mediarules import rule
+from gateway.limiter import address, tokens
+from gateway.limiter.deny import DENIALS, Denials
+from gateway.limiter.estimate import Estimator, Weights
+from gateway.limiter.learned import LEARNED, Learned
+from gateway.limiter.limiter import Engines, Limiter
+from gateway.limiter.reservation import Origin
+from gateway.limiter.rules import Rules
+from gateway.limiter.shared import open_table
+from gateway.limiter.store import Store
+from gateway.limiter.sweep import owner_of
+from gateway.limiter.table import TableEngine
+from gateway.limiter.tokens import Tokenizer
+from gateway.nodestate import NodeState
+from gateway.segment import Segment
+from gateway.tasks import spawn
+
+if TYPE_CHECKING:
+    import asyncio
+
+OnChange = Callable[[bool, str], None]
+"""The store has gone (False, and why) or is back."""
+
+
+class Counter:
+    """A worker's limiter and its engines. `store` None: usage is counted in this node's shared memory."""
+
+    def __init__(self, limiter: Limiter, learned: Learned, store: Store | None) -> None:
+        self.limiter: Final = limiter
+        self.store: Final = store
+        self._learned = learned
+        self._tokenizers: dict[tuple[str, int, int], Tokenizer] = {}
+        self._keeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to keep the store's connection and the leases; on the worker's loop."""
+        if self.store is not None:
+            self.store.start()
+        self._keeping = spawn(self.limiter.keep(), name="limit leases")
+
+    def rules(self, config: Config) -> Rules:
+        """The rules of a snapshot."""
+        return Rules(config.limits, config.teams)
+
+    def estimator(self, config: Config, dialects: Mapping[str, str]) -> Estimator:
+        """The estimates of a snapshot; `dialects` are those of its providers. Raises TokenizerUnusable."""
+        used = {model.tokenizer: self._tokenizer(model.tokenizer) for model in config.models.values()}
+        weights = {}
+        for name, model in config.models.items():
+            target = model.targets[0]
+            weights[name] = Weights(rule(dialects[target.provider], target.model), used[model.tokenizer])
+        return Estimator(self._learned, weights)
+
+    async def close(self) -> None:
+        """Deliver what is owed, and let go of the engines."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+        await self.limiter.close()
+
+    def _tokenizer(self, path: str) -> Tokenizer | None:
+        """The tokenizer of a file, read once while the file stays as it is: a large one takes a tenth of a second."""
+        if not path:
+            return None
+        with suppress(OSError):  # `load` says it better
+            found = Path(path).stat()
+            key = (path, found.st_mtime_ns, found.st_size)
+            if key not in self._tokenizers:
+                self._tokenizers[key] = tokens.load(path)
+            return self._tokenizers[key]
+        return tokens.load(path)
+
+
+def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, on_change: OnChange) -> Counter:
+    """The limiter of the process in this slot. Raises ValueError for a store's TLS files that cannot be used."""
+    table = TableEngine(open_table(segment, limits))
+    owner = owner_of(slot, node.slot(slot).birth)
+    learned = Learned(segment.shared(LEARNED))
+    if limits.store_url is None:
+        return Counter(Limiter(Engines(table), owner=owner), learned, None)
+    store = open_store(limits, on_change)
+    engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes)
+    denials = Denials(segment.shared(DENIALS))
+    return Counter(Limiter(engines, owner=owner, denials=denials), learned, store)
+
+
+def open_store(limits: Limits, on_change: OnChange) -> Store:
+    """The store that the config names. Raises ValueError, as `open_counter`."""
+    if limits.store_url is None:
+        raise ValueError("limits.store names no store")
+    where = address.parse(
+        limits.store_url.reveal(),
+        ca_file=limits.ca_file,
+        client_cert=limits.client_cert,
+        client_key=limits.client_key,
+    )
+    return Store(where, domain=limits.domain, on_change=on_change)

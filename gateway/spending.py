@@ -1,0 +1,83 @@
+"""What a request is expected to use before it is sent, and what it has used when it is over, in the limits' own terms.
+
+A `Tariff` is what requests of one key for one model have in common: the entry, the price of each of its targets, and
+whether their size matters to a limit. From it come the estimate that is reserved, and the Use that is settled: each
+attempt at the price of the target that was tried.
+
+A budget of money must not be overspent, so it reserves what the answer can cost at most: up to the caller's own limit,
+or up to the model's context where the caller sets none and the catalogue knows it. Tokens reserve what is expected.
+
+Invariants: nothing is estimated for a request that no limit measures; money is whole micro-USD. Left out: what limits
+do with it (`limiter/`), and what tokens and prices are (`limiter/estimate.py`, `ledger/`).
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from gateway.dialects import measure
+from gateway.dialects.asked import Asked
+from gateway.dialects.base import RequestFacts
+from gateway.ledger import cost
+from gateway.ledger.prices import Price
+from gateway.limiter.estimate import Estimator
+from gateway.limiter.use import Estimate, Use, use
+from gateway.record import Usage
+
+
+class Tariff(NamedTuple):
+    """What is the same for all requests of one key for one model. `prices` is by the names of targets."""
+
+    org: str
+    entry: str
+    prior: int  # tokens of an answer while nothing is known
+    prices: Mapping[str, Price | None]
+    measured: bool = False  # a limit counts tokens or money
+    money: bool = False
+
+
+UNPRICED: Final = Tariff("", "", 0, {})
+"""Requests of which only the path is known."""
+
+
+def asked_of(surface: str, body: bytes, facts: RequestFacts | None, length: int) -> Asked:
+    """How much a request asks for. A form is judged by its length: nearly all of it is its file."""
+    return measure.form(surface, length) if facts is not None and facts.form else measure.read(surface, body)
+
+
+def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, body: bytes) -> Estimate:
+    """What to reserve for it."""
+    org, entry = tariff.org, tariff.entry
+    prompt = estimator.prompt(org, entry, asked, surface, body)
+    output = estimator.output(entry, asked.max_output, tariff.prior, asked.n, org=org)
+    if not tariff.money:
+        return Estimate(use(prompt, output), use(prompt, 0))
+    prices = [price for price in tariff.prices.values() if price is not None]
+    dearest = max((cost.at_most(price, prompt, _longest(price, asked, prompt, output)) for price in prices), default=0)
+    alone = max((cost.at_most(price, prompt, 0) for price in prices), default=0)
+    return Estimate(use(prompt, output, dearest), use(prompt, 0, alone))
+
+
+def used(tariff: Tariff, target: str, usage: Usage) -> Use:
+    """What an attempt at a target has used."""
+    return use(usage.input_tokens, usage.output_tokens, price_of(tariff, target, usage))
+
+
+def price_of(tariff: Tariff, target: str, usage: Usage) -> int:
+    """Micro-USD of an attempt at a target, 0 where its price is not known."""
+    price = tariff.prices.get(target)
+    return cost.of(price, usage) if price is not None else 0
+
+
+def passed(tariff: Tariff, estimator: Estimator, target: str, prompt: int, text_bytes: int) -> Use:
+    """What an answer that was cut has used, by the text of it that passed, and by what its like come to."""
+    org, entry = tariff.org, tariff.entry
+    output = max(estimator.metered(org, entry, text_bytes), estimator.abandoned(org, entry) or 0)
+    price = tariff.prices.get(target)
+    return use(prompt, output, cost.at_most(price, prompt, output) if price is not None else 0)
+
+
+def _longest(price: Price, asked: Asked, prompt: int, expected: int) -> int:
+    """Tokens that the answers cannot exceed, as far as that is known; what is expected where it is not."""
+    if asked.max_output is not None or not price.context_tokens:
+        return expected
+    return max(expected, (price.context_tokens - prompt) * asked.n)
