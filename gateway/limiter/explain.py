@@ -10,6 +10,7 @@ them only where every provider's refuse.
 Left out: whose request it is (`rules.py` is told), and how the rows are laid out for whoever asks.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -100,7 +101,7 @@ async def explain(
 
 
 def binding_first(rows: Iterable[Explained]) -> list[Explained]:
-    """What never fits, what has to be waited for (the longest first), what is nearest to its end; shadows last."""
+    """What never fits, what is waited for (the longest first), what has room for the fewest more; shadows last."""
     return sorted(rows, key=_order)
 
 
@@ -135,7 +136,8 @@ def _patience(row: Explained) -> tuple[bool, int]:
 
 def _order(row: Explained) -> tuple[bool, bool, int, float]:
     never, wait_ms = _patience(row)
-    return (row.line.spec.shadow, not never, -wait_ms, row.level / max(row.capacity, 1))
+    more = row.level / row.asked if row.asked else math.inf
+    return (row.line.spec.shadow, not never, -wait_ms, more)
 
 
 def _cost(line: Line, estimate: Estimate) -> int:

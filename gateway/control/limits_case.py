@@ -1,0 +1,251 @@
+"""What becomes of a request that somebody asks about: the way it would take here, without being sent.
+
+A `Case` is what the data plane works out before it reserves: model entry, route, targets with their prices, the limits
+that apply, what would be reserved, and why it is refused at once if it is. It is found by the parts that decide there
+(`routing/`, `limiter/rules.py`, `spending.py`), so both come to the same.
+
+Invariants: one `Cases` is of one config; nothing here waits, and nothing is charged. Left out: how the limits stand
+(`limiter/explain.py`), and anything that only a body can say.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway import spending
+from gateway.config.keys import KeyRecord
+from gateway.config.problems import did_you_mean
+from gateway.config.schema import Config, Model
+from gateway.control.limits_question import BadQuestion, Question
+from gateway.dialects import surfaces
+from gateway.dialects.asked import Asked
+from gateway.dialects.base import BodyMode, Reply, Surface
+from gateway.dialects.media import Media
+from gateway.errors import GatewayError, InvalidRequest, KeyDisabled, KeyExpired, ModelNotAllowed
+from gateway.identity.identify import Principal
+from gateway.ledger import cost
+from gateway.ledger.prices import Price, PriceList
+from gateway.limiter import refusal
+from gateway.limiter.estimate import Estimator, Weights
+from gateway.limiter.learned import Learned
+from gateway.limiter.rules import Limits, Rules, Subject
+from gateway.limiter.use import UNREAD, Estimate, Use, use
+from gateway.providers.registry import vendor
+from gateway.routing.match import Router
+from gateway.routing.models import Candidate, Found, catalogue
+from gateway.spending import Tariff
+
+_EVERY_MODEL: Final = "*"
+
+
+class NotThere(Exception):
+    """The question names something that this node does not know; `code` says what."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """A target as it would be tried: the provider's own name of the model, and what it charges for it."""
+
+    provider: str
+    model: str
+    weight: int
+    fallback: bool
+    price: Price | None
+
+
+class Case(NamedTuple):
+    """One request. `entry` is "" on a passthrough path; `limits` None: nothing limits it.
+
+    `at_most` is what the request can use when the model says all it can, None where that is not known. `refused` is
+    what its caller is told whatever is left of the limits.
+    """
+
+    question: Question
+    key: KeyRecord
+    model: str
+    entry: str
+    route: str
+    targets: Sequence[Aim]
+    limits: Limits | None
+    estimate: Estimate
+    at_most: Use | None
+    refused: GatewayError | None
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those that may be tried, each once."""
+        return tuple(dict.fromkeys(aim.provider for aim in self.targets))
+
+
+class _Way(NamedTuple):
+    """A target of the config: of which entry it is, and the star that is known already."""
+
+    provider: str
+    model: str
+    weight: int
+    entry: str
+    star: str
+
+
+class Cases:
+    """The cases of one config."""
+
+    def __init__(self, config: Config, prices: PriceList, learned: Learned) -> None:
+        self._config = config
+        self._prices = prices
+        self._learned = learned
+        self._router = Router(config)
+        self._rules = Rules(config.limits, config.teams)
+        self._named = {id(model): name for name, model in config.models.items()}
+        self._catalogue = catalogue(config, self._ways)
+
+    def of(self, question: Question, key: KeyRecord, *, revoked: bool, now_ms: int) -> Case:
+        """The case of a request of this key. Raises BadQuestion or NotThere."""
+        surface, params = _surface(question.path)
+        barred = _barred(key, now_ms, revoked=revoked)
+        if surface.body is BodyMode.RAW:
+            return self._passthrough(question, key, params["provider"], barred)
+        model = question.model or surface.default_model
+        if not model:
+            raise BadQuestion("model: say which model is asked for, by the name that callers use")
+        found = self._catalogue.find(model)
+        if found is None:
+            near = did_you_mean(model, self._config.models)
+            raise NotThere("model_not_found", f"no entry of `models` answers to {model!r}{near}")
+        return self._case(question, key, surface, model, found, barred)
+
+    def _case(
+        self,
+        question: Question,
+        key: KeyRecord,
+        surface: Surface,
+        model: str,
+        found: Found[_Way],
+        barred: GatewayError | None,
+    ) -> Case:
+        entry = found.entry
+        ways = entry.order(surface.dialect, lambda: 0.0)  # as they stand in the config
+        aims = _at(question, model, [self._aim(way, found.star, entry.pattern) for way in ways])
+        route = self._router.match(question.path, model, key.labels).name
+        limits = self._rules.limits(_subject(key, model, entry.pattern, route))
+        prices = {f"{aim.provider}/{aim.model}": aim.price for aim in aims}
+        money = limits.money if limits is not None else ""
+        tariff = Tariff(key.org, entry.pattern, entry.config.output_prior, prices, measured=True, money=bool(money))
+        refused = barred or _not_allowed(key, model)
+        if refused is None and not aims:
+            speaks = ", ".join(sorted(entry.dialects))
+            refused = InvalidRequest(f"model {model!r} is not served on {question.path}: its API is {speaks}")
+        if refused is None and money and self._config.limits.unpriced == "refuse" and None in prices.values():
+            refused = refusal.unpriced(money, model)
+        estimate = self._estimate(tariff, question, surface)
+        at_most = _at_most(question, estimate, list(prices.values()))
+        return Case(question, key, model, entry.pattern, route, aims, limits, estimate, at_most, refused)
+
+    def _passthrough(self, question: Question, key: KeyRecord, provider: str, barred: GatewayError | None) -> Case:
+        """A request of which only the path is known."""
+        if question.model:
+            raise BadQuestion("model: a request on a passthrough path shows none; leave it out")
+        if question.provider not in ("", provider):
+            raise BadQuestion(f"provider: the path is of {provider!r}")
+        if provider not in self._config.providers:
+            near = did_you_mean(provider, self._config.providers)
+            raise NotThere("provider_not_found", f"no provider {provider!r} is configured{near}")
+        route = self._router.match(question.path, "", key.labels).name
+        limits = self._rules.limits(_subject(key, "", "", route))
+        refused = barred
+        if refused is None and _EVERY_MODEL not in key.models:
+            refused = ModelNotAllowed("the key is limited to certain models, which a passthrough request cannot show")
+        aims = (Aim(provider, "*", 1, fallback=False, price=None),)
+        return Case(question, key, "", "", route, aims, limits, UNREAD, UNREAD.full, refused)
+
+    # --- parts ------------------------------------------------------------------------------------------------------
+
+    def _ways(self, model: Model, star: str) -> Sequence[Candidate[_Way]]:
+        return [
+            Candidate(
+                _Way(target.provider, target.model, target.weight, self._named[id(model)], star),
+                target.weight,
+                vendor(self._config.providers[target.provider].kind).dialect,
+            )
+            for target in model.targets
+        ]
+
+    def _aim(self, way: _Way, star: str, entry: str) -> Aim:
+        provider = self._config.providers[way.provider]
+        model = way.model.replace("*", way.star or star)
+        said = self._config.models[way.entry].price
+        override = None if said is None else msgspec.structs.asdict(said)
+        price = self._prices.resolve(provider.kind, model, override, base_url=provider.base_url)
+        return Aim(way.provider, model, way.weight, way.entry != entry, price)
+
+    def _estimate(self, tariff: Tariff, question: Question, surface: Surface) -> Estimate:
+        """What the gateway would reserve for a prompt of so many tokens."""
+        output = question.output_tokens
+        if output is None and question.tokens is not None:
+            output = 0
+        asked = Asked(tokens=question.tokens or 0, max_output=output)
+        estimator = Estimator(self._learned, {tariff.entry: Weights(_no_media)})
+        return spending.estimate(tariff, estimator, asked, surface.name, b"")
+
+
+def _surface(path: str) -> tuple[Surface, dict[str, str]]:
+    found = surfaces.match("POST", path) or surfaces.match("GET", path)
+    if found is None:
+        near = did_you_mean(path, (surface.path for surface in surfaces.SURFACES))
+        raise BadQuestion(f"path: callers have no API at {path!r}{near}; `gateway dialects` lists them")
+    if found.surface.reply is Reply.LOCAL:
+        raise BadQuestion(f"path: {path!r} is answered by the gateway itself, and nothing limits it")
+    return found
+
+
+def _barred(key: KeyRecord, now_ms: int, *, revoked: bool) -> GatewayError | None:
+    """Why the key may not be used at all."""
+    if revoked:
+        return KeyDisabled(f"key {key.id!r} was revoked")
+    if key.disabled:
+        return KeyDisabled(f"key {key.id!r} is disabled")
+    if key.expires_ms and now_ms >= key.expires_ms:
+        return KeyExpired(f"key {key.id!r} has expired")
+    return None
+
+
+def _not_allowed(key: KeyRecord, model: str) -> GatewayError | None:
+    if Principal(key.id, models=key.models).allows(model):
+        return None
+    return ModelNotAllowed(f"key {key.id!r} may not use model {model!r}: its `models` are {', '.join(key.models)}")
+
+
+def _at(question: Question, model: str, aims: list[Aim]) -> list[Aim]:
+    """The targets at the provider that was asked about; all, where none was."""
+    if not question.provider or not aims:
+        return aims
+    kept = [aim for aim in aims if aim.provider == question.provider]
+    if not kept:
+        there = ", ".join(dict.fromkeys(aim.provider for aim in aims))
+        raise NotThere("provider_not_found", f"model {model!r} has no target at {question.provider!r}; it has {there}")
+    return kept
+
+
+def _subject(key: KeyRecord, model: str, entry: str, route: str) -> Subject:
+    return Subject(key.id, key.org, key.team, key.user, key.labels, model, entry, route, key.allowance)
+
+
+def _at_most(question: Question, estimate: Estimate, prices: Sequence[Price | None]) -> Use | None:
+    """What such a request can use when its answer is as long as it may be."""
+    prompt = estimate.prompt.input_tokens
+    longest = question.output_tokens
+    if longest is None:
+        windows = [price.context_tokens if price is not None else 0 for price in prices]
+        if not windows or not all(windows):
+            return None
+        longest = max(max(windows) - prompt, 0)
+    dearest = (cost.at_most(price, prompt, longest) for price in prices if price is not None)
+    return use(prompt, longest, max(dearest, default=0))
+
+
+def _no_media(_medium: Media) -> int:
+    return 0
