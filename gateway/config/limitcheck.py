@@ -7,10 +7,9 @@ limiter can count exactly and in one atomic step.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from gateway.config import patterns
+from gateway.config import patterns, storeurl
 from gateway.config.limits import (
     BUDGET_SPANS,
     LABEL,
@@ -32,7 +31,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")
 _TENANTS: Final = frozenset({"org", "team", "key"})
 _MATCHED: Final = ("org", "team", "key", "user", "model", "provider", "route")
-_SCHEMES: Final = ("redis", "rediss")
 
 
 def check_rule(path: Path, rule: Rule) -> Iterator[Found]:
@@ -143,24 +141,14 @@ def _zone(path: Path, name: str) -> Iterator[Found]:
 
 
 def _store(path: Path, limits: Limits) -> Iterator[Found]:
-    url = limits.store_url
-    scheme = _scheme(url.reveal()) if url is not None else ""
-    if url is not None and not scheme:
-        yield (*path, "store"), "must be `embedded`, or an address such as redis://host:6379/0 or rediss://…", ""
+    tls = False
+    if limits.store_url is not None:
+        try:
+            tls = storeurl.read(limits.store_url.reveal()).tls
+        except ValueError as error:
+            yield (*path, "store"), f"{error} (`embedded`, {storeurl.FORMS})", ""
     for name in ("ca_file", "client_cert", "client_key"):
-        if getattr(limits, name) and scheme != "rediss":
-            yield (*path, name), "is of no use unless `store` is a rediss:// address: remove it", ""
+        if getattr(limits, name) and not tls:
+            yield (*path, name), "is of no use unless `store` is rediss:// or sentinels://: remove it", ""
     if limits.client_key and not limits.client_cert:
         yield (*path, "client_key"), "needs `client_cert` beside it", ""
-
-
-def _scheme(url: str) -> str:
-    """The scheme of a store's address, "" if it is none."""
-    try:
-        parts = urlsplit(url)
-        sound = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
-    except ValueError:
-        return ""
-    database = parts.path.strip("/")
-    sound = sound and (not database or (database.isascii() and database.isdigit()))
-    return parts.scheme if sound and parts.scheme in _SCHEMES else ""

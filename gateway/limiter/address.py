@@ -1,25 +1,26 @@
-"""Where the store is: `redis://user:password@host:port/db`, or `rediss://` for TLS, and the files TLS needs.
+"""Where the store is, ready to be dialled: what its URL says (`config/storeurl.py`), and the files TLS needs.
 
-Invariants: an address that was made can be dialled as it is; no text made from it shows the password. Left out: names
-are looked up at every dial, so a store that moves behind its name is found; a list of hosts (sentinels, a cluster's
-nodes) is not an address.
+Invariants: no text made from an address shows the password. Left out: names are looked up at every dial, so a store
+that moves behind its name is found; which place to dial next (`whereabouts.py`).
 """
 
 import ssl
-from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
-DEFAULT_PORT: Final = 6379
-SCHEMES: Final = {"redis": False, "rediss": True}
+from gateway.config import storeurl
+from gateway.config.storeurl import STORE_PORT, Place
 
 
 class StoreAddress(msgspec.Struct, frozen=True):
-    """A store; empty strings for what is not set."""
+    """A store; empty strings for what is not set.
+
+    With `service` set, host, port and `others` are sentinels that know where the primary of that name is; else
+    `others` are more nodes of the same cluster.
+    """
 
     host: str
-    port: int = DEFAULT_PORT
+    port: int = STORE_PORT
     user: str = ""
     password: str = ""
     db: int = 0
@@ -27,46 +28,48 @@ class StoreAddress(msgspec.Struct, frozen=True):
     ca_file: str = ""
     client_cert: str = ""
     client_key: str = ""
+    others: tuple[Place, ...] = ()
+    service: str = ""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Everything the URL names, in its order."""
+        return (Place(self.host, self.port), *self.others)
 
     def __repr__(self) -> str:
-        scheme = "rediss" if self.tls else "redis"
+        scheme = ("sentinel" if self.service else "redis") + "s" * self.tls
         user = f"{self.user}@" if self.user else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{user}{host}:{self.port}/{self.db}"
+        service = f"/{self.service}" if self.service else ""
+        return f"{scheme}://{user}{','.join(map(str, self.places))}{service}/{self.db}"
 
     __str__ = __repr__
 
-    def moved(self, host: str, port: int) -> "StoreAddress":
-        """The same account at another node of a cluster; an empty host is the one that said so."""
-        return msgspec.structs.replace(self, host=host or self.host, port=port)
+    def at(self, place: Place) -> "StoreAddress":
+        """The same account at this one place, which is a store."""
+        return msgspec.structs.replace(self, host=place.host, port=place.port, others=(), service="")
 
 
 def parse(url: str, *, ca_file: str = "", client_cert: str = "", client_key: str = "") -> StoreAddress:
     """Read a URL. Raises ValueError, which says what is wrong and never shows the password."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        said = storeurl.read(url)
     except ValueError as error:
-        raise ValueError(f"the store's URL cannot be read: {error}") from None
-    if parts.scheme not in SCHEMES:
-        raise ValueError(f"the store's URL begins with {parts.scheme!r}, must begin with redis:// or rediss://")
-    if not host:
-        raise ValueError("the store's URL names no host: redis://host:6379/0")
-    if parts.query or parts.fragment:
-        raise ValueError("the store's URL has a part behind ? or #; percent-encode these signs in a password")
-    tls = SCHEMES[parts.scheme]
-    if not tls and (ca_file or client_cert or client_key):
-        raise ValueError("the store has TLS files, but its URL is redis://: write rediss://")
+        raise ValueError(f"the store's URL {error}") from None
+    if not said.tls and (ca_file or client_cert or client_key):
+        raise ValueError("the store has TLS files, but its URL is without TLS: write rediss:// or sentinels://")
+    first, *others = said.places
     return StoreAddress(
-        host=host,
-        port=port or DEFAULT_PORT,
-        user=unquote(parts.username or ""),
-        password=unquote(parts.password or ""),
-        db=_db(parts),
-        tls=tls,
+        host=first.host,
+        port=first.port,
+        user=said.user,
+        password=said.password,
+        db=said.db,
+        tls=said.tls,
         ca_file=ca_file,
         client_cert=client_cert,
         client_key=client_key,
+        others=tuple(others),
+        service=said.service,
     )
 
 
@@ -91,12 +94,3 @@ def tls_context(address: StoreAddress) -> ssl.SSLContext | None:
                 f"{error}"
             ) from None
     return context
-
-
-def _db(parts: SplitResult) -> int:
-    text = parts.path.strip("/")
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"the store's URL ends with {parts.path!r}, must end with the number of a database, as in /0")
-    return int(text)

@@ -3,7 +3,7 @@
 CLOSED: calls go to the store. OPEN: they fail at once, and the store rests. HALF_OPEN: calls still fail at once while
 a probe finds out whether the store can do its work again; no caller's request is ever the probe. A strike is a turn in
 which calls came late or failed and none was answered; STRIKES of them in a row open the breaker, a lost connection
-opens it at once. Rests grow from REST_S to MAX_REST_S, each drawn at random from its upper half, so that a fleet does
+opens it at once. Rests grow from REST_S to `max_rest_s`, each drawn at random from its upper half, so that a fleet does
 not come back as one.
 
 Absent pairs are defects and raise. Left out: the clock, and the probe itself (`store.py`).
@@ -52,7 +52,8 @@ TRANSITIONS: Final[dict[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 class Breaker:
     """One store's breaker, as one worker sees it. It begins OPEN: the first probe closes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_rest_s: float = MAX_REST_S) -> None:
+        self._max_rest_s = max_rest_s
         self.state = BreakerState.OPEN
         self.trips = 0  # times it opened
         self._strikes = 0
@@ -92,5 +93,5 @@ class Breaker:
         """How long to rest before the next probe; `chance` is a random number in [0, 1)."""
         if not self._failures:
             return REST_S * chance  # a store that restarts quickly is back quickly
-        longest = min(REST_S * (1 << min(self._failures, _DOUBLINGS)), MAX_REST_S)
+        longest = min(REST_S * (1 << min(self._failures, _DOUBLINGS)), self._max_rest_s)
         return longest * (0.5 + chance / 2)

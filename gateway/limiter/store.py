@@ -7,7 +7,8 @@ that a connection that died unnoticed is missed before a caller misses it.
 
 - NOSCRIPT (the store restarted, or its scripts were flushed) is answered by loading the script and sending the call
   again, in order, once. MOVED is followed to the node it names; READONLY, LOADING and the like mean that another dial
-  may find the right node.
+  may find the right node. ASK and TRYAGAIN, while a cluster moves the domain's slot, are errors like others: a call
+  with a new key, as each RESERVE has one, is done by neither node until the slot has moved.
 - No call is repeated after a lost connection or a deadline: whether to repeat is the caller's, for whom it is harmless.
 
 Invariants: at most one wire carries calls; a future that was returned is always ended; at most MAX_DUE calls wait.
@@ -32,6 +33,7 @@ from gateway.limiter.hold import State
 from gateway.limiter.resp import ReplyError, command
 from gateway.limiter.scripts import Calls, Script, load_scripts
 from gateway.limiter.spec import Spec, rate
+from gateway.limiter.whereabouts import Whereabouts
 from gateway.limiter.wire import MAX_DUE, Call, Wire, fail
 from gateway.tasks import spawn
 
@@ -40,12 +42,14 @@ Answer = TypeVar("Answer")
 DEADLINE_S: Final = 0.005
 CONNECT_S: Final = 2.0  # for all of it: the name, TCP, TLS, the password, the scripts
 SILENCE_S: Final = 1.0
+SENTINEL_REST_S: Final = 1.0  # at most, since a question to sentinels is no burden to the store
 
 _PROBED: Final = rate(1, 1, 1_000)
 _PING: Final = command(b"PING")
-_ELSEWHERE: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH", "UNBLOCKED"})
+_ELSEWHERE: Final = frozenset(
+    {"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "NOAUTH", "UNBLOCKED", "MOVED"}
+)
 _NODES_CLOCK: Final = "window_ahead"  # as lua/bucket.lua says it: this node is wrong, not the store
-_MOVED_WORDS: Final = 3
 
 
 class StoreCounts(msgspec.Struct):
@@ -78,11 +82,10 @@ class Store:
         on_change: Callable[[bool, str], None] = lambda _there, _why: None,
     ) -> None:
         self.counts = StoreCounts()
-        self.breaker = Breaker()
+        self.breaker = Breaker(max_rest_s=SENTINEL_REST_S) if address.service else Breaker()
         self.trouble = ""  # why the store is not there, or the last error it answered with
-        self._address = address
-        self._moved: StoreAddress | None = None  # the node a cluster sent us to
         self._tls = tls_context(address)
+        self._whereabouts = Whereabouts(address, self._tls)
         self._scripts = load_scripts()
         self._calls = Calls(self._scripts, domain, keep_ms=keep_ms)
         self._by_sha = {script.sha: script for script in self._scripts.values()}
@@ -207,8 +210,8 @@ class Store:
         self.counts.refused += 1
         self.trouble = str(error)
         if error.code == "MOVED" and wire is self._wire:
-            self._follow(str(error))
-        if error.code in _ELSEWHERE or error.code == "MOVED":
+            self._whereabouts.moved(str(error))
+        if error.code in _ELSEWHERE:
             wire.close(str(error))
         elif _NODES_CLOCK not in str(error) and not self._striking:
             self._striking = True
@@ -231,12 +234,6 @@ class Store:
         self.counts.reloads += 1
         loaded = self._send(wire, script.load)
         loaded.add_done_callback(lambda _: self._loading.discard(script.sha))
-
-    def _follow(self, moved: str) -> None:
-        words = moved.split()
-        host, _, port = words[-1].rpartition(":") if len(words) == _MOVED_WORDS else ("", "", "")
-        if port.isascii() and port.isdigit():
-            self._moved = (self._moved or self._address).moved(host.strip("[]"), int(port))
 
     def _strike_once(self, why: str) -> None:
         """All calls of a turn that were refused are one strike."""
@@ -287,20 +284,29 @@ class Store:
     async def _bring_back(self) -> None:
         await asyncio.sleep(self.breaker.rest_s(random.random()))  # noqa: S311  # only spreads a fleet in time
         self.breaker.on(BreakerEvent.RESTED)
-        address = self._moved or self._address
-        try:
-            wire = self._wire or await self._dial(address)
-            await self._probe(wire)
-        except (OSError, TimeoutError, Unavailable) as error:
-            self.trouble = f"{address}: {str(error) or f'no connection within {CONNECT_S:g} s'}"
-            if address is self._moved:
-                self._moved = None  # that node may be gone, or not be the one any more
+        wire = await self._found()
+        if wire is None and self._whereabouts.sent_elsewhere:
+            if self._wire is not None:
+                await self._wire.gone.wait()  # the node that sent us away
+            wire = await self._found()
+        if wire is None:
             self.breaker.on(BreakerEvent.FAILED)
             return
         self.breaker.on(BreakerEvent.PROBED)
         self._carrying = wire
         self.trouble = ""
         self._on_change(True, "")  # noqa: FBT003
+
+    async def _found(self) -> Wire | None:
+        """A connection to a store that does its work, None if there is none: `trouble` says why."""
+        try:
+            wire = self._wire or await self._dial(await self._whereabouts.following())
+            await self._probe(wire)
+        except (OSError, TimeoutError, Unavailable) as error:
+            self.trouble = f"{self._whereabouts.at}: {str(error) or f'no connection within {CONNECT_S:g} s'}"
+            self._whereabouts.failed()
+            return None
+        return wire
 
     async def _dial(self, address: StoreAddress) -> Wire:
         """Connect, log in, load the scripts. Raises OSError, TimeoutError or Unavailable."""

@@ -30,6 +30,9 @@ class ShimStore:
         self.silent = False  # takes calls and does not answer; `speak` answers all
         self.error = b""  # what every call but the greeting is answered with
         self.error_at: dict[int, bytes] = {}  # as `error`, on one port
+        self.refuses_at: set[int] = set()  # ports where nobody listens
+        self.black_holes: set[int] = set()  # ports where dialling never ends
+        self.sentinels: dict[int, Callable[[list[bytes]], bytes]] = {}  # ports where others answer, and what
         self.password = b""
         self.plain: dict[bytes, bytes] = {}  # what plain SET has set
         self.full = False  # refuses plain SET, as a store short of memory
@@ -45,8 +48,12 @@ class ShimStore:
         """Stands for the loop's own."""
         self.dialled.append((host, port))
         await asyncio.sleep(0)
+        if port in self.black_holes:
+            await asyncio.Event().wait()
         if self.refuses is not None:
             raise self.refuses
+        if port in self.refuses_at:
+            raise ConnectionRefusedError(111, "Connection refused")
         protocol = make()
         transport = ShimTransport(self, protocol, port)
         self.connections.append(transport)
@@ -76,6 +83,9 @@ class ShimStore:
         """Bytes from a client."""
         self.writes.append(data)
         calls = [words for words in transport.parser.feed(data) if isinstance(words, list)]
+        if transport.port in self.sentinels:
+            transport.deliver(b"".join(map(self.sentinels[transport.port], calls)))
+            return
         replies = b"".join(self._reply(words, self.error or self.error_at.get(transport.port, b"")) for words in calls)
         if self.silent:
             self._kept.append((transport, replies))

@@ -61,7 +61,15 @@ def test_an_unsound_rule_is_told_why(changes: dict[str, object], message: str) -
     assert fault.startswith(message)
 
 
-STORES = ["embedded", "redis://h", "redis://h:6379/0", "rediss://u:p@h:1/15", "redis://[::1]:6379"]
+STORES = [
+    "embedded",
+    "redis://h",
+    "redis://h:6379/0",
+    "rediss://u:p@h:1/15",
+    "redis://[::1]:6379",
+    "redis://a,b:7000",
+    "sentinel://a,b:26379/main",
+]
 NO_STORES = [
     "redis:/h",
     "http://h",
@@ -70,6 +78,7 @@ NO_STORES = [
     "redis://h/main",
     "redis://h/0?a=b",
     "redis://[h",
+    "sentinel://a,b",
     "",
 ]
 
@@ -89,7 +98,8 @@ def test_a_store_that_cannot_is_not_shown(url: str) -> None:
 def test_files_for_tls_want_a_store_with_tls() -> None:
     plain = Limits(store=Secret("redis://h"), ca_file="/ca", client_cert="/c", client_key="/k")
     assert len(list(check_limits((), plain))) == 3
-    assert list(check_limits((), msgspec.structs.replace(plain, store=Secret("rediss://h")))) == []
+    for url in ("rediss://h", "sentinels://h/main"):
+        assert list(check_limits((), msgspec.structs.replace(plain, store=Secret(url)))) == []
     (fault,) = said(list(check_limits((), Limits(store=Secret("rediss://h"), client_key="/k"))))
     assert fault == "client_key: needs `client_cert` beside it"
 

@@ -79,6 +79,14 @@ def test_rests_grow_and_differ() -> None:
     assert longest[-1] == MAX_REST_S
 
 
+def test_rests_may_be_bounded_sooner() -> None:
+    breaker = Breaker(max_rest_s=0.5)
+    for _ in range(10):
+        breaker.on(BreakerEvent.RESTED)
+        breaker.on(BreakerEvent.FAILED)
+    assert breaker.rest_s(1.0) == 0.5
+
+
 def test_a_success_ends_the_growth() -> None:
     breaker = Breaker()
     for event in (BreakerEvent.FAILED, BreakerEvent.FAILED, BreakerEvent.PROBED):

@@ -12,7 +12,7 @@ import pytest
 from gateway.limiter import store as module
 from gateway.limiter import wire
 from gateway.limiter.address import parse
-from gateway.limiter.breaker import BreakerState
+from gateway.limiter.breaker import Breaker, BreakerState
 from gateway.limiter.engine import Amount, Engine, Epoch, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.spec import rate, slots
@@ -408,12 +408,67 @@ async def test_a_cluster_is_followed_to_the_node_it_names_and_left_when_that_is_
 
 
 @in_loop
-async def test_a_cluster_may_send_elsewhere_at_the_first_probe(scene: Scene) -> None:
+async def test_of_several_nodes_one_that_lives_will_do(scene: Scene) -> None:
+    scene.server.refuses_at = {7000}
+    scene.server.error_at[7001] = b"CLUSTERDOWN The cluster is down"
+    store = await scene.up("redis://gone:7000,down:7001,here:7002")
+    assert scene.server.dialled == [("gone", 7000), ("down", 7001), ("here", 7002)]
+    await store.close()
+
+
+@in_loop
+async def test_a_failover_of_sentinels_is_followed(scene: Scene) -> None:
+    primary = b"one"
+
+    def said(words: list[bytes]) -> bytes:
+        if words[1] == b"GET-MASTER-ADDR-BY-NAME":
+            return b"*2\r\n$3\r\n%b\r\n$4\r\n7000\r\n" % primary
+        return b"*2\r\n$12\r\nconfig-epoch\r\n$1\r\n1\r\n"
+
+    scene.server.sentinels = {1: said}
+    store = await scene.up("sentinel://s:1/main/2")
+    assert scene.server.dialled == [("s", 1), ("one", 7000)]
+    primary = b"two"
+    scene.server.error = b"NOREPLICAS Not enough good replicas to write."
+    assert await reason_of(reserve(store)) is Reason.REFUSED
+    await until(lambda: not store.there)
+    scene.server.error = b""
+    await until(lambda: store.there)
+    assert scene.server.dialled[-2:] == [("s", 1), ("two", 7000)]
+    scene.server.sentinels = {}
+    scene.server.refuses_at = {1}
+    scene.server.break_all()
+    await until(lambda: "no sentinel says where main is" in store.trouble)
+    assert store.trouble.startswith("sentinel://s:1/main/2: ")
+    await store.close()
+
+
+@in_loop
+async def test_a_cluster_may_send_elsewhere_at_the_first_probe_which_is_followed_without_a_rest(scene: Scene) -> None:
     scene.server.error_at[7000] = b"MOVED 3999 :7001"
+    rests: list[float] = []
+
+    def rest_s(_: Breaker, chance: float) -> float:
+        rests.append(chance)
+        return 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Breaker, "rest_s", rest_s)
+        store = scene.make("redis://seed:7000")
+        store.start()
+        await until(lambda: store.there)
+    assert scene.server.dialled == [("seed", 7000), ("seed", 7001)]
+    assert len(rests) == 1
+    await store.close()
+
+
+@in_loop
+async def test_nodes_that_send_to_each_other_are_not_dialled_without_a_rest(scene: Scene) -> None:
+    scene.server.error_at = {7000: b"MOVED 1 :7001", 7001: b"MOVED 1 :7000"}
     store = scene.make("redis://seed:7000")
     store.start()
-    await until(lambda: store.there)
-    assert scene.server.dialled == [("seed", 7000), ("seed", 7001)]
+    await until(lambda: store.counts.dials >= 4)
+    assert store.breaker.rest_s(1.0) >= 0.4  # two failures, of two dials each
     await store.close()
 
 
