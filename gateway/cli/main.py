@@ -9,6 +9,7 @@ from gateway import __version__
 from gateway.cli.audit import add_audit
 from gateway.cli.journal import add_journal
 from gateway.cli.usage import add_usage
+from gateway.cli.why import add_why
 
 _DEFAULT_CONFIG: Final = "gateway.yaml"
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(commands)
     _add_keys(commands)
     add_usage(commands)
+    add_why(commands)
     add_audit(commands)
     add_journal(commands)
     _add_targets(commands)

@@ -25,8 +25,8 @@ from gateway.control.limits_case import Case, Cases, NotThere
 from gateway.control.limits_page import Stands, document, modes, modes_in_words
 from gateway.control.limits_question import BadQuestion, parse
 from gateway.ledger.prices import PriceList
-from gateway.limiter.engine import Engine, Reason, Unavailable
-from gateway.limiter.explain import Explained, explain
+from gateway.limiter.engine import Reason, Unavailable
+from gateway.limiter.explain import Engine, Explained, explain
 from gateway.limiter.learned import Learned
 from gateway.limiter.lines import Line, Lines
 from gateway.limiter.outstanding import Outstanding, outstanding

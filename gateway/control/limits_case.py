@@ -17,10 +17,9 @@ from gateway import spending
 from gateway.config.keys import KeyRecord
 from gateway.config.problems import did_you_mean
 from gateway.config.schema import Config, Model
-from gateway.control.limits_question import BadQuestion, Question
-from gateway.dialects import surfaces
+from gateway.control.limits_question import BadQuestion, Question, surface_of
 from gateway.dialects.asked import Asked
-from gateway.dialects.base import BodyMode, Reply, Surface
+from gateway.dialects.base import BodyMode, Surface
 from gateway.dialects.media import Media
 from gateway.errors import GatewayError, InvalidRequest, KeyDisabled, KeyExpired, ModelNotAllowed
 from gateway.identity.identify import Principal
@@ -66,7 +65,6 @@ class Case(NamedTuple):
 
     question: Question
     key: KeyRecord
-    model: str
     entry: str
     route: str
     targets: Sequence[Aim]
@@ -105,31 +103,28 @@ class Cases:
 
     def of(self, question: Question, key: KeyRecord, *, revoked: bool, now_ms: int) -> Case:
         """The case of a request of this key. Raises BadQuestion or NotThere."""
-        surface, params = _surface(question.path)
+        surface, params = surface_of(question.path)
         barred = _barred(key, now_ms, revoked=revoked)
         if surface.body is BodyMode.RAW:
             return self._passthrough(question, key, params["provider"], barred)
-        model = question.model or surface.default_model
-        if not model:
-            raise BadQuestion("model: say which model is asked for, by the name that callers use")
+        model = question.model
         found = self._catalogue.find(model)
         if found is None:
             near = did_you_mean(model, self._config.models)
             raise NotThere("model_not_found", f"no entry of `models` answers to {model!r}{near}")
-        return self._case(question, key, surface, model, found, barred)
+        return self._case(question, key, surface, found, barred)
 
     def _case(
         self,
         question: Question,
         key: KeyRecord,
         surface: Surface,
-        model: str,
         found: Found[_Way],
         barred: GatewayError | None,
     ) -> Case:
-        entry = found.entry
+        entry, model = found.entry, question.model
         ways = entry.order(surface.dialect, lambda: 0.0)  # as they stand in the config
-        aims = _at(question, model, [self._aim(way, found.star, entry.pattern) for way in ways])
+        aims = _at(question, [self._aim(way, found.star, entry.pattern) for way in ways])
         route = self._router.match(question.path, model, key.labels).name
         limits = self._rules.limits(_subject(key, model, entry.pattern, route))
         prices = {f"{aim.provider}/{aim.model}": aim.price for aim in aims}
@@ -143,12 +138,10 @@ class Cases:
             refused = refusal.unpriced(money, model)
         estimate = self._estimate(tariff, question, surface)
         at_most = _at_most(question, estimate, list(prices.values()))
-        return Case(question, key, model, entry.pattern, route, aims, limits, estimate, at_most, refused)
+        return Case(question, key, entry.pattern, route, aims, limits, estimate, at_most, refused)
 
     def _passthrough(self, question: Question, key: KeyRecord, provider: str, barred: GatewayError | None) -> Case:
         """A request of which only the path is known."""
-        if question.model:
-            raise BadQuestion("model: a request on a passthrough path shows none; leave it out")
         if question.provider not in ("", provider):
             raise BadQuestion(f"provider: the path is of {provider!r}")
         if provider not in self._config.providers:
@@ -160,7 +153,7 @@ class Cases:
         if refused is None and _EVERY_MODEL not in key.models:
             refused = ModelNotAllowed("the key is limited to certain models, which a passthrough request cannot show")
         aims = (Aim(provider, "*", 1, fallback=False, price=None),)
-        return Case(question, key, "", "", route, aims, limits, UNREAD, UNREAD.full, refused)
+        return Case(question, key, "", route, aims, limits, UNREAD, UNREAD.full, refused)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -192,16 +185,6 @@ class Cases:
         return spending.estimate(tariff, estimator, asked, surface.name, b"")
 
 
-def _surface(path: str) -> tuple[Surface, dict[str, str]]:
-    found = surfaces.match("POST", path) or surfaces.match("GET", path)
-    if found is None:
-        near = did_you_mean(path, (surface.path for surface in surfaces.SURFACES))
-        raise BadQuestion(f"path: callers have no API at {path!r}{near}; `gateway dialects` lists them")
-    if found.surface.reply is Reply.LOCAL:
-        raise BadQuestion(f"path: {path!r} is answered by the gateway itself, and nothing limits it")
-    return found
-
-
 def _barred(key: KeyRecord, now_ms: int, *, revoked: bool) -> GatewayError | None:
     """Why the key may not be used at all."""
     if revoked:
@@ -219,14 +202,16 @@ def _not_allowed(key: KeyRecord, model: str) -> GatewayError | None:
     return ModelNotAllowed(f"key {key.id!r} may not use model {model!r}: its `models` are {', '.join(key.models)}")
 
 
-def _at(question: Question, model: str, aims: list[Aim]) -> list[Aim]:
+def _at(question: Question, aims: list[Aim]) -> list[Aim]:
     """The targets at the provider that was asked about; all, where none was."""
     if not question.provider or not aims:
         return aims
     kept = [aim for aim in aims if aim.provider == question.provider]
     if not kept:
         there = ", ".join(dict.fromkeys(aim.provider for aim in aims))
-        raise NotThere("provider_not_found", f"model {model!r} has no target at {question.provider!r}; it has {there}")
+        raise NotThere(
+            "provider_not_found", f"model {question.model!r} has no target at {question.provider!r}; it has {there}"
+        )
     return kept
 
 

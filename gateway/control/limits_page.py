@@ -79,7 +79,7 @@ def _request(case: Case) -> dict[str, Any]:
     question, full, prompt = case.question, case.estimate.full, case.estimate.prompt
     return {
         "path": question.path,
-        "model": case.model,
+        "model": question.model,
         "end_user": question.end_user,
         "provider": question.provider,
         "input_tokens": prompt.input_tokens,

@@ -3,13 +3,16 @@
 `tokens` is what the prompt takes and `output_tokens` the answer. Where neither is said the request is one that sets no
 limit of its own, and reserves what the gateway would for its answer; where only `tokens` is, that is all it takes.
 
-Pure; left out: whether there is such a key or model (`limits_case.py`).
+Invariant: a Question that exists is of an API that callers have, and names a model where that one asks for one. Pure;
+left out: whether there is such a key or model (`limits_case.py`).
 """
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from gateway.config.problems import did_you_mean, printable
+from gateway.dialects import surfaces
+from gateway.dialects.base import BodyMode, Reply
 
 MAX_TOKENS: Final = 10**8  # of one request, as the gateway estimates them
 DEFAULT_PATH: Final = "/v1/chat/completions"
@@ -23,10 +26,10 @@ class BadQuestion(ValueError):
 
 
 class Question(NamedTuple):
-    """What is asked. Of a number that was not said, None."""
+    """What is asked. Of a number that was not said, None; `model` is "" on a passthrough path alone."""
 
     key: str
-    model: str = ""
+    model: str
     path: str = DEFAULT_PATH
     end_user: str = ""
     provider: str = ""
@@ -48,15 +51,39 @@ def parse(query: Iterable[tuple[str, str]]) -> Question:
         given[name] = value
     if not given.get("key"):
         raise BadQuestion("key: say whose request it is, by the key's id")
+    path = given.get("path") or DEFAULT_PATH
     return Question(
         given["key"],
-        given.get("model", ""),
-        given.get("path") or DEFAULT_PATH,
+        _model(given.get("model", ""), path),
+        path,
         given.get("end_user", ""),
         given.get("provider", ""),
         _tokens(given, "tokens"),
         _tokens(given, "output_tokens"),
     )
+
+
+def surface_of(path: str) -> surfaces.Match:
+    """The API at a path, with the path's parameters. Raises BadQuestion for one that nothing limits."""
+    found = surfaces.match("POST", path) or surfaces.match("GET", path)
+    if found is None:
+        near = did_you_mean(path, (surface.path for surface in surfaces.SURFACES))
+        raise BadQuestion(f"path: callers have no API at {printable(path)!r}{near or '; see `gateway dialects`'}")
+    if found.surface.reply is Reply.LOCAL:
+        raise BadQuestion(f"path: {printable(path)!r} is answered by the gateway itself, and nothing limits it")
+    return found
+
+
+def _model(model: str, path: str) -> str:
+    """The model that is meant, "" where the path shows none. Raises BadQuestion."""
+    surface = surface_of(path).surface
+    if surface.body is BodyMode.RAW:
+        if model:
+            raise BadQuestion("model: a request on a passthrough path shows none; leave it out")
+        return ""
+    if not model and not surface.default_model:
+        raise BadQuestion("model: say which model is asked for, by the name that callers use")
+    return model or surface.default_model
 
 
 def _tokens(given: dict[str, str], name: str) -> int | None:

@@ -52,8 +52,23 @@ def keys(records: Iterable[KeyRecord], revoked: AbstractSet[str], after: int, li
     page = list(islice(records, after, after + limit + 1))
     more = len(page) > limit
     return {
-        "keys": [_key(record, revoked) for record in page[:limit]],
+        "keys": [key(record, revoked=record.id in revoked) for record in page[:limit]],
         "next": after + limit if more else None,
+    }
+
+
+def key(record: KeyRecord, *, revoked: bool) -> dict[str, Any]:
+    """Whom a key speaks for, and what it may use."""
+    return {
+        "id": record.id,
+        "org": record.org,
+        "team": record.team,
+        "user": record.user,
+        "labels": record.labels,
+        "models": list(record.models),
+        "disabled": record.disabled,
+        "revoked": revoked,
+        "expires_ms": record.expires_ms or None,
     }
 
 
@@ -114,18 +129,4 @@ def _provider(name: str, provider: Provider) -> dict[str, Any]:
         "base_url": provider.base_url,
         "credential": provider.credential,
         "dedicated_to": list(provider.dedicated_to),
-    }
-
-
-def _key(record: KeyRecord, revoked: AbstractSet[str]) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "org": record.org,
-        "team": record.team,
-        "user": record.user,
-        "labels": record.labels,
-        "models": list(record.models),
-        "disabled": record.disabled,
-        "revoked": record.id in revoked,
-        "expires_ms": record.expires_ms or None,
     }

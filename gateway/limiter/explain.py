@@ -11,14 +11,14 @@ Left out: whose request it is (`rules.py` is told), and how the rows are laid ou
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
 from gateway.errors import NeverFits, RateLimited
 from gateway.limiter.bucket import NEVER
-from gateway.limiter.engine import Amount, Engine, Standing
+from gateway.limiter.engine import Amount, Standing
 from gateway.limiter.lines import Line, Lines
 from gateway.limiter.refusal import amount, limited, span, too_large
 from gateway.limiter.spec import MAX_AMOUNT, Kind
@@ -26,6 +26,13 @@ from gateway.limiter.use import Estimate, Resource, Use
 
 _KINDS: Final = {Kind.RATE: "rate", Kind.WINDOW: "budget", Kind.SLOTS: "slots"}
 _PER_ANSWER: Final = (Resource.TOKENS, Resource.OUTPUT_TOKENS, Resource.USD)
+
+
+class Engine(Protocol):
+    """The part of an engine that explaining needs."""
+
+    def peek(self, asked: Sequence[Amount]) -> Awaitable[Sequence[Standing]]:
+        """How buckets stand, and when so much would fit. Raises Unavailable when awaited."""
 
 
 class Explained(msgspec.Struct, frozen=True):

@@ -68,6 +68,7 @@ def test_wrong_words_end_with_2_and_a_hint(words: list[str], capsys: pytest.Capt
         ["keys", "revoke"],
         ["targets"],
         ["dialects"],
+        ["why"],
         [],
     ],
 )

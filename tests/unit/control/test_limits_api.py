@@ -17,7 +17,7 @@ from gateway.config.limits import Allowance
 from gateway.config.load import load
 from gateway.control.limits_api import TRIES, LimitsApi, Sources
 from gateway.ledger.prices import Book, Clause, Entry, Price, PriceList, Rates, Shelf
-from gateway.limiter.engine import Amount, Engine, Reason, Standing, Unavailable
+from gateway.limiter.engine import Amount, Reason, Standing, Unavailable
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.spec import rate
 from gateway.limiter.table import TableEngine
@@ -57,7 +57,7 @@ class Place:
         build(directory / "keys", [ANN, BEN])
         self.config = load(file)
         self.keys: KeyIndex | None = KeyIndex(KeyFile(directory / "keys"), Overlay().put(NEW), {"team/ben"})
-        self.engine: Engine | None = FakeEngine()
+        self.engine: Any = FakeEngine()
         self.prices = PriceList()
         self.learned = Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q"))
 

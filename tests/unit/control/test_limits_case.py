@@ -76,7 +76,7 @@ def rules(case: Case, provider: str = "") -> list[str]:
 
 def test_entry_route_targets_and_limits(cases: Cases) -> None:
     case = of(cases, path="/v1/responses")
-    assert (case.entry, case.route, case.model) == ("large", "answers", "large")
+    assert (case.entry, case.route) == ("large", "answers")
     assert [(aim.provider, aim.model, aim.weight, aim.fallback) for aim in case.targets] == [
         ("other", "large-2", 1, False),
         ("big", "large-1", 0, False),
@@ -183,11 +183,6 @@ def test_a_passthrough_path_names_its_provider_and_no_model(cases: Cases) -> Non
     assert rules(case, "big") == ["org-money", "key.tpm", "team.rpm", "at-big"]
 
 
-def test_an_api_may_have_a_model_of_its_own(cases: Cases) -> None:
-    with pytest.raises(NotThere, match="omni-moderation-latest"):
-        of(cases, model="", path="/v1/moderations")
-
-
 # --- what is not there ---
 
 
@@ -206,20 +201,9 @@ def test_what_is_not_there_is_named(cases: Cases, words: dict[str, Any], code: s
     assert said in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ({"model": ""}, "model: say which model"),
-        ({"path": "/v1/chat/completion"}, 'did you mean "/v1/chat/completions"?'),
-        ({"path": "/v1/models"}, "path: '/v1/models' is answered by the gateway itself"),
-        ({"path": "/passthrough/big/x"}, "model: a request on a passthrough path shows none"),
-        ({"model": "", "path": "/passthrough/big/x", "provider": "other"}, "provider: the path is of 'big'"),
-    ],
-)
-def test_words_that_do_not_fit_together(cases: Cases, words: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadQuestion) as error:
-        of(cases, **words)
-    assert said in str(error.value)
+def test_a_provider_beside_a_path_that_names_another(cases: Cases) -> None:
+    with pytest.raises(BadQuestion, match="provider: the path is of 'big'"):
+        of(cases, model="", path="/passthrough/big/x", provider="other")
 
 
 def test_one_provider_s_targets(cases: Cases) -> None:
