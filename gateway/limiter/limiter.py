@@ -230,9 +230,10 @@ class Limiter:
         if answer.outcome is Outcome.REFUSED:
             index, take = shared[answer.binding]
             part = lines[index]._replace(spec=take.spec)
+            if answer.wait_ms == NEVER:  # this node's part is too small for it; the whole, which is away, may not be
+                self.unavailable += 1
+                raise unavailable(part, "this node's part of the limit is too small for the request")
             self._count_refusal(part.rule)
-            if answer.wait_ms == NEVER:
-                raise too_large(part, take.amount)
             raise self._told(hold, limited(part, take.amount, levels[index], answer.wait_ms, tuple(levels)))
         if answer.outcome is not _ADMITTED:
             self.unavailable += 1

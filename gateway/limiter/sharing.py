@@ -1,7 +1,8 @@
 """This node's part of a limit, for the time when the store that knows the whole of it is away.
 
-With `nodes` nodes each counts for itself up to a `nodes`th of every limit, rounded up, so all together never admit much
-more than the limit. A node begins with a full part; what it had used of the whole before is with the store.
+With `nodes` nodes each counts for itself up to a `nodes`th of every limit, rounded up and at least one of what is
+counted, so all together never admit much more than the limit. A node begins with a full part; what it had used of the
+whole before is with the store.
 
 Left out: how many nodes there are, which the config says.
 """
@@ -20,26 +21,26 @@ class Shares:
 
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
-        self._known: dict[Spec, Spec] = {}
+        self._known: dict[tuple[Spec, int], Spec] = {}
 
     def of(self, lines: Lines, amounts: list[Amount]) -> list[tuple[int, Amount]]:
         """Of the lines whose mode is `share`: their index, and the amount against this node's part."""
         return [
-            (index, self._amount(amount))
+            (index, self._amount(amount, line.unit))
             for index, (line, amount) in enumerate(zip(lines.lines, amounts, strict=True))
             if line.on_failure == "share"
         ]
 
-    def _amount(self, amount: Amount) -> Amount:
-        spec = self._known.get(amount.spec)
+    def _amount(self, amount: Amount, unit: int) -> Amount:
+        spec = self._known.get((amount.spec, unit))
         if spec is None:
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
-            spec = self._known[amount.spec] = self._part(amount.spec)
+            spec = self._known[amount.spec, unit] = self._part(amount.spec, unit)
         return Amount(amount.bucket, spec, amount.amount)
 
-    def _part(self, spec: Spec) -> Spec:
-        limit = -(-spec.limit // self._nodes)
+    def _part(self, spec: Spec, unit: int) -> Spec:
+        limit = max(-(-spec.limit // self._nodes), min(unit, spec.limit))
         if spec.kind is Kind.RATE:
             return rate(limit, -(-spec.amount // self._nodes), spec.period_ms, shadow=spec.shadow)
         if spec.kind is Kind.WINDOW:

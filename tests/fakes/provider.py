@@ -15,6 +15,7 @@ from gateway.dialects.base import Surface
 from gateway.dialects.registry import find
 from gateway.dialects.surfaces import SURFACES
 from gateway.errors import UpstreamError
+from gateway.ledger.prices import Price
 from gateway.providers.base import Account, HeaderPairs
 from gateway.providers.headers import forwarded
 from gateway.providers.registry import vendor
@@ -221,7 +222,16 @@ class FakeProvider:
     transport. While `hangs` is set a dial waits for it.
     """
 
-    def __init__(self, *, name: str = "fake", kind: str = "openai", api_key: str = "sk-own", **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "fake",
+        kind: str = "openai",
+        api_key: str = "sk-own",
+        price: Price | None = None,
+        **settings: Any,
+    ) -> None:
+        self.price = price
         self.account = Account(
             name,
             vendor(kind),
@@ -248,7 +258,14 @@ class FakeProvider:
 
     def target(self, model: str = "gpt-real", headers: HeaderPairs = (), **options: Any) -> Target:
         """A target at this provider."""
-        return Target(account=self.account, pool=self.pool, model=model, headers=headers, **options)
+        return Target(
+            account=self.account,
+            pool=self.pool,
+            model=model,
+            headers=headers,
+            price=lambda _name: self.price,
+            **options,
+        )
 
     async def dial(self, protocol: asyncio.Protocol, timeout_s: float) -> None:  # noqa: ARG002 - as Dialer.dial
         """In place of TCP and TLS."""

@@ -19,7 +19,7 @@ import uvloop
 
 from gateway.record import Ending, Outcome
 from gateway.relay.outgoing import Outgoing, Target
-from gateway.relay.stream import Transfer
+from gateway.relay.stream import Admit, Transfer
 from gateway.units import NS_PER_S
 from gateway.wheel import Wheel
 from tests.fakes.clock import Clock, stopped_clock
@@ -54,10 +54,10 @@ class Stage:
         """The first one."""
         return self.providers[0]
 
-    def begin(self, targets: Sequence[Target] | None = None) -> None:
+    def begin(self, targets: Sequence[Target] | None = None, admit: Admit | None = None) -> None:
         """Start the transfer."""
         given = [provider.target() for provider in self.providers] if targets is None else targets
-        self.task = asyncio.get_running_loop().create_task(self.transfer.run(given))
+        self.task = asyncio.get_running_loop().create_task(self.transfer.run(given, admit))
 
     async def asked(self) -> None:
         """Start, and let the first provider be asked."""

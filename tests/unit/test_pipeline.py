@@ -5,16 +5,21 @@ import gzip
 import hashlib
 import random
 from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import msgspec
 import orjson
 import pytest
 
+from gateway.config.limits import Limits, Rule, RuleMatch
 from gateway.config.schema import Match, Model, Route, Target, Timeouts
 from gateway.dialects.base import RequestFacts
-from gateway.errors import GatewayError, InvalidCredential, MissingCredential, UpstreamConnectError
+from gateway.errors import GatewayError, InvalidCredential, MissingCredential, RateLimited, UpstreamConnectError
 from gateway.exchange import Exchange
+from gateway.ledger.prices import quoted
+from gateway.limiter.engine import Amount
+from gateway.limiter.rules import Rules, Subject
 from gateway.listener.head import Head, read_head
 from gateway.pipeline import RandomBytes, finish, identify, run
 from gateway.record import Record
@@ -62,6 +67,7 @@ def asked(
     key: bytes = KEY,
     encoding: bytes = b"",
     headers: tuple[tuple[bytes, bytes], ...] = (),
+    exchange_id: str = "req_1",
 ) -> Exchange:
     """An exchange as the listener hands it over."""
     head = Head(method, version_11=True)
@@ -69,7 +75,7 @@ def asked(
     if method == "POST":
         given.append((b"content-type", b"application/json"))
     read_head(head, path.encode(), given)
-    ex = Exchange("req_1", head, "1.2.3.4", keep_alive=True)
+    ex = Exchange(exchange_id, head, "1.2.3.4", keep_alive=True)
     ex.intake = Body(body, encoding)
     ex.reply = FakeReply()
     return ex
@@ -597,3 +603,193 @@ def test_random_bytes_are_never_given_twice() -> None:
     given = [source.take(random.Random(n).choice([8, 24, 32])) for n in range(1000)]
     assert len(set(given)) == 1000
     assert all(len(taken) in (8, 24, 32) for taken in given)
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def limiting(*rules: Rule, unpriced: str = "zero", **settings: Any) -> dict[str, Any]:
+    return {"limits": Limits(rules=rules, unpriced=cast("Any", unpriced), **settings)}
+
+
+RPM = Rule(name="rpm", per=("key",), requests=2, every="minute")
+TPM = Rule(name="tpm", per=("key",), tokens=10_000, every="minute")
+SLOTS = Rule(name="slots", per=("key",), in_flight=1)
+LEFT = "rpm|key=demo|rate=2000/60000"
+
+
+def left(wired: Wired, rule: Rule, bucket: str) -> int:
+    """What is left of a bucket."""
+    limits = Rules(Limits(rules=(rule,))).limits(Subject("demo"))
+    assert limits is not None
+    (line,) = limits.lines(wired.engine.now_ms).lines
+    (standing,) = wired.engine.model.peek(wired.engine.now_ms, [Amount(bucket, line.spec, 0)])
+    return standing.level
+
+
+def test_a_request_takes_from_its_limits_and_settles_what_it_used() -> None:
+    wired = Wired(answering(), **limiting(RPM, TPM, SLOTS))
+    ex = asked()
+    record = play(served(wired, ex))
+    assert (record.limits_verdict, record.hold_id, record.hold_amounts) == ("table", "req_1", {})
+    assert record.settled_amounts == {
+        "rpm|key=demo|rate=2000/60000": 1_000,
+        "tpm|key=demo|rate=10000000/60000": 5_000,
+    }
+    decision = wired.desk.lines.told()[0]
+    assert (decision["kind"], decision["hold_id"]) == ("decision", "req_1")
+    assert decision["hold_amounts"] == {
+        "rpm|key=demo|rate=2000/60000": 1_000,
+        "tpm|key=demo|rate=10000000/60000": 1_024_000,
+    }
+    assert (left(wired, RPM, "rpm|key=demo"), left(wired, SLOTS, "slots|key=demo")) == (1_000, 1)
+    assert left(wired, TPM, "tpm|key=demo") == 9_995_000
+
+
+def test_a_key_that_nothing_limits_asks_nobody() -> None:
+    wired = Wired(answering(), **limiting(said(RPM, match=RuleMatch(key="other"))))
+    record = play(served(wired, asked()))
+    assert (record.limits_verdict, record.hold_id, record.settled_amounts, wired.engine.calls) == ("", "", {}, [])
+
+
+def test_a_refusal_is_told_with_its_limit_and_costs_nothing() -> None:
+    wired = Wired(answering(), **limiting(said(RPM, requests=1), TPM))
+    play(served(wired, asked(exchange_id="req_0")))
+    before = left(wired, TPM, "tpm|key=demo")
+    ex = asked()
+    record = play(served(wired, ex))
+    error = reply_of(ex).error
+    assert isinstance(error, RateLimited)
+    assert (record.ending, record.limits_verdict, record.hold_id, record.attempts) == ("refused", "rpm", "", ())
+    assert (error.rule, error.retry_after_ms) == ("rpm", 60_000)
+    assert b"x-ratelimit-remaining-requests: 0" in error.header_lines("openai")
+    assert (left(wired, TPM, "tpm|key=demo"), wired.gateway.limiter.open) == (before, {})
+    assert wired.providers[0].dials == 1
+
+
+def test_a_prompt_that_never_fits_is_refused_for_good() -> None:
+    wired = Wired(answering(), **limiting(said(TPM, tokens=10)))
+    error = refused(wired, asked(body=b'{"model":"gpt","messages":[{"role":"user","content":"%b"}]}' % (b"a" * 100)))
+    assert (error.status, error.code) == (400, "request_too_large_for_limit")
+    assert wired.recorded[-1].limits_verdict == "tpm"
+
+
+def test_what_the_journal_refuses_is_given_back() -> None:
+    wired = Wired(answering(), **limiting(RPM, SLOTS))
+    wired.desk.lines.answer = False
+    error = refused(wired, asked())
+    assert error.code == "journal_unavailable"
+    assert (left(wired, RPM, "rpm|key=demo"), left(wired, SLOTS, "slots|key=demo")) == (2_000, 1)
+
+
+def test_failover_charges_each_providers_own_limit_and_the_callers_once() -> None:
+    at = Rule(name="at", per=("provider",), requests=5, every="minute")
+    broken, sound = answering(answer(500, b"{}"), name="broken"), answering(name="sound")
+    wired = Wired(broken, sound, **limiting(RPM, at))
+    record = play(served(wired, asked()))
+    assert [attempt.cause for attempt in record.attempts] == ["upstream_status", "ok"]
+    assert record.settled_amounts == {
+        "rpm|key=demo|rate=2000/60000": 1_000,
+        "at|provider=sound|rate=5000/60000": 1_000,
+        "at|provider=broken|rate=5000/60000": 1_000,
+    }
+
+
+def test_a_provider_whose_own_limit_is_used_up_is_passed_over() -> None:
+    at = Rule(name="at", per=("provider",), requests=1, every="minute", match=RuleMatch(provider="first"))
+    first, second = answering(name="first"), answering(name="second")
+    wired = Wired(first, second, **limiting(at))
+    targets = [play(served(wired, asked(exchange_id=f"req_{number}"))).target for number in range(2)]
+    assert targets == ["first/gpt-real", "second/gpt-real"]
+
+
+def test_an_attempt_after_a_failure_passes_over_it_too() -> None:
+    at = Rule(name="at", per=("provider",), requests=1, every="minute", match=RuleMatch(provider="second"))
+    names = ("first", "second", "third")
+    says = (answer(500, b"{}"), OK, OK)
+    wired = Wired(*(answering(say, name=name) for say, name in zip(says, names, strict=True)), **limiting(at))
+    records = [play(served(wired, asked(exchange_id=f"req_{number}"))) for number in range(2)]
+    order = [[attempt.target for attempt in record.attempts] for record in records]
+    assert order == [["first/gpt-real", "second/gpt-real"], ["first/gpt-real", "third/gpt-real"]]
+
+
+def test_money_is_counted_at_the_price_of_the_target() -> None:
+    usd = Rule(name="usd", per=("key",), usd=1, every="month")
+    provider = answering(price=quoted({"input": 100, "output": 1_000}))
+    wired = Wired(provider, **limiting(usd))
+    record = play(served(wired, asked(body=b'{"model":"gpt","messages":[],"max_tokens":9}')))
+    assert record.cost_microusd == 3 * 100 + 2 * 1_000
+    assert list(record.settled_amounts.values()) == [2_300]
+    assert list(wired.desk.lines.told()[0]["hold_amounts"].values()) == [9_000]
+
+
+def test_the_cost_is_told_where_nothing_limits_it() -> None:
+    wired = Wired(answering(price=quoted({"input": 1, "output": 2})))
+    assert play(served(wired, asked())).cost_microusd == 7
+
+
+@pytest.mark.parametrize(("unpriced", "served_"), [("zero", True), ("refuse", False)])
+def test_a_model_without_a_price_is_free_or_refused_as_the_config_says(unpriced: str, served_: bool) -> None:
+    usd = Rule(name="usd", per=("key",), usd=1, every="month")
+    wired = Wired(answering(), **limiting(usd, unpriced=unpriced))
+    if served_:
+        assert play(served(wired, asked())).status == 0  # FakeReply answers nobody
+    else:
+        assert refused(wired, asked()).code == "model_not_priced"
+
+
+def test_a_raw_request_is_limited_by_the_request_alone() -> None:
+    wired = Wired(answering(name="fake"), **limiting(RPM, TPM))
+    for number in range(2):
+        ex = asked("/passthrough/fake/v1/files", b"", method="GET", exchange_id=f"req_{number}")
+        record = play(served(wired, ex))
+        assert record.settled_amounts == {
+            "rpm|key=demo|rate=2000/60000": 1_000,
+            "tpm|key=demo|rate=10000000/60000": 0,
+        }
+    ex = asked("/passthrough/fake/v1/files", b"", method="GET", exchange_id="req_3")
+    play(served(wired, ex))
+    assert isinstance(reply_of(ex).error, RateLimited)
+
+
+def test_a_caller_who_leaves_pays_for_the_text_that_passed() -> None:
+    provider = answering(stream(ROLE, TEXT))
+    wired = Wired(provider, **limiting(TPM, SLOTS))
+
+    async def story() -> Record:
+        wired.gateway.wheel.start()
+        ex = asked(body=b'{"model":"gpt","stream":true,"messages":[]}')
+        identify(ex, wired.gateway)
+        work = asyncio.create_task(run(ex, wired.gateway))
+        await turns(40)
+        work.cancel()
+        with suppress(asyncio.CancelledError):
+            await work
+        finish(ex, wired.gateway)
+        wired.gateway.wheel.stop()
+        return wired.recorded[-1]
+
+    record = play(story())
+    assert record.ending == "abandoned"
+    assert record.settled_amounts == {"tpm|key=demo|rate=10000000/60000": 2_000}  # "Hello" at four bytes a token
+    assert left(wired, SLOTS, "slots|key=demo") == 1
+
+
+def test_answers_teach_what_to_expect() -> None:
+    wired = Wired(answering(), **limiting(said(TPM, tokens=1_000_000)))
+    for number in range(60):
+        play(served(wired, asked(exchange_id=f"req_{number}")))
+    last = [line for line in wired.desk.lines.told() if line["kind"] == "decision"][-1]
+    assert 2_000 <= last["hold_amounts"]["tpm|key=demo|rate=1000000000/60000"] < 10_000  # answers have two tokens
+
+
+def test_a_large_body_is_measured_off_the_loop() -> None:
+    wired = Wired(answering(), inline_bytes=64, **limiting(TPM))
+    body = b'{"model":"gpt","messages":[{"role":"user","content":"%b"}]}' % (b"a" * 400)
+    play(served(wired, asked(body=body)))
+    amounts = wired.desk.lines.told()[0]["hold_amounts"]
+    assert amounts["tpm|key=demo|rate=10000000/60000"] == (100 + 7 + 1_024) * 1_000
+
+
+def said(rule: Rule, **changes: Any) -> Rule:
+    return Rule(**{name: getattr(rule, name) for name in rule.__struct_fields__} | changes)

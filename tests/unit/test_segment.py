@@ -78,3 +78,12 @@ def test_memory_that_is_no_segment_of_ours_is_refused(head: bytes) -> None:
 def test_a_name_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="24 bytes"):
         Segment.create([Section("a name of 25 bytes, beyond", version=1)], SLOTS)
+
+
+def test_an_elastic_section_is_used_at_the_size_it_was_made_with() -> None:
+    made = Section("table", version=2, words_shared=100, elastic=True)
+    segment = Segment.create([made, LEFT], SLOTS)
+    declared = Section("table", version=2, words_shared=7, elastic=True)
+    assert len(segment.view(declared)) == len(segment.shared(declared)) == 100
+    with pytest.raises(SegmentMismatch, match="version 2"):
+        segment.view(Section("table", version=3, words_shared=100, elastic=True))

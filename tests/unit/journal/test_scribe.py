@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import JournalUnavailable
 from gateway.journal.line import record_of
-from gateway.journal.scribe import Sealed, decided, form
+from gateway.journal.scribe import Sealed, decided, form, with_hold
 from gateway.record import Kind, Personal, Record
 from tests.fakes.journal import FakeDesk, FakeKey
 
@@ -51,6 +51,22 @@ def test_a_form_is_a_record_with_its_blanks_filled_in() -> None:
         decision="allow",
         generation=3,
     )
+
+
+def test_a_limited_request_says_what_was_taken_and_under_which_id() -> None:
+    content = decided(form(SHARED), "x1", 5, "t", "s", Sealed(FakeKey(""), ""), 42, "")
+    record = record_of(with_hold(content, "x1", {'rpm|key=a"b|rate=1/60000': 1_000, "usd|window=1-2": 0})[:-1])
+    assert record.hold_id == "x1"
+    assert record.hold_amounts == {'rpm|key=a"b|rate=1/60000': 1_000, "usd|window=1-2": 0}
+    assert record.request_bytes == 42
+
+
+def test_what_begins_and_ends_is_a_line() -> None:
+    desk = FakeDesk()
+    desk.scribe.mode("limit_store_away", "main", "it is gone", 7)
+    (line,) = desk.lines.told()
+    told = (line["kind"], line["action"], line["subject"], line["detail"], line["at_us"])
+    assert told == ("mode", "limit_store_away", "main", "it is gone", 7)
 
 
 def test_kind_comes_first_so_that_checkpoints_are_told_without_decoding() -> None:

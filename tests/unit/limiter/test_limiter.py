@@ -301,11 +301,13 @@ def test_this_nodes_part_of_a_shared_limit_is_counted_here() -> None:
     assert setting.level(limits, "tpm") == 700_000
 
 
-def test_a_request_above_this_nodes_part_never_fits_it() -> None:
+def test_a_request_above_this_nodes_part_waits_for_the_store_which_may_have_room() -> None:
     setting, limits = stored(nodes=4), limits_of(TPM)
     setting.engine.failure = away()
-    with pytest.raises(NeverFits, match="more than 250 at once"):
+    with pytest.raises(LimitsUnavailable) as caught:
         run(setting.limiter.reserve(limits, "h", estimate(300)))
+    assert "part of the limit is too small" in caught.value.detail
+    assert (setting.limiter.unavailable, setting.limiter.refused, setting.limiter.open) == (1, {}, {})
 
 
 @pytest.mark.parametrize("failure", [MutexBusy("x"), None])

@@ -15,8 +15,8 @@ RULES = (
 )
 
 
-@pytest.mark.parametrize(("nodes", "parts"), [(1, [500_000, 100, 5]), (3, [166_667, 34, 2]), (10_000, [50, 1, 1])])
-def test_a_part_is_rounded_up(nodes: int, parts: list[int]) -> None:
+@pytest.mark.parametrize(("nodes", "parts"), [(1, [500_000, 100, 5]), (3, [166_667, 34, 2]), (10_000, [1_000, 1, 1])])
+def test_a_part_is_rounded_up_and_at_least_one_of_what_is_counted(nodes: int, parts: list[int]) -> None:
     lines = limits_of(*RULES).lines(START_MS)
     shared = Shares(nodes).of(lines, lines.takes(estimate(10)))
     assert [amount.spec.limit for _, amount in shared] == parts

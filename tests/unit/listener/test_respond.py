@@ -1,13 +1,13 @@
 """Answers as bytes: heads, framing for every kind of caller, errors before and behind the first byte."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from gateway.dialects.registry import find
-from gateway.errors import GatewayError, InvalidRequest, MalformedHTTP, Overloaded, StreamTruncated
+from gateway.errors import GatewayError, InvalidRequest, MalformedHTTP, Overloaded, RateLimited, StreamTruncated
 from gateway.exchange import Exchange
 from gateway.listener.head import Head
 from gateway.listener.respond import MAX_NAMED_BYTES, DateLine, Responder, full_answer, listed, status_line
@@ -350,3 +350,39 @@ def test_the_answer_to_one_connection_too_many_is_whole() -> None:
     head_, _, body = full_answer().partition(b"\r\n\r\n")
     assert b"content-length: %d\r\n" % len(body) in head_ + b"\r\n"
     assert orjson.loads(body)["error"]["code"] == "overloaded"
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+class Held:
+    """A hold, as an answer needs it."""
+
+    def header_lines(self, dialect: str) -> bytes:
+        return b"x-ratelimit-of: %b\r\n" % dialect.encode()
+
+
+@pytest.mark.parametrize(("name", "dialect"), [("chat.completions", "openai"), ("messages", "anthropic")])
+def test_what_is_left_of_the_callers_limits_is_told_with_the_answer(name: str, dialect: str) -> None:
+    case = Case(name=name)
+    case.ex.hold = cast("Any", Held())
+    case.responder.start(head(length=-1, sse=True))
+    case.responder.end()
+    assert case.wire.header("x-ratelimit-of") == dialect
+    assert case.wire.header("retry-after-ms") is None
+
+
+def test_a_refusal_tells_when_to_come_back_exactly() -> None:
+    case = Case()
+    error = RateLimited("used up", rule="rpm", retry_after_ms=1_234)
+    error.header_lines = lambda dialect: b"x-ratelimit-of: %b\r\n" % dialect.encode()
+    case.responder.fail(error, (), 0)
+    assert (case.wire.header("retry-after"), case.wire.header("retry-after-ms")) == ("2", "1234")
+    assert case.wire.header("x-ratelimit-of") == "openai"
+
+
+def test_other_errors_tell_nothing_of_limits() -> None:
+    case = Case()
+    case.responder.fail(InvalidRequest("no"), (), 0)
+    assert "ratelimit" not in case.wire.head
+    assert case.wire.header("retry-after-ms") is None

@@ -344,3 +344,34 @@ def test_what_publish_finds_wrong_is_told(
     monkeypatch.setattr(linux, "set_title", lambda _: None)
     assert serve(settings, no_worker, no_control, publish=wrong) == 1
     assert "put it right" in caplog.text
+
+
+class Visitor:
+    """A caretaker that writes down."""
+
+    def __init__(self) -> None:
+        self.visits = 0
+        self.opened = 0
+
+    def open(self, node: NodeState) -> None:
+        assert node.generation
+        self.opened += 1
+
+    def visit(self, node: NodeState) -> None:
+        assert node.worker_slots
+        self.visits += 1
+
+
+def test_shared_memory_is_visited_each_second_and_after_a_death(scene: Scene) -> None:
+    visitor = Visitor()
+    scene.supervisor._caretaker = visitor
+    scene.supervisor.start(lambda: 1, None)
+    assert (visitor.opened, visitor.visits) == (1, 0)
+    scene.come_up()
+    before = visitor.visits
+    scene.tick(10 * (NS_PER_S // TICK))
+    assert visitor.visits - before == 10
+    before = visitor.visits
+    scene.die(scene.workers()[0])
+    scene.tick()
+    assert visitor.visits == before + 1

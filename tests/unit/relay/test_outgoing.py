@@ -7,7 +7,7 @@ import pytest
 
 from gateway.dialects.multipart import read_form
 from gateway.providers.headers import forwarded
-from gateway.relay.outgoing import Outgoing
+from gateway.relay.outgoing import Outgoing, Target
 from tests.fakes.provider import FakeProvider, ask, body_of
 
 PLAIN = b'{ "model" : "gpt", "messages":[], "own": 1e400 }'
@@ -246,3 +246,11 @@ def test_a_proxy_of_plain_http_is_asked_in_absolute_form() -> None:
 def test_a_target_shows_no_credential() -> None:
     target = FakeProvider().target("gpt-*")
     assert repr(target) == "Target(fake/gpt-*)"
+
+
+def test_a_targets_price_is_asked_for_by_the_providers_name_of_the_model() -> None:
+    asked: list[str] = []
+    target = Target(account=FakeProvider().account, pool=FakeProvider().pool, model="gpt-*", price=asked.append)
+    assert target.price("4o") is None
+    assert asked == ["gpt-4o"]
+    assert Target(account=target.account, pool=target.pool, model="m").price() is None

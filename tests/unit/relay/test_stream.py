@@ -18,7 +18,8 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
-from gateway.record import Ending
+from gateway.record import Ending, Usage
+from gateway.relay.outgoing import Target
 from tests.fakes.provider import (
     DONE,
     END,
@@ -872,3 +873,95 @@ def test_errors_told_to_a_caller_name_no_address() -> None:
             assert "garbage" not in error.message
 
     run(main())
+
+
+# --- who may be tried next ------------------------------------------------------------------------------------------
+
+
+class Door:
+    """Asked before each further attempt; lets in whom it is told to."""
+
+    def __init__(self, *admitted: str) -> None:
+        self.admitted = admitted
+        self.asked: list[tuple[str, str, Any, bool]] = []
+
+    async def admit(self, target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:
+        self.asked.append((target.name(), cause, usage, sent))
+        await asyncio.sleep(0)
+        return target.account.name in self.admitted
+
+
+def failing(stage: Stage, *providers: int) -> None:
+    for index in providers:
+        stage.providers[index].always = (answer(500, b"{}"),)
+
+
+def test_a_target_that_may_not_be_tried_is_passed_over() -> None:
+    async def story() -> None:
+        async with scene(PLAIN, providers=3) as stage:
+            failing(stage, 0)
+            stage.providers[2].always = (answer(200, WHOLE),)
+            door = Door("p2")
+            stage.begin(admit=door.admit)
+            outcome = await stage.outcome()
+            assert [attempt.target for attempt in outcome.attempts] == ["p0/gpt-real", "p2/gpt-real"]
+            cause = UpstreamStatus.code
+            assert door.asked == [("p1/gpt-real", cause, None, True), ("p2/gpt-real", cause, None, True)]
+
+    run(story())
+
+
+def test_when_nobody_else_may_be_tried_the_last_failure_is_told() -> None:
+    async def story() -> None:
+        async with scene(PLAIN, providers=2) as stage:
+            failing(stage, 0)
+            stage.begin(admit=Door().admit)
+            outcome = await stage.outcome()
+            assert (outcome.ending, outcome.status, len(outcome.attempts)) == (Ending.FAILED, 500, 1)
+
+    run(story())
+
+
+def test_nothing_was_sent_to_a_provider_that_could_not_be_reached() -> None:
+    async def story() -> None:
+        async with scene(PLAIN, providers=3) as stage:
+            failing(stage, 0)
+            stage.providers[1].refusals = [UpstreamConnectError("no")]
+            stage.providers[2].always = (answer(200, WHOLE),)
+            door = Door("p1", "p2")
+            stage.begin(admit=door.admit)
+            await stage.outcome()
+            assert [sent for _, _, _, sent in door.asked] == [True, False]
+
+    run(story())
+
+
+def test_a_caller_may_leave_while_it_is_asked() -> None:
+    async def story() -> None:
+        async with scene(PLAIN, providers=2) as stage:
+            failing(stage, 0)
+            waiting = asyncio.get_running_loop().create_future()
+
+            async def admit(*_: object) -> bool:
+                waiting.set_result(None)
+                await asyncio.sleep(100)
+                return True
+
+            stage.begin(admit=admit)
+            await waiting
+            assert (await stage.leave()).ending is Ending.ABANDONED
+
+    run(story())
+
+
+def test_the_text_of_an_answer_that_is_cut_is_counted() -> None:
+    async def story() -> None:
+        async with scene(STREAMED) as stage:
+            await stage.asked()
+            stage.provider.line.says(stream(ROLE, TEXT, TEXT))
+            await turns()
+            assert stage.transfer.text_bytes == -1
+            await stage.leave()
+            assert stage.transfer.text_bytes == 2 * len("Hello")
+
+    run(story())

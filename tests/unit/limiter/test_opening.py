@@ -1,0 +1,97 @@
+"""A worker's limiter from the config: the table alone, or a store with the table behind it."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gateway.config.limits import Limits, Rule
+from gateway.config.schema import Config, Key, Model, Provider, Target
+from gateway.config.secrets import Secret
+from gateway.limiter.opening import Counter, open_counter, open_store
+from gateway.limiter.reservation import Origin
+from gateway.limiter.rules import Subject
+from gateway.limiter.shared import Caretaker, sections
+from gateway.limiter.tokens import TokenizerUnusable
+from gateway.limiter.use import UNREAD
+from gateway.nodestate import NODE, NodeState
+from gateway.segment import Segment
+
+RPM = Rule(name="rpm", per=("key",), requests=1, every="minute")
+TABLE = Limits(max_buckets=64, max_holds=32, rules=(RPM,))
+
+
+def counter_of(limits: Limits) -> Counter:
+    node = NodeState(Segment.create([NODE, *sections(limits)], 6))
+    Caretaker(limits).open(node)
+    return open_counter(limits, node.segment, node, 0, lambda _there, _why: None)
+
+
+def config_of(limits: Limits, tokenizer: str = "") -> Config:
+    return Config(
+        limits=limits,
+        providers={"p": Provider(kind="openai", api_key=Secret("k"))},
+        models={"m": Model(targets=(Target(provider="p", model="gpt-x"),), tokenizer=tokenizer)},
+        keys=(Key(id="demo", secret=Secret("s")),),
+    )
+
+
+def test_without_a_store_usage_is_counted_in_the_table() -> None:
+    async def story() -> None:
+        counter = counter_of(TABLE)
+        counter.start()
+        limits = counter.rules(config_of(TABLE)).limits(Subject("demo"))
+        assert limits is not None
+        hold = await counter.limiter.reserve(limits, "h", UNREAD)
+        assert (hold.origin, hold.levels, counter.store) == (Origin.TABLE, (0,), None)
+        await counter.close()
+
+    asyncio.run(story())
+
+
+def test_a_store_that_is_away_leaves_this_nodes_share() -> None:
+    limits = Limits(store=Secret("redis://127.0.0.1:1"), nodes=2, max_buckets=64, max_holds=32, rules=(RPM,))
+
+    async def story() -> None:
+        counter = counter_of(limits)
+        counter.start()
+        found = counter.rules(config_of(limits)).limits(Subject("demo"))
+        assert found is not None
+        hold = await counter.limiter.reserve(found, "h", UNREAD)
+        assert (hold.origin, counter.limiter.degraded) == (Origin.SHARE, 1)
+        assert counter.store is not None
+        assert not counter.store.there
+        await counter.close()
+
+    asyncio.run(story())
+
+
+def test_only_a_store_can_be_opened_as_one() -> None:
+    with pytest.raises(ValueError, match="names no store"):
+        open_store(TABLE, lambda _there, _why: None)
+
+
+def test_a_tokenizer_is_read_once_while_its_file_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{}")
+    loads: list[str] = []
+
+    def load(asked: str) -> object:
+        loads.append(asked)
+        return object()
+
+    monkeypatch.setattr("gateway.limiter.opening.tokens.load", load)
+    counter = counter_of(TABLE)
+    for _ in range(2):
+        counter.estimator(config_of(TABLE, str(path)), {"p": "openai"})
+    assert loads == [str(path)]
+    path.write_text('{"changed": 1}')
+    counter.estimator(config_of(TABLE, str(path)), {"p": "openai"})
+    assert loads == [str(path)] * 2
+
+
+def test_a_tokenizer_that_is_not_there_is_said() -> None:
+    with pytest.raises(TokenizerUnusable, match="nowhere"):
+        counter_of(TABLE).estimator(config_of(TABLE, "/nowhere/tokenizer.json"), {"p": "openai"})

@@ -1,0 +1,79 @@
+"""What a request is expected to use and what it has used: tokens always, money where a limit counts it."""
+
+import pytest
+
+from gateway.dialects.asked import Asked
+from gateway.dialects.base import RequestFacts
+from gateway.dialects.mediarules import rule
+from gateway.ledger.prices import Price, quoted
+from gateway.limiter.estimate import Estimator, Weights
+from gateway.limiter.learned import LEARNED, Learned
+from gateway.limiter.use import use
+from gateway.record import Usage
+from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of, used
+
+CHEAP = quoted({"input": 1, "output": 2})
+DEAR = quoted({"input": 10, "output": 20})
+PRICES: dict[str, Price | None] = {"a/m": CHEAP, "b/m": DEAR, "c/m": None}
+TARIFF = Tariff("acme", "m", 1_000, PRICES, measured=True)
+MONEY = TARIFF._replace(money=True)
+
+
+@pytest.fixture
+def estimator() -> Estimator:
+    learned = Learned(memoryview(bytearray(8 * LEARNED.words(0))).cast("q"))
+    return Estimator(learned, {"m": Weights(rule("openai", "m"))})
+
+
+def test_tokens_are_estimated_by_the_prompt_and_the_callers_maximum(estimator: Estimator) -> None:
+    found = estimate(TARIFF, estimator, Asked(text_bytes=400, max_output=50, n=2), "chat.completions", b"")
+    assert (found.full, found.prompt) == (use(100, 100), use(100, 0))
+
+
+def test_without_a_maximum_the_models_prior_is_expected(estimator: Estimator) -> None:
+    assert estimate(TARIFF, estimator, Asked(text_bytes=4), "chat.completions", b"").full == use(1, 1_000)
+
+
+def test_money_is_reserved_at_the_dearest_target(estimator: Estimator) -> None:
+    found = estimate(MONEY, estimator, Asked(text_bytes=400, max_output=50), "chat.completions", b"")
+    assert found.full == use(100, 50, 100 * 10 + 50 * 20)
+    assert found.prompt == use(100, 0, 100 * 10)
+
+
+def test_money_of_an_answer_without_a_maximum_is_all_that_the_models_context_has_room_for(estimator: Estimator) -> None:
+    prices: dict[str, Price | None] = {"a/m": Price(CHEAP.rates, context_tokens=10_100), "b/m": CHEAP}
+    tariff = MONEY._replace(prices=prices)
+    found = estimate(tariff, estimator, Asked(text_bytes=400), "chat.completions", b"")
+    assert found.full == use(100, 1_000, 100 * 1 + 10_000 * 2)
+    asked = Asked(text_bytes=400, max_output=7)
+    assert estimate(tariff, estimator, asked, "chat.completions", b"").full.microusd == 100 + 14
+    tight = tariff._replace(prices={"a/m": Price(CHEAP.rates, context_tokens=50)})
+    assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 2_000
+
+
+def test_what_has_no_price_costs_nothing_here(estimator: Estimator) -> None:
+    tariff = MONEY._replace(prices={"c/m": None})
+    assert estimate(tariff, estimator, Asked(text_bytes=4, max_output=1), "chat.completions", b"").full.microusd == 0
+    assert price_of(TARIFF, "c/m", Usage(5, 5)) == price_of(UNPRICED, "a/m", Usage(5, 5)) == 0
+
+
+def test_an_attempt_is_priced_at_its_own_target() -> None:
+    assert used(TARIFF, "a/m", Usage(3, 2)) == use(3, 2, 7)
+    assert used(TARIFF, "b/m", Usage(3, 2)) == use(3, 2, 70)
+
+
+def test_a_cut_answer_is_charged_by_its_text_or_by_what_its_like_come_to(estimator: Estimator) -> None:
+    assert passed(TARIFF, estimator, "a/m", 100, 41) == use(100, 11, 100 + 22)
+    for _ in range(60):
+        estimator.learn_abandoned("acme", "m", 500)
+    found = passed(TARIFF, estimator, "c/m", 100, 41)
+    assert found.output_tokens >= 500
+    assert found.microusd == 0
+
+
+def test_a_form_is_judged_by_its_length() -> None:
+    facts = RequestFacts(model="m", form=True)
+    assert asked_of("images.edits", b"--x", facts, 10_000).media
+    body = b'{"model":"m","messages":[{"role":"user","content":"abcd"}],"max_tokens":9}'
+    read = asked_of("chat.completions", body, RequestFacts(model="m"), len(body))
+    assert (read.text_bytes, read.max_output) == (4, 9)
