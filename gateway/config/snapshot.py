@@ -1,11 +1,14 @@
 """Snapshots: what a node runs by, numbered, on disk, and swapped as a whole.
 
-A snapshot is a checked config (references unresolved), the name of a key file, and the edits over it. Publishing
-writes the next number aside, syncs, renames, and moves the `current` mark; whoever is told the number maps it by
-name. The one before stays, so that a damaged file, or a process that was slow to follow, has something whole.
+A snapshot is a checked config (references unresolved), the name of a key file, the edits over it, and the published
+prices in force, as bytes that are not looked into here (`ledger/book.py` makes and reads them). Publishing writes the
+next number aside, syncs, renames, and moves the `current` mark; whoever is told the number maps it by name. The one
+before stays, so that a damaged file, or a process that was slow to follow, has something whole.
 
 Invariants: one writer at a time (a lock in the directory); a published file never changes; a file that does not
-match its checksum is never used. Left out: telling anyone the number, which is the control segment's word.
+match its checksum is never used. A field that is added comes last and has a default, so that the builds on both sides
+of an upgrade read each other's files; `_VERSION` goes up only for what an older build would misread, and then that
+build cannot go back. Left out: telling anyone the number, which is the control segment's word.
 
 `state_dir/snapshots/`: `<generation>.snapshot`, `keys-<generation>.index`, `current`, `lock`.
 """
@@ -45,11 +48,12 @@ class SnapshotUnusable(Exception):
 
 
 class Snapshot(NamedTuple):
-    """One generation as a process uses it: its own Config, and the keys in place."""
+    """One generation as a process uses it: its own Config, the keys in place, and prices, b"" where none are known."""
 
     generation: int
     config: Config
     keys: KeyIndex
+    prices: bytes
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -61,6 +65,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
     overlay: Overlay
     key_file: str
     key_crc: int
+    prices: bytes = b""
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(Stored)
@@ -74,11 +79,18 @@ class SnapshotStore:
         self.revocations: Final = Revocations(state_dir)
         self._verified = set[int]()  # checksums of key files this process has read whole: 134 MB take 0.1 s
 
-    def publish(self, document: Document, keys: Iterable[KeyRecord] | None, overlay: Overlay | None = None) -> int:
+    def publish(
+        self,
+        document: Document,
+        keys: Iterable[KeyRecord] | None,
+        overlay: Overlay | None = None,
+        prices: bytes | None = None,
+    ) -> int:
         """Write the next generation and make it current; returns its number.
 
-        `keys` None keeps the key file of the current generation; `overlay` None keeps its edits. Many edits are
-        folded into a new key file. Raises OSError, DuplicateKey, or SnapshotUnusable when there is nothing to keep.
+        `keys` None keeps the key file of the current generation, `overlay` None its edits, `prices` None its prices.
+        Many edits are folded into a new key file. Raises OSError, DuplicateKey, or SnapshotUnusable when there are no
+        keys to keep.
         """
         with self._writing():
             before = self._newest()
@@ -91,7 +103,9 @@ class SnapshotStore:
                 key_file, key_crc, overlay = self._kept(before, overlay, generation)
             else:
                 key_file, key_crc = self._built(keys, before, generation)
-            self._write(Stored(_VERSION, generation, document, overlay, key_file, key_crc))
+            if prices is None:
+                prices = before.prices if before is not None else b""
+            self._write(Stored(_VERSION, generation, document, overlay, key_file, key_crc, prices))
             self._prune()
         return generation
 
@@ -102,14 +116,29 @@ class SnapshotStore:
             raise SnapshotUnusable("no snapshot has been published yet")
         return self.publish(stored.document, None, overlay)
 
+    def reprice(self, generation: int, prices: bytes) -> int:
+        """Publish that generation again with other prices; returns the new one.
+
+        Raises SnapshotUnusable when it is not the current one: nobody asked for the config of another.
+        """
+        stored = self._newest()
+        if stored is None or stored.generation != generation:
+            raise SnapshotUnusable(f"snapshot {generation} is not the newest one that is whole")
+        return self.publish(stored.document, None, None, prices)
+
     def load(self, generation: int, env: Names[str, str] | None = None) -> Snapshot:
         """The snapshot of that number. Raises SnapshotUnusable, or ConfigProblems when one of its secrets has gone."""
         stored = self._read(generation)
-        return Snapshot(generation, realise(stored.document, env), self._index(stored))
+        return Snapshot(generation, realise(stored.document, env), self._index(stored), stored.prices)
 
     def keys(self, generation: int) -> KeyIndex:
         """The keys alone, which need no secret to be there. Raises SnapshotUnusable."""
         return self._index(self._read(generation))
+
+    def prices(self) -> bytes:
+        """The prices of the current generation, b"" when it has none or there is none."""
+        stored = self._newest()
+        return b"" if stored is None else stored.prices
 
     def current(self) -> int | None:
         """The newest generation whose files are whole, every byte of them read; None when there is none."""

@@ -1,8 +1,10 @@
 """The published prices of the package genai-prices, read once into a `Book`.
 
-The package is an extra (`pip install 'sluice-gateway[prices]'`) and is imported only when a Book is made, which the
-process that compiles a snapshot does: it brings pydantic and an HTTP client with it, half a second and 32 MB, and no
+The package is an extra (`pip install 'sluice-gateway[prices]'`) and is imported only where a Book is made, which is a
+process of its own (`control/pricing.py`): it brings pydantic and an HTTP client with it, 0.2 to 0.5 s and 32 MB, and no
 worker needs any of that, since a Book is plain data. Nothing is fetched: the prices are those of the installed version.
+As a program, `python -m gateway.ledger.catalogue DAY VERSION`, this module writes them to its standard output as an
+edition (`book.py`) of that day and version.
 
 What a Price cannot hold is settled here, never in the caller's favour. Of prices that begin on a day, the one in force
 on the given day is taken. Of prices that depend on the hour, the dearest rate of each kind. Not read: what a response
@@ -14,10 +16,12 @@ attribute; a test holds this reading against the package's own calculation.
 """
 
 import importlib
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any, Final
 
+from gateway.ledger.book import bound
 from gateway.ledger.prices import Band, Book, Clause, Entry, Price, Rates, Shelf, complete, rate
 
 PACKAGE: Final = "genai_prices"
@@ -43,6 +47,18 @@ class CatalogueUnusable(Exception):
     """The package with the prices is not installed, or not as this build knows it; the message says what to do."""
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Write the edition of a day and a version; 1 and the reason where there is none."""
+    day = date.fromisoformat(arguments[0])
+    try:
+        book = read(day)
+    except CatalogueUnusable as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.buffer.write(bound(book, arguments[1], day))
+    return 0
+
+
 def read(day: date) -> Book:
     """The prices in force on that day (UTC). Raises CatalogueUnusable."""
     try:
@@ -55,12 +71,15 @@ def read(day: date) -> Book:
         ) from None
     source = f"genai-prices {package.__version__}"
     try:
-        return Book(source, tuple(_shelf(provider, day, source) for provider in snapshot.providers))
+        shelves = tuple(_shelf(provider, day, source) for provider in snapshot.providers)
     except (AttributeError, TypeError, LookupError) as error:
         raise CatalogueUnusable(
             f"the prices of {source} are not laid out as this build reads them ({error}): install another version of"
             " genai-prices, or give the models a `price` of their own"
         ) from error
+    if not any(shelf.entries for shelf in shelves):
+        raise CatalogueUnusable(f"{source} lists no model: install another version of genai-prices")
+    return Book(source, shelves)
 
 
 def _shelf(provider: Any, day: date, source: str) -> Shelf:  # noqa: ANN401 - the package is not there to be typed
@@ -154,3 +173,7 @@ def _at(value: Any, input_tokens: int) -> Any:  # noqa: ANN401 - as above
 
 def _tiers(value: Any) -> Any:  # noqa: ANN401 - as above
     return getattr(value, "tiers", ())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -59,3 +59,25 @@ def test_a_reload_stays_in_its_directory(path: Path) -> None:
     path.write_text("state_dir: elsewhere")
     assert reload_snapshot(path, (), state).generation == 2
     assert not (path.parent / "elsewhere").exists()
+
+
+def test_prices_are_kept_or_chosen_from_what_the_node_has(path: Path) -> None:
+    state = path.parent / "state"
+    asked: list[bytes] = []
+
+    def choose(kept: bytes) -> bytes:
+        asked.append(kept)
+        return kept + b"+"
+
+    boot_snapshot(path)
+    boot_snapshot(path, prices=choose)
+    reload_snapshot(path, (), state)
+    _, generation = reload_snapshot(path, (), state, prices=choose)
+    assert asked == [b"", b"+"]
+    assert SnapshotStore(state).load(generation).prices == b"++"
+
+
+def test_prices_are_not_looked_for_when_the_config_is_bad(path: Path) -> None:
+    path.write_text("nod: b")
+    with pytest.raises(ConfigProblems):
+        boot_snapshot(path, prices=lambda _kept: pytest.fail("asked for prices"))

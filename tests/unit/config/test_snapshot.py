@@ -1,8 +1,10 @@
 """Generations: published whole, read by number, and the one before when the newest is damaged."""
 
+import hashlib
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.config import snapshot as module
@@ -160,3 +162,61 @@ def test_a_snapshot_of_another_version_is_refused(store: SnapshotStore, monkeypa
     monkeypatch.setattr(module, "_VERSION", 2)
     with pytest.raises(SnapshotUnusable, match="has version 1"):
         store.load(1)
+
+
+def test_prices_are_carried_and_kept_by_whatever_changes_something_else(store: SnapshotStore) -> None:
+    assert store.prices() == b""
+    assert store.load(store.publish(document(), [key("a")])).prices == b""
+    assert store.load(store.publish(document(), [key("a")], prices=b"\x00prices")).prices == b"\x00prices"
+    assert store.load(store.edit(Overlay().put(key("b")))).prices == b"\x00prices"
+    assert store.load(store.publish(document("node: b"), [key("a")])).prices == b"\x00prices"
+    assert store.prices() == b"\x00prices"
+    assert store.load(store.publish(document(), [key("a")], prices=b"")).prices == b""
+
+
+def test_other_prices_come_with_the_same_config_and_keys(store: SnapshotStore) -> None:
+    store.publish(document("node: a"), [key("a")], prices=b"old")
+    edited = store.edit(Overlay().put(key("b")))
+    loaded = store.load(store.reprice(edited, b"new"))
+    assert (loaded.generation, loaded.config.node, loaded.prices) == (3, "a", b"new")
+    assert sorted(record.id for record in loaded.keys) == ["a", "b"]
+    assert store.load(edited).prices == b"old"
+
+
+def test_only_the_newest_generation_gets_other_prices(store: SnapshotStore) -> None:
+    with pytest.raises(SnapshotUnusable, match="snapshot 1 is not the newest one that is whole"):
+        store.reprice(1, b"new")
+    store.publish(document("node: a"), [])
+    store.publish(document("node: b"), [])
+    with pytest.raises(SnapshotUnusable, match="snapshot 1 is not"):
+        store.reprice(1, b"new")
+    (store.directory / "2.snapshot").write_bytes(b"")
+    with pytest.raises(SnapshotUnusable, match="snapshot 2 is not"):
+        store.reprice(2, b"new")
+    assert store.current() == 1
+
+
+def rewritten(store: SnapshotStore, generation: int, content: list[object]) -> None:
+    payload = msgspec.msgpack.encode(content)
+    path = store.directory / f"{generation}.snapshot"
+    path.write_bytes(b"SLUICESN" + hashlib.sha256(payload).digest() + payload)
+
+
+def content_of(store: SnapshotStore, generation: int) -> list[object]:
+    raw = (store.directory / f"{generation}.snapshot").read_bytes()
+    content: list[object] = msgspec.msgpack.decode(raw[40:])
+    return content
+
+
+def test_a_file_of_the_build_before_there_were_prices_is_read_and_goes_on(store: SnapshotStore) -> None:
+    store.publish(document("node: a"), [key("a")])
+    rewritten(store, 1, content_of(store, 1)[:6])
+    loaded = SnapshotStore(store.directory.parent).load(1)
+    assert (loaded.config.node, loaded.prices) == ("a", b"")
+    assert [record.id for record in store.load(store.reprice(1, b"new")).keys] == ["a"]
+
+
+def test_a_file_of_a_later_build_with_more_in_it_is_read_without_that(store: SnapshotStore) -> None:
+    store.publish(document("node: a"), [key("a")], prices=b"new")
+    rewritten(store, 1, [*content_of(store, 1), {"more": 1}])
+    assert SnapshotStore(store.directory.parent).load(1).prices == b"new"

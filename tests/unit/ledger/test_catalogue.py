@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from gateway.ledger import catalogue, prices
+from gateway.ledger.book import decode, edition
 from gateway.ledger.catalogue import PACKAGE, CatalogueUnusable
 from gateway.ledger.prices import Band, Clause, Price, Rates
 
@@ -181,3 +182,31 @@ def test_another_layout_is_refused_with_its_version(package: list[SimpleNamespac
     package.append(broken)
     with pytest.raises(CatalogueUnusable, match=r"genai-prices 9\.8\.7 are not laid out .*: install another version"):
         catalogue.read(DAY)
+
+
+def test_a_package_without_models_is_no_price_list(package: list[SimpleNamespace]) -> None:
+    package.append(provider())
+    with pytest.raises(CatalogueUnusable, match=r"genai-prices 9\.8\.7 lists no model: install another version"):
+        catalogue.read(DAY)
+
+
+def test_as_a_program_it_writes_the_edition_of_that_day_and_version(
+    package: list[SimpleNamespace], capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    package.append(provider(model("m", usd(input_mtok=1))))
+    assert catalogue.main(["2026-11-21", "9.8.7"]) == 0
+    raw = capsysbinary.readouterr().out
+    found = edition(raw)
+    assert found is not None
+    assert (found.version, found.day) == ("9.8.7", "2026-11-21")
+    assert decode(raw) == catalogue.read(DAY)
+
+
+def test_as_a_program_it_says_why_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.setitem(sys.modules, PACKAGE, None)
+    assert catalogue.main(["2026-11-21", "9.8.7"]) == 1
+    said = capsysbinary.readouterr()
+    assert said.out == b""
+    assert said.err.endswith(b"or give the models a `price` of their own\n")
