@@ -58,12 +58,13 @@ class StoreConnection:
 class StoreServer:
     """A redis-server of our own: nothing is saved, everything is in a folder that goes with it."""
 
-    def __init__(self, *options: str, tls: bool = False) -> None:
+    def __init__(self, *options: str, tls: bool = False, sentinel: Path | None = None) -> None:
         self.host = "127.0.0.1"
         self.port = free_port()
         self._tls = tls
         self._folder = tempfile.TemporaryDirectory(prefix="store-")
         self._options = options
+        self._sentinel = sentinel  # what it watches, a file that it rewrites: then it is no store but a sentinel
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +76,8 @@ class StoreServer:
         ports = ("--port", "0", "--tls-port", str(self.port)) if self._tls else ("--port", str(self.port))
         quiet = ("--save", "", "--appendonly", "no", "--loglevel", "warning", "--bind", self.host)
         words = ["redis-server", *ports, *quiet, "--dir", self._folder.name, *self._options]
+        if self._sentinel is not None:
+            words = ["redis-server", str(self._sentinel), "--sentinel", *ports, "--bind", self.host, *self._options]
         with (Path(self._folder.name) / "log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
         until = time.monotonic() + READY_WITHIN_S
@@ -82,6 +85,10 @@ class StoreServer:
             if self._process.poll() is not None or time.monotonic() > until:
                 raise AssertionError((Path(self._folder.name) / "log").read_text())
             time.sleep(0.02)
+
+    def option(self, name: str) -> str:
+        """What an option was set to when this was made."""
+        return self._options[self._options.index(name) + 1]
 
     def connect(self) -> StoreConnection:
         return StoreConnection(self.host, self.port)
@@ -129,9 +136,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*options: str, tls: bool = False) -> Iterator[StoreServer]:
+def running(*options: str, tls: bool = False, sentinel: Path | None = None) -> Iterator[StoreServer]:
     """A server of our own for the length of a test."""
-    server = StoreServer(*options, tls=tls)
+    server = StoreServer(*options, tls=tls, sentinel=sentinel)
     try:
         server.start()
         yield server

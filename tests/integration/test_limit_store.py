@@ -1,88 +1,45 @@
-"""The store as an engine on a real one: killed, stopped, slow, flushed, behind TLS and passwords, as a cluster."""
+"""The store as an engine on a real one: killed, stopped, slow, flushed, behind TLS and passwords."""
 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
-from gateway.limiter.address import parse
 from gateway.limiter.engine import Amount, Epoch, Outcome, Reason, Renewal, Unavailable
 from gateway.limiter.hold import State
-from gateway.limiter.spec import rate, slots
-from gateway.limiter.store import Store
+from gateway.limiter.spec import rate
 from tests.fakes.authority import Authority
-from tests.fakes.store_server import StoreServer, any_store, connect, free_port, running
+from tests.fakes.store_scene import (
+    CAPACITY,
+    IN_FLIGHT,
+    PATIENT_S,
+    STANDING,
+    TPM,
+    USED,
+    in_loop,
+    insist,
+    level_of,
+    load,
+    make,
+    until,
+    up,
+)
+from tests.fakes.store_server import any_store, connect, running
 
 pytestmark = pytest.mark.slow
 
-WITHIN_S = 60.0
-PATIENT_S = 10.0
 README = Path(__file__).parents[2] / "lua" / "README.md"
-
-STANDING = rate(1_000_000, 1, 86_400_000)  # refills a unit a day: what is left is what was not charged
-TPM = Amount("tpm", STANDING, 1_000)
-IN_FLIGHT = Amount("in flight", slots(100_000), 1)
-
-
-made: list[Store] = []
-
-
-def in_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a test on uvloop, bounded in time; what it made is closed, however it ends."""
-
-    async def whole() -> None:
-        try:
-            await asyncio.wait_for(test(), WITHIN_S)
-        finally:
-            while made:
-                await made.pop().close()
-
-    uvloop.run(whole())
-
-
-def make(url: str, *, deadline_s: float, domain: str = "main", **files: str) -> Store:
-    store = Store(parse(url, **files), domain=domain, deadline_s=deadline_s)
-    made.append(store)
-    store.start()
-    return store
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110  # a store is watched from outside
-        await asyncio.sleep(0.002)
-
-
-async def up(url: str, *, deadline_s: float = PATIENT_S, domain: str = "main", **files: str) -> Store:
-    store = make(url, deadline_s=deadline_s, domain=domain, **files)
-    await until(lambda: store.there)
-    return store
 
 
 async def trouble_of(url: str, said: str, **files: str) -> None:
-    store = make(url, deadline_s=PATIENT_S, **files)
+    store = make(url, deadline_s=PATIENT_S, files=files)
     await until(lambda: bool(re.search(said, store.trouble)))
     assert not store.there
     await store.close()
-
-
-async def level_of(store: Store) -> int:
-    (standing,) = await store.peek([TPM])
-    return standing.level
-
-
-async def insist(ask: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
-    """Repeat an operation until the store has answered it, as a replay would."""
-    while True:
-        try:
-            return await ask()
-        except Unavailable:
-            await asyncio.sleep(0.005)
 
 
 # --- a store that does its work -------------------------------------------------------------------------------------
@@ -208,15 +165,6 @@ def test_scripts_flushed_in_the_middle_of_pipelines_cost_nobody_anything() -> No
 def test_a_store_stopped_in_the_middle_loses_and_doubles_nothing() -> None:
     async def stopped() -> None:
         store = await up(server.url, deadline_s=0.05)
-        settled = 0
-
-        async def client(base: int) -> None:
-            nonlocal settled
-            for number in range(base, base + 60):
-                hold = f"h{number}"
-                await insist(partial(store.reserve, hold, [TPM, IN_FLIGHT], owner=0, lease_ms=60_000))
-                await insist(partial(store.settle, hold, [Amount("tpm", STANDING, 11), IN_FLIGHT]))
-                settled += 1
 
         async def trouble() -> None:
             for _ in range(3):
@@ -226,10 +174,10 @@ def test_a_store_stopped_in_the_middle_loses_and_doubles_nothing() -> None:
                 server.resume()
                 await until(lambda: store.there)
 
-        await asyncio.gather(trouble(), *(client(base) for base in range(0, 1_200, 60)))
-        assert settled == 1_200
-        assert await level_of(store) == 1_000_000 - 1_200 * 11
-        assert (await store.peek([IN_FLIGHT]))[0].level == 100_000
+        _, holds = await asyncio.gather(trouble(), load(store, "h", clients=20, each=60))
+        assert len(holds) == 1_200
+        assert await level_of(store) == CAPACITY - len(holds) * USED
+        assert await level_of(store, IN_FLIGHT) == 100_000
         assert store.counts.late > 0
         assert store.breaker.trips >= 3
         await store.close()
@@ -303,9 +251,7 @@ def test_a_loop_that_was_busy_does_not_blame_the_store() -> None:
 def test_a_killed_store_comes_back_empty_and_is_used_again() -> None:
     async def killed() -> None:
         heard: list[bool] = []
-        store = Store(parse(server.url), deadline_s=PATIENT_S, on_change=lambda there, _: heard.append(there))
-        made.append(store)
-        store.start()
+        store = make(server.url, deadline_s=PATIENT_S, on_change=lambda there, _: heard.append(there))
         await until(lambda: store.there)
         await store.reserve("before", [TPM], owner=0, lease_ms=30_000)
         server.kill()
@@ -392,7 +338,7 @@ def test_tls_is_verified_against_the_authority_named(tmp_path: Path) -> None:
 
     async def over_tls() -> None:
         url = f"rediss://127.0.0.1:{server.port}"
-        store = await up(url, ca_file=authority.ca_file)
+        store = await up(url, files={"ca_file": authority.ca_file})
         assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
         await store.close()
         await trouble_of(url, "CERTIFICATE_VERIFY_FAILED", ca_file=stranger.ca_file)
@@ -419,49 +365,11 @@ def test_a_store_may_ask_for_a_certificate(tmp_path: Path) -> None:
 
     async def identified() -> None:
         url = f"rediss://127.0.0.1:{server.port}"
-        store = await up(url, ca_file=authority.ca_file, client_cert=certificate, client_key=key)
+        files = {"ca_file": authority.ca_file, "client_cert": certificate, "client_key": key}
+        store = await up(url, files=files)
         assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
         await store.close()
         await trouble_of(url, "lost|certificate|CERTIFICATE", ca_file=authority.ca_file)
 
     with running(*tls_options(authority, "127.0.0.1", clients="yes"), tls=True) as server:
         in_loop(identified)
-
-
-# --- a cluster ------------------------------------------------------------------------------------------------------
-
-
-def cluster_options() -> tuple[str, ...]:
-    return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", "2000")
-
-
-def join(one: StoreServer, other: StoreServer) -> None:
-    """Two nodes, half of the slots each."""
-    with one.connect() as first, other.connect() as second:
-        first.ask("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
-        second.ask("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
-        bus = other._options[other._options.index("--cluster-port") + 1]
-        first.ask("CLUSTER", "MEET", other.host, str(other.port), bus)
-        until_s = time.monotonic() + WITHIN_S
-        while any(b"cluster_state:ok" not in bytes(node.ask("CLUSTER", "INFO")) for node in (first, second)):  # type: ignore[call-overload]
-            assert time.monotonic() < until_s
-            time.sleep(0.05)
-
-
-def test_a_cluster_is_followed_to_the_node_that_has_the_domain() -> None:
-    async def clustered() -> None:
-        with one.connect() as connection:
-            slot = connection.ask("CLUSTER", "KEYSLOT", "{gw:main}:1:r:tpm")
-        assert isinstance(slot, int)
-        away, home = (other, one) if slot <= 8191 else (one, other)
-        for entry in (away, home):
-            store = await up(entry.url)
-            assert (await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=9_000)).outcome is Outcome.ADMITTED
-            assert store.counts.dials == (2 if entry is away else 1)
-            await store.close()
-        with home.connect() as connection:
-            assert connection.ask("EXISTS", "{gw:main}:1:r:tpm") == 1
-
-    with running(*cluster_options()) as one, running(*cluster_options()) as other:
-        join(one, other)
-        in_loop(clustered)
