@@ -262,10 +262,12 @@ def _settle(ex: Exchange, gateway: Gateway) -> None:
     usage, estimator = outcome.usage, gateway.estimator
     target = outcome.attempts[-1].target if outcome.attempts else ""
     used = None if usage is None else spending.used(tariff, target, usage)
-    passed = None
+    passed, unseen = None, False
     if outcome.ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:
-        passed = spending.passed(tariff, estimator, target, hold.reserved.prompt.tokens, transfer.text_bytes)
-    hold.finish(outcome, used, passed)
+        prompt = hold.reserved.prompt.tokens if usage is None else usage.input_tokens
+        passed = spending.passed(tariff, estimator, target, prompt, transfer.text_bytes)
+        unseen = estimator.reasons(tariff.org, tariff.entry)
+    hold.finish(outcome, used, passed, unseen=unseen)
     if ex.asked is None:
         return
     if outcome.ending is Ending.COMPLETE and usage is not None:

@@ -47,6 +47,7 @@ class Estimator:
         self._learned = learned
         self._weights = weights
         self._taught: dict[tuple[str, str], int] = {}
+        self._reasoning = set[tuple[str, str]]()
 
     def prompt(self, org: str, model: str, asked: Asked, surface: str = "", body: bytes = b"") -> int:
         """Tokens of a request's prompt. With `surface` and `body` a short text is counted exactly where it can be."""
@@ -67,7 +68,11 @@ class Estimator:
 
         Where much is known already, every LEARN_EVERY-th request teaches: learning costs more than estimating.
         """
-        if usage.source is not UsageSource.PROVIDER or not self._due(org, model):
+        if usage.source is not UsageSource.PROVIDER:
+            return
+        if usage.reasoning_tokens and len(self._reasoning) < _REMEMBERED:
+            self._reasoning.add((org, model))
+        if not self._due(org, model):
             return
         if asked.whole:
             text_tokens = usage.input_tokens - _framing(asked) - asked.tokens
@@ -78,6 +83,10 @@ class Estimator:
     def metered(self, org: str, model: str, text_bytes: int) -> int:
         """Tokens of so much text of an answer: of a stream that was cut before it said its usage."""
         return min(_ceil(text_bytes / self._learned.bytes_per_token(org, model)), MAX_TOKENS)
+
+    def reasons(self, org: str, model: str) -> bool:
+        """Whether answers have been seen that used tokens nobody was shown."""
+        return (org, model) in self._reasoning
 
     def learn_abandoned(self, org: str, model: str, tokens: int) -> None:
         """A caller left, and its answer had come to so many tokens."""

@@ -42,7 +42,7 @@ PERIODS_MS: Final = {
     "month": 30 * 86_400_000,  # of a rate; a budget's month is the calendar's
 }
 MICRO: Final = 1_000_000
-_MAX_REMEMBERED: Final = 1024  # end users × providers of one kind of request
+_MAX_REMEMBERED: Final = 8192  # lines of end users and providers, of all kinds of requests together: 16 MB
 _DIGEST_BYTES: Final = 10
 _MAX_KEY_BYTES: Final = 64
 _RESOURCES: Final = {
@@ -137,12 +137,14 @@ class Limits:
 
     __slots__ = ("_names", "_of_end_user", "_of_provider", "_own", "_remembered", "plain", "seen")
 
-    def __init__(self, rules: list[Rule], subject: Subject, domain: bytes) -> None:
+    def __init__(
+        self, rules: list[Rule], subject: Subject, domain: bytes, remembered: "dict[_Kind, Lines] | None" = None
+    ) -> None:
         self._names = _Names(subject, domain)
         self._own = [rule for rule in rules if not rule.of_provider]
         self._of_provider = [rule for rule in rules if rule.of_provider]
         self._of_end_user = any(rule.of_end_user for rule in rules)
-        self._remembered: dict[tuple[str, str], Lines] = {}
+        self._remembered = {} if remembered is None else remembered  # shared, so that it is bounded for a worker
         self.seen: tuple[int, ...] = ()  # the levels that the engine has told last, whoever asked
         self.plain: Lines | None = None  # where neither end user nor provider matters, what `lines` said last
 
@@ -165,14 +167,16 @@ class Limits:
 
     def lines(self, wall_ms: int, end_user: str = "", provider: str = "") -> Lines:
         """The buckets of a request whose next attempt is at `provider`, in their windows at `wall_ms`."""
-        key = (end_user if self._of_end_user else "", provider if self._of_provider else "")
+        if not self._of_end_user and not self._of_provider:
+            if self.plain is None or wall_ms >= self.plain.until_ms:
+                self.plain = self._made(wall_ms, "", "")
+            return self.plain
+        key = (self, end_user if self._of_end_user else "", provider if self._of_provider else "")
         lines = self._remembered.get(key)
         if lines is None or wall_ms >= lines.until_ms:
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            lines = self._remembered[key] = self._made(wall_ms, *key)
-            if not self._of_end_user and not self._of_provider:
-                self.plain = lines
+            lines = self._remembered[key] = self._made(wall_ms, *key[1:])
         return lines
 
     def _made(self, wall_ms: int, end_user: str, provider: str) -> Lines:
@@ -193,6 +197,10 @@ class Limits:
         return Lines(made, len(self._own))
 
 
+_Kind = tuple[Limits, str, str]
+"""Requests that are alike, of one end user, at one provider."""
+
+
 class Rules:
     """All rules of a config."""
 
@@ -202,6 +210,7 @@ class Rules:
         self._teams = teams or {}
         self._short: dict[tuple[str, float], Rule] = {}
         self._domain = config.domain.encode()[:_MAX_KEY_BYTES]
+        self._remembered: dict[_Kind, Lines] = {}
 
     def limits(self, subject: Subject) -> Limits | None:
         """What limits these requests; None: nothing does."""
@@ -210,7 +219,7 @@ class Rules:
             found += self._shorts("key", subject.allowance)
         if subject.team in self._teams:
             found += self._shorts("team", self._teams[subject.team])
-        return Limits(found, subject, self._domain) if found else None
+        return Limits(found, subject, self._domain, self._remembered) if found else None
 
     def _shorts(self, whose: str, allowance: Allowance) -> Iterator[Rule]:
         """The rules of a short form; keys with the same limit share one."""

@@ -14,6 +14,7 @@ import pytest
 
 from gateway.config.limits import Limits, Rule, RuleMatch
 from gateway.config.schema import Match, Model, Route, Target, Timeouts
+from gateway.dialects.asked import Asked
 from gateway.dialects.base import RequestFacts
 from gateway.errors import GatewayError, InvalidCredential, MissingCredential, RateLimited, UpstreamConnectError
 from gateway.exchange import Exchange
@@ -22,7 +23,7 @@ from gateway.limiter.engine import Amount
 from gateway.limiter.rules import Rules, Subject
 from gateway.listener.head import Head, read_head
 from gateway.pipeline import RandomBytes, finish, identify, run
-from gateway.record import Record
+from gateway.record import Record, Usage
 from tests.fakes.provider import (
     DONE,
     END,
@@ -752,27 +753,36 @@ def test_a_raw_request_is_limited_by_the_request_alone() -> None:
     assert isinstance(reply_of(ex).error, RateLimited)
 
 
+async def left_midway(wired: Wired) -> Record:
+    """A stream whose caller goes while it runs."""
+    wired.gateway.wheel.start()
+    ex = asked(body=b'{"model":"gpt","stream":true,"messages":[]}')
+    identify(ex, wired.gateway)
+    work = asyncio.create_task(run(ex, wired.gateway))
+    await turns(40)
+    work.cancel()
+    with suppress(asyncio.CancelledError):
+        await work
+    finish(ex, wired.gateway)
+    wired.gateway.wheel.stop()
+    return wired.recorded[-1]
+
+
 def test_a_caller_who_leaves_pays_for_the_text_that_passed() -> None:
     provider = answering(stream(ROLE, TEXT))
     wired = Wired(provider, **limiting(TPM, SLOTS))
 
-    async def story() -> Record:
-        wired.gateway.wheel.start()
-        ex = asked(body=b'{"model":"gpt","stream":true,"messages":[]}')
-        identify(ex, wired.gateway)
-        work = asyncio.create_task(run(ex, wired.gateway))
-        await turns(40)
-        work.cancel()
-        with suppress(asyncio.CancelledError):
-            await work
-        finish(ex, wired.gateway)
-        wired.gateway.wheel.stop()
-        return wired.recorded[-1]
-
-    record = play(story())
+    record = play(left_midway(wired))
     assert record.ending == "abandoned"
     assert record.settled_amounts == {"tpm|key=demo|rate=10000000/60000": 2_000}  # "Hello" at four bytes a token
     assert left(wired, SLOTS, "slots|key=demo") == 1
+
+
+def test_a_caller_who_leaves_a_model_that_thinks_unseen_pays_what_was_reserved() -> None:
+    wired = Wired(answering(stream(ROLE, TEXT)), **limiting(TPM))
+    wired.gateway.estimator.learn("acme", "gpt", Asked(text_bytes=40), Usage(10, 10, reasoning_tokens=4))
+
+    assert play(left_midway(wired)).settled_amounts == {"tpm|key=demo|rate=10000000/60000": 1_024_000}
 
 
 def test_answers_teach_what_to_expect() -> None:

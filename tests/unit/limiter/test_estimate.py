@@ -202,3 +202,14 @@ def test_absurd_usage_is_survived(estimator: Estimator) -> None:
     teach(estimator, Asked(10), Usage(input_tokens=-1, output_tokens=-1))
     assert 0 < estimator.prompt("o", "m", Asked(100)) <= 100
     assert 0 < estimator.output("m", None, org="o") <= MAX_TOKENS
+
+
+def test_models_that_think_unseen_are_known_once_they_have_said_so(estimator: Estimator) -> None:
+    asked = Asked(text_bytes=40)
+    estimator.learn("acme", "m", asked, Usage(10, 10))
+    assert not estimator.reasons("acme", "m")
+    estimator.learn("acme", "m", asked, Usage(10, 10, reasoning_tokens=4, source=UsageSource.ESTIMATED))
+    assert not estimator.reasons("acme", "m")
+    estimator.learn("acme", "m", asked, Usage(10, 10, reasoning_tokens=4))
+    assert estimator.reasons("acme", "m")
+    assert not estimator.reasons("other", "m")

@@ -143,12 +143,17 @@ def test_who_names_no_end_user_shares_one_bucket_with_others_who_do_not() -> Non
     assert buckets(limits) == ["r|key=demo|end_user="]
 
 
-def test_end_users_are_remembered_within_bounds() -> None:
-    limits = limits_of(rule(per=("key", "end_user")))
-    names = {limits.lines(START_MS, f"user {n}").lines[0].bucket for n in range(3000)}
-    assert len(names) == 3000
-    assert len(limits._remembered) <= 1024
-    assert limits.plain is None
+def test_end_users_are_remembered_within_bounds_for_all_keys_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.limiter.rules._MAX_REMEMBERED", 50)
+    rules = rules_of(Rule(name="r", per=("key", "end_user"), requests=1, every="minute"))
+    for key in range(10):
+        limits = rules.limits(Subject(f"k{key}"))
+        assert limits is not None
+        first = limits.lines(0, "user 0")
+        assert limits.lines(0, "user 0") is first
+        for number in range(20):
+            assert limits.lines(0, f"user {number}").lines[0].bucket.startswith(f"r|key=k{key}|end_user=")
+            assert len(rules._remembered) <= 50
 
 
 # --- whom a rule is for ---------------------------------------------------------------------------------------------
