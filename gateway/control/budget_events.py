@@ -5,6 +5,9 @@ over all workers, and over all nodes where they share a store. Requests of this 
 left out, so that one large reservation, given back a moment later, alarms nobody. A threshold that is passed is told in
 the journal (`admin`, action `budget.crossed`), to webhooks, and by a counter.
 
+Asked is about budgets that this node has used since it last asked: what another node used up, that node tells. Once in
+LOOKS_AT_ALL looks, and after `again`, all are asked about, should a settlement have reached the engine late.
+
 What was told is kept in the checkpoint, after it was told: a crash in between tells it twice, under the same id, and
 nodes that share a store tell it under one id as well. Whoever must know once goes by the id.
 
@@ -30,6 +33,7 @@ from gateway.record import Record
 ACTION: Final = "budget.crossed"
 ACTOR: Final = "gateway"
 ASKED_AT_ONCE: Final = 16
+LOOKS_AT_ALL: Final = 60
 _MICRO: Final = 1_000_000
 _ALL: Final = 100
 
@@ -99,19 +103,29 @@ class BudgetEvents:
         self._engine = engine
         self._memory = memory
         self._hear = hear
+        self._looks = 0
+        self._seen: dict[str, tuple[int, int, int]] = {}  # what the journal said of a bucket when it was asked about
+
+    def again(self) -> None:
+        """Ask about all of them at the next look: what is a budget has changed."""
+        self._seen.clear()
 
     async def look(self, used: Iterable[Used]) -> None:
         """Tell what has been crossed of these. Raises Unavailable, and whatever `hear` does."""
+        self._looks += 1
+        if self._looks % LOOKS_AT_ALL == 0:
+            self._seen.clear()
         budgets = [(found, budget) for found in used if (budget := self._watched(found)) is not None]
         for first in range(0, len(budgets), ASKED_AT_ONCE):
             some = budgets[first : first + ASKED_AT_ONCE]
             standings = await self._engine.peek([_asked(found, budget) for found, budget in some])
             for (found, budget), standing in zip(some, standings, strict=True):
                 await self._judge(found, budget, budget.limit - standing.level - found.live)
+                self._seen[found.bucket] = _said(found)
 
     def _watched(self, found: Used) -> Budget | None:
         """The budget of a bucket that may have something to tell."""
-        if found.spec.kind is not Kind.WINDOW:
+        if found.spec.kind is not Kind.WINDOW or self._seen.get(found.bucket) == _said(found):
             return None
         budget = self._budget_of(found.bucket)
         return budget if budget is not None and self._untold(found, budget) else None
@@ -146,6 +160,10 @@ class BudgetEvents:
         )
 
 
+def _said(found: Used) -> tuple[int, int, int]:
+    return found.spec.start_ms, found.used, found.live
+
+
 def _asked(found: Used, budget: Budget) -> Amount:
     return Amount(found.bucket, window(budget.limit, found.spec.start_ms, found.spec.end_ms), 0)
 
@@ -162,8 +180,8 @@ class Budgets:
         rules = [rule for rule in limits.rules if rule.in_flight is None and rule.is_budget]
         self._rules = {rule.name: _budget(rule) for rule in rules}
         self._short: Mapping[str, Callable[[str], Allowance | None]] = {
-            "key.usd_per_month": allowance_of,
-            "team.usd_per_month": lambda team: teams.get(team) or teams.get(team.partition("/")[2]),  # of an org
+            "key.usd_per_month": lambda key: allowance_of(unquote(key)),
+            "team.usd_per_month": lambda team: _of_team(teams, team),
         }
 
     def find(self, bucket: str) -> Budget | None:
@@ -173,10 +191,15 @@ class Budgets:
             return self._rules[name]
         if name not in self._short:
             return None
-        allowance = self._short[name](unquote(scopes.partition("=")[2]))
+        allowance = self._short[name](scopes.partition("=")[2])
         if allowance is None or allowance.usd_per_month is None:
             return None
         return _budget(Rule(name=name, usd=allowance.usd_per_month, every="month"))
+
+
+def _of_team(teams: Mapping[str, Allowance], escaped: str) -> Allowance | None:
+    """Of a team by the name in its buckets: alone, or behind its org's."""
+    return teams.get(unquote(escaped)) or teams.get(unquote(escaped.partition("/")[2]))
 
 
 def _budget(rule: Rule) -> Budget:

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gateway.control.keeping import Keeping, Parts
+from gateway.control.keeping import Keeping
+from gateway.control.limiting import Limiting
+from gateway.control.parts import Parts
 from gateway.telemetry import families
+from gateway.telemetry.directory import Family
 from gateway.telemetry.metrics import Counter, Metrics
 from gateway.telemetry.recorder import JournalCounts, Journaled, resident_bytes
 from gateway.telemetry.scrape import Reading
@@ -29,16 +32,19 @@ class Counts:
         self._keeping = keeping
         self._rss = metrics.gauge(families.WORKER_RSS, slot=str(slot))
         self._journal = JournalCounts(metrics, slot)
-        self._followed: list[Tally] = []
+        self._limits_ready = metrics.gauge(families.LIMITS_READY)
+        self._tallies: dict[tuple[object, ...], Tally] = {}  # of totals that are there once something was counted
+        self._followed: list[tuple[Tally, Callable[[], int]]] = []
         self._parts: Parts | None = None
 
     def follow(self, counter: Counter, total: Callable[[], int]) -> None:
         """Count what this total grows by from now on."""
-        self._followed.append(Tally(counter, total))
+        self._followed.append((Tally(counter), total))
 
     def tick(self) -> None:
         """Count what was added since the last tick."""
         self._rss.set(resident_bytes())
+        self._limits_ready.set(not self._keeping.unready)
         parts = self._keeping.parts
         if parts is not None:
             if self._parts is None:
@@ -48,29 +54,47 @@ class Counts:
             self._journal.show(
                 Journaled(journal.lines, journal.written_bytes, journal.lost, journal.failures, journal.failing)
             )
-        for tally in self._followed:
-            tally.follow()
+            if parts.limiting is not None:
+                self._show_alerts(parts.limiting)
+        for tally, total in self._followed:
+            tally.follow(total())
 
     def _follow_parts(self, parts: Parts) -> None:
         metrics, notary = self._metrics, parts.notary
         self.follow(metrics.counter(families.JOURNAL_MANIFESTS), lambda: notary.manifests)
         self.follow(metrics.counter(families.JOURNAL_SIGN_FAILURES), lambda: notary.failures)
-        for runner in parts.readers.runners:
+        for runner in parts.runners:
             counter = metrics.counter(families.JOURNAL_POISON, reader=runner.name)
             self.follow(counter, lambda runner=runner: runner.poisoned)  # type: ignore[misc]
+        if parts.limiting is not None:
+            keeper = parts.limiting.keeper
+            self.follow(metrics.counter(families.LIMITS_GIVEN_BACK), lambda: keeper.given_back)
+            self.follow(metrics.counter(families.LIMITS_REPEATED), lambda: keeper.repeated)
+            self.follow(metrics.counter(families.LIMITS_CORRECTED), lambda: keeper.corrected)
+
+    def _show_alerts(self, limiting: Limiting) -> None:
+        alerting = limiting.alerting
+        for rule, crossed in alerting.crossed.items():
+            self._tally(families.BUDGET_CROSSINGS, rule=rule).follow(crossed)
+        for (webhook, result), events in alerting.webhooks.results.items():
+            self._tally(families.WEBHOOKS_SENT, webhook=webhook, result=result).follow(events)
+
+    def _tally(self, family: Family, **labels: str) -> "Tally":
+        known = (family, *labels.values())
+        if known not in self._tallies:
+            self._tallies[known] = Tally(self._metrics.counter(family, **labels))
+        return self._tallies[known]
 
 
 class Tally:
     """A counter that follows a total which starts at 0 with the process."""
 
-    def __init__(self, counter: Counter, total: Callable[[], int]) -> None:
+    def __init__(self, counter: Counter) -> None:
         self._counter = counter
-        self._total = total
         self._seen = 0
 
-    def follow(self) -> None:
+    def follow(self, total: int) -> None:
         """Add what the total has grown by."""
-        total = self._total()
         self._counter.add(total - self._seen)
         self._seen = total
 
@@ -82,7 +106,7 @@ def readings(keeping: Keeping) -> "Sequence[Reading]":
 
 def _readings(parts: Parts) -> Iterator[Reading]:
     notary, retention = parts.notary, parts.retention
-    for runner in parts.readers.runners:
+    for runner in parts.runners:
         yield Reading(families.JOURNAL_LAG, runner.lag_records, (runner.name,))
     yield Reading(families.JOURNAL_SIGNED_AGE, _age_ms(notary.last_signed_us))
     yield Reading(families.JOURNAL_BROKEN, len(notary.broken))

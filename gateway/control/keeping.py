@@ -1,6 +1,6 @@
-"""What control does with the journal, put together: its own chain, the notary, the readers, retention, the anchors.
+"""What control does with the journal, from its opening to its last manifest: its own chain, and all that reads it.
 
-Each part knows its own business; here they are made from the config, started, followed and stopped in an order that
+The parts are made when the journal is open (`parts.py`); here they are started, followed and stopped in an order that
 loses nothing. A journal that cannot be opened (a full disk, a damaged file) does not keep control from serving its
 port: it is said once and tried again each second, and what operators did meanwhile is written down then.
 
@@ -13,43 +13,28 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from gateway.config.schema import Config
-from gateway.control.anchoring import Anchoring
-from gateway.control.clockwatch import ClockWatch
-from gateway.control.database.handle import Database
-from gateway.control.erasure import Erasure
-from gateway.control.expiry import RetentionSettings
-from gateway.control.holds import Holds
-from gateway.control.idle import IdleChains
-from gateway.control.journal_api import JournalApi
-from gateway.control.notary import Notary
+from gateway.control.limiting import Counted, Engine, Limiting, NodeLimits, warn_unkept
+from gateway.control.parts import Parts, made, retention_of
 from gateway.control.publisher import OPERATOR, Reloaded
-from gateway.control.readers.export import ExportReader
-from gateway.control.readers.runner import Readers, Runner, Source
-from gateway.control.readers.usage import UsageReader
-from gateway.control.retention import Retention
-from gateway.control.sinks.registry import sink_of
-from gateway.control.usage_api import UsageApi
 from gateway.journal import layout
 from gateway.journal.end import ForeignChain
-from gateway.journal.journal import Journal
 from gateway.journal.layout import NoJournal
 from gateway.journal.line import content_of
 from gateway.journal.opening import open_journal, settings_of
-from gateway.journal.read import Place
 from gateway.journal.recover import NoFreeChain
-from gateway.journal.seal import Opener
-from gateway.journal.signing import Signer, SigningError, load_signer
+from gateway.journal.signing import SigningError
 from gateway.record import Kind, Record
 from gateway.tasks import spawn
 from gateway.units import NS_PER_US
+
+T = TypeVar("T")
 
 SIGN_S: Final = 1.0
 RETAIN_S: Final = 10.0
@@ -58,39 +43,33 @@ RETRY_S: Final = 1.0
 THREADS: Final = 32  # readers, anchors and questions wait in threads; one that hangs must not keep the notary waiting
 GATEWAY: Final = "gateway"  # who did what nobody asked for
 MAX_UNTOLD: Final = 1_000
-APPEND_S: Final = 10.0
 CLOSE_S: Final = 0.5
 _UNUSABLE: Final = (OSError, NoJournal, NoFreeChain, ForeignChain, SigningError)
 _log: Final = logging.getLogger("gateway.control")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a journal that is open."""
-
-    journal: Journal
-    notary: Notary
-    readers: Readers
-    exports: Sequence[ExportReader]
-    retention: Retention
-    idle: IdleChains
-    anchoring: Anchoring
-    database: Database
-    usage_api: UsageApi
-    journal_api: JournalApi
-
-
 class Keeping:
-    """Control's part in the journal. `parts` is None until it is open, and where none is kept."""
+    """Control's part in the journal. `parts` is None until it is open, and where none is kept.
 
-    def __init__(self, config: Callable[[], Config | None], clock_us: Callable[[], int] | None = None) -> None:
+    `limits` is None where nobody asks what limits count.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config | None],
+        clock_us: Callable[[], int] | None = None,
+        limits: NodeLimits | None = None,
+    ) -> None:
         self._config = config
+        self._limits = limits
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._untold: list[bytes] = []
         self._followed: Config | None = None
         self._problem = ""
         self._revoked = set[str]()
         self._looked = False
+        self._counted: Counted | None = None
+        self._unkept = False  # the config keeps no journal
         self.parts: Parts | None = None
 
     def tell(self, kind: Kind, action: str, subject: str, actor: str, **detail: object) -> None:
@@ -119,38 +98,54 @@ class Keeping:
         action = "config.refused" if result.problems else "config.reload"
         self.tell(Kind.ADMIN, action, f"generation {result.generation}", actor, problems=len(result.problems))
 
+    @property
+    def unready(self) -> str:
+        """Why what limits count is not yet what was used; "" when it is, or where no journal tells what was."""
+        if self._limits is None or self._limits.given_back or self._unkept:
+            return ""
+        if self.parts is not None and self.parts.limiting is not None:
+            return self.parts.limiting.reason
+        return f"what was used of limits is not known: {self._problem or 'the journal is being opened'}"
+
+    @property
+    def limits_engine(self) -> Engine | None:
+        """What this node's limits count with; None while it is not open."""
+        return None if self._counted is None else self._counted.engine
+
     async def run(self) -> None:
         """Open the journal, and keep it until cancelled."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="control"))
         config = await self._wanted()
-        parts = self.parts = await self._opened(config)
+        parts = self.parts = await self._tried("the journal", lambda: self._opened(config))
         parts.journal.start(loop)
         for content in self._untold:
             parts.journal.append(content)
         self._untold.clear()
-        notary, retention = parts.notary, parts.retention
-        work = [
-            spawn(_repeat(notary.turn, lambda: 0.0 if notary.behind else SIGN_S), name="notary"),
-            spawn(_repeat(retention.turn, lambda: SIGN_S if retention.behind else RETAIN_S), name="retention"),
-            spawn(_repeat(parts.idle.turn, lambda: IDLE_S), name="idle chains"),
-            spawn(parts.readers.run(), name="readers"),
-            spawn(parts.anchoring.run(), name="anchoring"),
-        ]
+        work = [spawn(coroutine, name=name) for name, coroutine in _work(parts)]
         try:
             await asyncio.gather(*work)
         finally:
-            parts.readers.stop()
+            for runner in parts.runners:
+                runner.stop()
             for task in work:
                 task.cancel()
 
     async def close(self) -> None:
         """Write, sync and sign everything; readers go on from where they are at the next start."""
         parts = self.parts
-        if parts is None:
-            return
+        if parts is not None:
+            await self._close(parts)
+        if self._counted is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._counted.engine.close(), CLOSE_S)
+
+    async def _close(self, parts: Parts) -> None:
         await parts.journal.close()
         await asyncio.to_thread(parts.notary.close)
+        if parts.limiting is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(parts.limiting.close(), CLOSE_S)
         for close in (*(export.close for export in parts.exports), parts.database.close):
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.to_thread(close), CLOSE_S)
@@ -162,8 +157,10 @@ class Keeping:
             return
         self._followed = config
         parts.journal.adopt(settings_of(config))
-        parts.retention.adopt(RetentionSettings(config.journal.max_bytes, config.journal.keep_days))
+        parts.retention.adopt(retention_of(config))
         parts.anchoring.adopt(config.journal.anchors)
+        if parts.limiting is not None:
+            parts.limiting.follow(config)
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -171,95 +168,50 @@ class Keeping:
         """The config, once one could be read; never where it keeps no journal, since that takes a restart to change."""
         while (config := self._config()) is None:  # noqa: ASYNC110 - a reload brings it, and tells nobody here
             await asyncio.sleep(RETRY_S)
+        self._counted = await self._tried("the store of limits", lambda: self._limited(config))
         if not config.journal.enabled:
+            self._unkept = True
+            await self._unkept_limits(config)
             await asyncio.get_running_loop().create_future()
         return config
 
-    async def _opened(self, config: Config) -> Parts:
+    async def _tried(self, what: str, opened: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                journal = await asyncio.to_thread(open_journal, config, (layout.CONTROL,))
-                return self._made(config, journal)
+                return await opened()
             except _UNUSABLE as error:
                 if str(error) != self._problem:
                     self._problem = str(error)
-                    _log.error("control cannot open the journal, and tries again each second: %s", error)
+                    _log.error("control cannot open %s, and tries again each second: %s", what, error)
             await asyncio.sleep(RETRY_S)
 
-    def _made(self, config: Config, journal: Journal) -> Parts:
-        state_dir = Path(config.state_dir)
-        directory = layout.journal_of(state_dir)
-        node = layout.node_id(directory)
-        notary = Notary(directory, layout.signing_of(state_dir))
-        opener = Opener(layout.sealing_of(state_dir))
-        database = Database.of(config)
-        source = Source(directory, node, lambda: notary.signed, lambda: notary.head_seq)
-        usage = Runner(UsageReader(database, node, opener.open), source, state_dir)
-        exports = [
-            ExportReader(export, sink_of(export), directory, node, state_dir, opener.open) for export in config.exports
-        ]
-        readers = Readers(source, [usage, *(Runner(reader, source, state_dir) for reader in exports)])
-        append = _FromThreads(journal, asyncio.get_running_loop())
-        holds = Holds(directory, append.record, self._clock_us)
-
-        def places() -> dict[str, dict[str, Place]]:
-            return {runner.name: runner.places() for runner in readers.runners}
-
-        limits = RetentionSettings(config.journal.max_bytes, config.journal.keep_days)
-        clock = ClockWatch(state_dir / "clock", self._clock_us)
-        retention = Retention(state_dir, limits, notary, places, append.content, holds, self._clock_us, clock.doubt)
-        erasure = Erasure(state_dir, holds, _forget(database), append.record, self._clock_us)
+    async def _opened(self, config: Config) -> Parts:
+        journal = await asyncio.to_thread(open_journal, config, (layout.CONTROL,))
         self._followed = config
+        limited = None
+        if self._limits is not None and self._counted is not None:
+            limited = partial(Limiting, config, self._limits, self._counted)
+        return made(config, journal, limited, self._clock_us)
 
-        def signer() -> Signer:
-            return load_signer(layout.signing_of(state_dir))
+    async def _limited(self, config: Config) -> Counted | None:
+        return None if self._limits is None else self._limits.open(config.limits)
 
-        return Parts(
-            journal,
-            notary,
-            readers,
-            exports,
-            retention,
-            IdleChains(directory, config.region, config.journal.segment_s, signer, self._clock_us),
-            Anchoring(directory, config.journal.anchors),
-            database,
-            UsageApi(database, lambda: usage.lag_records),
-            JournalApi(state_dir, notary, retention, readers.runners, holds, erasure),
-        )
+    async def _unkept_limits(self, config: Config) -> None:
+        if self._limits is not None and self._counted is not None:
+            await asyncio.to_thread(warn_unkept, config, self._limits.keys())
+            await self._counted.there()
 
 
-class _FromThreads:
-    """Control's chain, written from other threads: returns when a record is on the disk. Raises OSError."""
-
-    def __init__(self, journal: Journal, loop: asyncio.AbstractEventLoop) -> None:
-        self._journal = journal
-        self._loop = loop
-
-    def content(self, content: bytes) -> None:
-        """Write a record's content."""
-        written = asyncio.run_coroutine_threadsafe(self._commit(content), self._loop)
-        try:
-            if written.result(APPEND_S):
-                return
-        except TimeoutError:
-            written.cancel()
-        raise OSError("the journal cannot be written at the moment")
-
-    def record(self, record: Record) -> None:
-        """Write a record."""
-        self.content(content_of(record))
-
-    async def _commit(self, content: bytes) -> bool:
-        return await self._journal.commit(content, synced=True)
-
-
-def _forget(database: Database) -> Callable[[str, str], int]:
-    def forget(org: str, user: str) -> int:
-        from gateway.control.database import usage_rows  # noqa: PLC0415 - it loads SQLAlchemy, control starts without
-
-        return usage_rows.forget_user(database, org, user) if user else usage_rows.forget_org_users(database, org)
-
-    return forget
+def _work(parts: Parts) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """What runs while the journal is kept."""
+    notary, retention = parts.notary, parts.retention
+    yield "notary", _repeat(notary.turn, lambda: 0.0 if notary.behind else SIGN_S)
+    yield "retention", _repeat(retention.turn, lambda: SIGN_S if retention.behind else RETAIN_S)
+    yield "idle chains", _repeat(parts.idle.turn, lambda: IDLE_S)
+    yield "readers", parts.readers.run()
+    yield "anchoring", parts.anchoring.run()
+    if parts.limiting is not None:
+        yield "limits", parts.limiting.run()
 
 
 async def _repeat(turn: Callable[[], None], every_s: Callable[[], float]) -> None:

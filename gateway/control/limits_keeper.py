@@ -32,7 +32,7 @@ from gateway.control.readers.base import Trouble
 from gateway.control.readers.budgets import BudgetReader
 from gateway.journal.read import Place
 from gateway.limiter.bucket import Row, current
-from gateway.limiter.engine import Amount, Reason, Settled, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Reason, Settled, Unavailable
 from gateway.limiter.layout import AT_KEY, hold_key, hold_name
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.replay import Fact, Key, Used, key_of
@@ -54,13 +54,6 @@ _log: Final = logging.getLogger("gateway.limits")
 
 Settlement = tuple[str, tuple[Amount, ...]]
 """A hold's id, and what it comes to."""
-
-
-class Epoch(NamedTuple):
-    """The name of an engine's memory. `fresh`: it was made just now, so nothing of ours can be in it."""
-
-    id: str
-    fresh: bool = False
 
 
 class Engine(Protocol):
@@ -169,8 +162,9 @@ class LimitsKeeper:
         self._save_s = time.monotonic() - started_s
 
     async def close(self) -> None:
-        """Keep what is new."""
-        await self._tried(self._save)
+        """Keep what is new; but what was not given back yet is found as it was by whoever begins again."""
+        if self.ready:
+            await self._tried(self._save)
 
     # --- within -----------------------------------------------------------------------------------------------------
 

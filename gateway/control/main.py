@@ -18,6 +18,7 @@ from gateway.control.admin import Admin
 from gateway.control.context import Context
 from gateway.control.counts import Counts
 from gateway.control.keeping import GATEWAY, Keeping
+from gateway.control.limiting import NodeLimits
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
 from gateway.record import Kind
@@ -37,14 +38,14 @@ _log: Final = logging.getLogger("gateway.control")
 
 async def control_main(context: Context) -> None:
     """Run control until `context.stopping`; raises when the admin port cannot be served, or a part of it breaks."""
-    keeping = Keeping(lambda: publisher.config)
+    keeping = Keeping(lambda: publisher.config, limits=NodeLimits(context, lambda: publisher.keys))
     publisher = Publisher(context, keeping.reloaded)
     publisher.open()
     keeping.tell(Kind.ADMIN, "control.start", f"generation {publisher.generation}", GATEWAY, version=__version__)
     logs = Logs(publisher)
     logs.follow()
     publisher.watch_revocations()
-    readiness = Readiness(context.state)
+    readiness = Readiness(context.state, lambda: keeping.unready)
     admin = Admin(context, publisher, readiness, keeping)
     counts = _counts(context, publisher, admin, keeping, logs)
     runner = web.AppRunner(admin.application(), access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)

@@ -3,12 +3,14 @@
 Models what a load balancer needs to know, which is not the state of this millisecond: a worker that died is back in
 under a second, and a new snapshot reaches every worker within two ticks. Taking the node out for that would hurt more
 than it helps, so a shortfall counts from GRACE_NS on. What cannot heal by itself counts at once: the node drains, no
-worker serves, or it never was complete since this process looked.
+worker serves, it never was complete since this process looked, or what was used of limits before it began is not yet
+where limits are counted.
 
 Invariant: `observe` is called far more often than GRACE_NS. Left out: the data port's readyz, which each worker
 answers for itself.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.nodestate import NodeState, SlotPhase
@@ -18,10 +20,11 @@ GRACE_NS: Final = 2 * NS_PER_S
 
 
 class Readiness:
-    """Watches the board of one node."""
+    """Watches the board of one node. `limits` tells why limits do not count what was used yet, "" when they do."""
 
-    def __init__(self, state: NodeState) -> None:
+    def __init__(self, state: NodeState, limits: Callable[[], str] = lambda: "") -> None:
         self._state = state
+        self._limits = limits
         self._complete_ns = -GRACE_NS  # when nothing was amiss; long ago until it was seen once
 
     def observe(self, now_ns: int) -> None:
@@ -36,6 +39,8 @@ class Readiness:
             return ["the node is draining"]
         if not state.workers_ready:
             return ["no worker is ready"]
+        if reason := self._limits():
+            return [reason]
         shortfalls = self._shortfalls()
         if not shortfalls:
             self._complete_ns = now_ns

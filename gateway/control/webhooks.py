@@ -23,6 +23,7 @@ import hmac
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +119,15 @@ class Webhooks:
         self._state_dir = state_dir
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._before = Counter[tuple[str, str]]()  # of senders that were replaced
+
+    @property
+    def results(self) -> Mapping[tuple[str, str], int]:
+        """What came of events so far, by destination and result: sent, failed (tries), given_up."""
+        total = self._before.copy()
+        for sender in self.senders.values():
+            total.update(sender.results)
+        return total
 
     async def adopt(self, destinations: Sequence[Destination]) -> None:
         """Send to these from now on. What waits for one that is gone stays in its file. Raises OSError, ValueError."""
@@ -151,6 +161,7 @@ class Webhooks:
         with suppress(asyncio.CancelledError):
             await task
         await sender.close()
+        self._before.update(sender.results)
 
 
 class Sender:
@@ -168,6 +179,13 @@ class Sender:
         self._writing = asyncio.Lock()
         self._change: asyncio.Future[None] | None = None  # of the queue, under way in a thread
         self._woken = asyncio.Event()
+
+    @property
+    def results(self) -> dict[tuple[str, str], int]:
+        """What came of its events since it was made, by its name and result."""
+        name = self.destination.name
+        given_up = self.given_up + self.queue.dropped
+        return {(name, "sent"): self.sent, (name, "failed"): self.failures, (name, "given_up"): given_up}
 
     async def add(self, event: Pending) -> None:
         """Have an event sent. Raises OSError, ValueError."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.boot import boot_snapshot
+from gateway.config.limits import Limits
 from gateway.journal.opening import ensure_journal
+from gateway.limiter.shared import Caretaker, sections
 from gateway.nodestate import NODE, NodeState, Order, SlotPhase
 from gateway.segment import Segment
 from gateway.telemetry.directory import METRICS
@@ -28,6 +30,7 @@ routes:
 log: {{level: warning, format: json}}
 """
 WORKERS = 2
+LIMITS = Limits(max_buckets=64, max_holds=64)
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,9 @@ def fake_context(directory: Path, config: str = CONFIG) -> FakeContext:
     settings = FakeSettings(directory / "gateway.yaml", directory / "state")
     settings.config.write_text(config)
     ensure_journal(settings.state_dir)
-    segment = Segment.create([NODE, METRICS], slots=2 * WORKERS + 2)
+    segment = Segment.create([NODE, METRICS, *sections(LIMITS)], slots=2 * WORKERS + 2)
     state = NodeState(segment)
+    Caretaker(LIMITS).open(state)
     state.generation = boot_snapshot(settings.config, (), settings.state_dir).generation
     state.workers_wanted = WORKERS
     state.boot_id = 0xABC

@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import NoReturn
 
-from gateway.control.limits_keeper import Epoch, Memory
-from gateway.limiter.engine import Amount, Ready, Reason, Reserved, Settled, Standing, Unavailable
+from gateway.control.limits_keeper import Memory
+from gateway.limiter.engine import Amount, Epoch, Ready, Reason, Reserved, Settled, Standing, Unavailable
 from gateway.limiter.spec import Spec
 from tests.fakes.limit_engines import TimedEngine
 from tests.fakes.limit_model import LimitModel

@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 from gateway.config.limits import Allowance, Limits, Rule
-from gateway.control.budget_events import ASKED_AT_ONCE, Budget, BudgetEvents, Budgets, Crossing, record_of
+from gateway.control.budget_events import (
+    ASKED_AT_ONCE,
+    LOOKS_AT_ALL,
+    Budget,
+    BudgetEvents,
+    Budgets,
+    Crossing,
+    record_of,
+)
 from gateway.limiter.checkpoint import Told
 from gateway.limiter.engine import Amount, Unavailable
 from gateway.limiter.replay import Used
@@ -28,6 +36,7 @@ class Watch:
         self.heard: list[Crossing] = []
         self.budgets = dict(budgets) if budgets is not None else {NAME: ORG}
         self.deaf = False
+        self.used = 1  # as the journal says
         self.begin()
 
     def begin(self) -> None:
@@ -42,12 +51,13 @@ class Watch:
         self.heard.append(crossing)
 
     def use(self, amount: int, bucket: str = NAME, spec: Spec = BUDGET) -> None:
+        self.used += amount
         self.engine.model.settle(self.engine.now_ms, f"h{amount}{bucket}", [Amount(bucket, spec, amount)])
 
     def look(self, *used: Used) -> list[int]:
         """Which thresholds this look tells."""
         before = len(self.heard)
-        asyncio.run(self.events.look(used or (Used(NAME, BUDGET, 1),)))
+        asyncio.run(self.events.look(used or (Used(NAME, BUDGET, self.used),)))
         return [crossing.percent for crossing in self.heard[before:]]
 
 
@@ -172,6 +182,33 @@ def test_many_budgets_are_asked_about_in_parts() -> None:
     assert [crossing.bucket for crossing in watch.heard] == names
 
 
+def test_what_has_not_moved_is_not_asked_about() -> None:
+    watch = Watch()
+    watch.use(100)
+    assert watch.look() == []
+    watch.engine.away = True
+    assert watch.look() == []
+    for moved in (Used(NAME, BUDGET, watch.used + 1), Used(NAME, BUDGET, watch.used, live=1)):
+        with pytest.raises(Unavailable):
+            watch.look(moved)
+
+
+def test_what_came_to_the_engine_late_is_found_all_the_same() -> None:
+    watch = Watch()
+    assert watch.look() == []
+    watch.engine.model.settle(NOON_MS, "late", [Amount(NAME, BUDGET, 700)])
+    assert [watch.look() for _ in range(LOOKS_AT_ALL)][-2:] == [[70], []]
+
+
+def test_a_limit_that_was_lowered_is_looked_at_again() -> None:
+    watch = Watch()
+    watch.use(500)
+    assert watch.look() == []
+    watch.budgets[NAME] = ORG._replace(limit=700)
+    watch.events.again()
+    assert watch.look() == [70]
+
+
 def test_an_engine_that_is_away_is_asked_another_time() -> None:
     watch = Watch()
     watch.use(700)
@@ -203,6 +240,7 @@ ALLOWED = Allowance(usd_per_month=3, rpm=5)
         ("key.usd_per_month|key=my%7Ckey", Budget("key.usd_per_month", 3_000_000, (70,), "micro-USD")),
         ("team.usd_per_month|team=acme/search", Budget("team.usd_per_month", 3_000_000, (70,), "micro-USD")),
         ("team.usd_per_month|team=search", Budget("team.usd_per_month", 3_000_000, (70,), "micro-USD")),
+        ("team.usd_per_month|team=a%2Fb%257C/search", Budget("team.usd_per_month", 3_000_000, (70,), "micro-USD")),
         ("team.usd_per_month|team=other", None),
         ("key.usd_per_month|key=nobody", None),
         ("key.usd_per_month|key=poor", None),

@@ -6,7 +6,8 @@ from typing import cast
 import pytest
 
 from gateway.control.counts import Counts, Tally, readings
-from gateway.control.keeping import Keeping, Parts
+from gateway.control.keeping import Keeping
+from gateway.control.parts import Parts
 from gateway.segment import Segment
 from gateway.telemetry import families
 from gateway.telemetry.directory import METRICS
@@ -23,10 +24,15 @@ def segment() -> Segment:
 
 def parts() -> Parts:
     """As much of the parts as is counted."""
+    alerting = SimpleNamespace(
+        crossed={"spend": 2}, webhooks=SimpleNamespace(results={("ops", "sent"): 2, ("ops", "given_up"): 0})
+    )
+    keeper = SimpleNamespace(given_back=1, repeated=6, corrected=8)
     made = SimpleNamespace(
         journal=SimpleNamespace(lines=4, written_bytes=900, lost=1, failures=2, failing=True),
         notary=SimpleNamespace(manifests=5, failures=1, last_signed_us=0, broken={"w0": "why"}),
-        readers=SimpleNamespace(runners=(SimpleNamespace(name="usage", poisoned=3, lag_records=7),)),
+        runners=(SimpleNamespace(name="usage", poisoned=3, lag_records=7),),
+        limiting=SimpleNamespace(reason="", keeper=keeper, alerting=alerting),
         retention=SimpleNamespace(used_bytes=123, alarm=True),
         anchoring=SimpleNamespace(scheduled=(SimpleNamespace(name="file:/a", last_success_us=1),)),
     )
@@ -68,12 +74,33 @@ def test_how_the_journal_is_at_this_moment() -> None:
     assert told["gateway_journal_anchor_age_ms"][0] > 0
 
 
+def test_what_limits_count(segment: Segment) -> None:
+    keeping = Keeping(lambda: None)
+    counts = Counts(Metrics(segment.slot(METRICS, SLOT)), SLOT, keeping)
+    keeping.parts = parts()
+    for _ in range(2):
+        counts.tick()
+    limiting = keeping.parts.limiting
+    assert limiting is not None
+    cast("dict[str, int]", limiting.alerting.crossed)["other"] = 1
+    cast("dict[tuple[str, str], int]", limiting.alerting.webhooks.results)["ops", "sent"] = 3
+    counts.tick()
+    assert counted(segment, families.LIMITS_GIVEN_BACK) == {(): 1}
+    assert counted(segment, families.LIMITS_REPEATED) == {(): 6}
+    assert counted(segment, families.LIMITS_CORRECTED) == {(): 8}
+    assert counted(segment, families.BUDGET_CROSSINGS) == {("spend",): 2, ("other",): 1}
+    assert counted(segment, families.WEBHOOKS_SENT) == {("ops", "sent"): 3, ("ops", "given_up"): 0}
+
+
+@pytest.mark.parametrize(("why", "ready"), [("", 1), ("being read", 0)])
+def test_whether_limits_count_what_was_used(segment: Segment, why: str, ready: int) -> None:
+    keeping = cast("Keeping", SimpleNamespace(unready=why, parts=None))
+    Counts(Metrics(segment.slot(METRICS, SLOT)), SLOT, keeping).tick()
+    assert f"gateway_limits_ready {ready}\n" in scrape(segment, live={SLOT})
+
+
 def test_a_tally_adds_what_is_new(segment: Segment) -> None:
-    total = [3]
-    counter = Metrics(segment.slot(METRICS, 0)).counter(families.ADMIN_REFUSALS)
-    tally = Tally(counter, lambda: total[0])
-    tally.follow()
-    tally.follow()
-    total[0] = 5
-    tally.follow()
+    tally = Tally(Metrics(segment.slot(METRICS, 0)).counter(families.ADMIN_REFUSALS))
+    for total in (3, 3, 5):
+        tally.follow(total)
     assert counted(segment, families.ADMIN_REFUSALS) == {(): 5}

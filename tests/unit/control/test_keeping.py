@@ -2,21 +2,36 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from gateway.config.limits import Limits, Rule
 from gateway.config.schema import Anchor, Config, Export, Journal
+from gateway.config.secrets import Secret
 from gateway.control import keeping as module
 from gateway.control.holds import HoldRefused
-from gateway.control.keeping import Keeping, Parts
+from gateway.control.keeping import Keeping
+from gateway.control.limiting import NodeLimits
+from gateway.control.parts import Parts
 from gateway.journal import layout
 from gateway.journal.manifest import last_manifest
 from gateway.journal.opening import ensure_journal
 from gateway.journal.read import entries
+from gateway.nodestate import Order
 from gateway.record import Kind, Record
+from tests.fakes.control_context import LIMITS, FakeContext, fake_context
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[FakeContext]:
+    made = fake_context(tmp_path)
+    made.state.slot(made.slot).begin(Order.SERVE, 0)
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -199,3 +214,73 @@ def test_revocations_by_whoever_has_the_node_are_told_once() -> None:
     keeping.watch_revoked({"old", "by-admin", "new"})
     keeping.watch_revoked({"old", "by-admin", "new"})
     assert [json.loads(content)["subject"] for content in keeping._untold] == ["new"]
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+def limited(context: FakeContext, said: Callable[[], Config | None]) -> Keeping:
+    return Keeping(said, limits=NodeLimits(context, lambda: None))
+
+
+def test_the_node_is_ready_when_limits_count_what_was_used(tmp_path: Path, context: FakeContext) -> None:
+    current: list[Config | None] = [None]
+    keeping = limited(context, lambda: current[0])
+    assert keeping.unready == "what was used of limits is not known: the journal is being opened"
+    current[0] = config(tmp_path, limits=LIMITS)
+
+    async def talk(parts: Parts) -> None:
+        assert [runner.name for runner in parts.runners] == ["usage", "budgets"]
+        assert keeping.limits_engine is not None
+        assert keeping.unready in {"", "what was used of limits is being read from the journal"}
+        await until(lambda: not keeping.unready)
+        current[0] = config(tmp_path, limits=LIMITS, journal=Journal(keep_days=3))
+        keeping.follow()
+        assert parts.limiting is not None
+        assert parts.limiting.alerting._config is current[0]
+
+    kept(keeping, talk)
+    assert (tmp_path / "state" / "limits" / "checkpoint.json").is_file()
+
+
+def test_a_control_that_is_replaced_waits_for_no_journal(tmp_path: Path, context: FakeContext) -> None:
+    kept(limited(context, lambda: config(tmp_path, limits=LIMITS)), ready)
+    context.state.slot(context.slot).begin(Order.SERVE, 0)
+    assert limited(context, lambda: None).unready == ""
+
+
+async def ready(parts: Parts) -> None:
+    await until(lambda: parts.limiting is not None and parts.limiting.keeper.ready)
+
+
+def test_why_the_node_is_not_ready_is_why_the_journal_cannot_be_opened(tmp_path: Path, context: FakeContext) -> None:
+    limits = Limits(store=Secret("rediss://127.0.0.1:1"), ca_file="/nowhere")
+    keeping = limited(context, lambda: config(tmp_path, limits=limits))
+
+    async def main() -> None:
+        running = asyncio.ensure_future(keeping.run())
+        await until(lambda: "ca_file /nowhere" in keeping.unready)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())
+    assert keeping.parts is None
+
+
+def test_without_a_journal_nothing_is_waited_for_and_that_is_said_once(
+    context: FakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(rules=(Rule(name="spend", usd=1, every="day"),))
+    keeping = limited(context, lambda: Config(journal=Journal(enabled=False), limits=limits))
+
+    async def main() -> None:
+        running = asyncio.ensure_future(keeping.run())
+        await until(lambda: "(spend)" in caplog.text)
+        assert keeping.unready == ""
+        assert keeping.limits_engine is not None
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    assert len(caplog.records) == 1

@@ -361,6 +361,24 @@ def test_it_runs_until_it_is_told_to_stop(node: LimitsNode, monkeypatch: pytest.
     assert node.reader.saved_places == node.journal.signed()
 
 
+def test_who_is_stopped_before_all_was_given_back_keeps_nothing(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    run(node)
+    kept = node.reader.path.read_bytes()
+    node.engine.forget()
+    node.live()
+    node.engine.away = True
+
+    async def cut_short() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(node.keeper.begin(), 0.05)
+        await node.keeper.close()
+
+    asyncio.run(cut_short())
+    assert node.reader.path.read_bytes() == kept
+
+
 def test_a_bucket_of_which_nothing_is_missing_costs_no_settlement(node: LimitsNode) -> None:
     calls: list[str] = []
     settle = node.engine.settle

@@ -37,6 +37,18 @@ def test_without_a_worker_it_is_not_ready_at_once() -> None:
     assert readiness.reasons(NOW) == ["no worker is ready"]
 
 
+def test_a_node_whose_limits_have_forgotten_what_was_used_is_not_ready_at_once() -> None:
+    state, why = board(), ["the journal is being read"]
+    readiness = Readiness(state, lambda: why[0])
+    readiness.observe(NOW)
+    assert readiness.reasons(NOW) == ["the journal is being read"]
+    state.workers_ready = 0
+    assert readiness.reasons(NOW) == ["no worker is ready"]
+    state.workers_ready = 2
+    why[0] = ""
+    assert readiness.reasons(NOW) == []
+
+
 def test_a_node_that_never_was_complete_is_not_ready() -> None:
     assert Readiness(board(ready=1)).reasons(NOW) == ["1 of 2 workers are ready"]
 

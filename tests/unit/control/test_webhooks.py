@@ -264,6 +264,22 @@ def test_a_reload_changes_where_events_go(tmp_path: Path) -> None:
     played(scene)
 
 
+def test_what_came_of_events_is_counted_over_reloads(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Hooked(500, 204) as one, Hooked(204) as other:
+            webhooks = await sending(tmp_path, to(one))
+            for hooked in (one, other):
+                await webhooks.adopt([to(hooked)])
+                await webhooks.tell("t", hooked.url, None)
+                sender = webhooks.senders["ops"]
+                await hooked.until(lambda sender=sender: sender.sent == 1)  # type: ignore[misc]
+            assert webhooks.results == {("ops", "sent"): 2, ("ops", "failed"): 1, ("ops", "given_up"): 0}
+            await webhooks.close()
+            assert webhooks.results["ops", "sent"] == 2
+
+    played(scene)
+
+
 # --- the disk -------------------------------------------------------------------------------------------------------
 
 

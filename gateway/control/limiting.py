@@ -1,0 +1,185 @@
+"""Control's part in limits, put together: what was used, given back before the node is ready; budgets, watched.
+
+From the start of the process there is a `NodeLimits`: which memory limits count in, and whether a control before this
+one has seen to it already. Once the journal is open there is a `Limiting`: a reader that counts what the journal says,
+the keeper who gives it back to a memory that began anew, and those who are told of budgets.
+
+Invariants: the reader of budgets runs only after the keeper has begun; other readers wait for neither. A node whose
+journal is off has no `Limiting`: its budgets begin anew with every start, which `warn_unkept` says once. Left out:
+giving back (`limits_keeper.py`), telling (`alerting.py`), and counting itself, which is the workers'.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from gateway.config.keyindex import KeyIndex
+from gateway.config.keys import KeyRecord
+from gateway.config.limits import Limits
+from gateway.config.schema import Config
+from gateway.config.secrets import Secret
+from gateway.control import budget_events, limits_keeper
+from gateway.control.alerting import Alerting
+from gateway.control.context import Context
+from gateway.control.limits_keeper import LimitsKeeper, Memory, of_table
+from gateway.control.readers.budgets import BudgetReader
+from gateway.control.readers.runner import Runner, Source
+from gateway.journal.journal import Journal
+from gateway.journal.read import Place
+from gateway.limiter import address, checkpoint
+from gateway.limiter.shared import open_table
+from gateway.limiter.store import Store
+from gateway.limiter.table import TableEngine
+from gateway.telemetry import families
+from gateway.telemetry.scrape import counted
+from gateway.units import NS_PER_US
+
+STORE_DEADLINE_S: Final = 1.0  # nobody waits for control, which has a small share of a busy core
+STORE_WAIT_S: Final = 3.0  # for a store's first connection; one that is away keeps no node from serving
+NAMED: Final = 3  # of the budgets that are not kept
+_READING: Final = "what was used of limits is being read from the journal"
+_log: Final = logging.getLogger("gateway.limits")
+
+
+class Engine(limits_keeper.Engine, budget_events.Engine, Protocol):
+    """The part of an engine that control needs."""
+
+    async def close(self) -> None:
+        """Let go of what it holds open."""
+
+
+class Counted(NamedTuple):
+    """The engine that the node's limits count with, and what is known of its memory. `there` ends when it answers."""
+
+    engine: Engine
+    memory: Memory
+    there: Callable[[], Awaitable[None]]
+
+
+class NodeLimits:
+    """What is known of a node's limits when control begins. `keys` are those of the snapshot in use."""
+
+    def __init__(self, context: Context, keys: Callable[[], KeyIndex | None]) -> None:
+        age_us = (time.monotonic_ns() - context.boot_ns) // NS_PER_US
+        self.keys = keys
+        self.began_us = time.time_ns() // NS_PER_US - age_us  # the node, by the wall clock
+        self.first = context.state.slot(context.slot).birth <= 1  # no other control of this node ran before
+        self.given_back = not self.first and self._is_kept_since(context.settings.state_dir)
+        self._segment = context.segment
+
+    def open(self, limits: Limits) -> Counted:
+        """The engine of these limits. Raises OSError, which says what of a store's address cannot be used."""
+        url = limits.store_url
+        if url is None:
+            table = open_table(self._segment, limits)
+            return Counted(TableEngine(table), of_table(table, fresh=self.first), _at_once)
+        there = asyncio.Event()
+        store = _store(limits, url, there)
+        memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered)
+
+        async def connected() -> None:
+            store.start()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(there.wait(), STORE_WAIT_S)
+
+        return Counted(store, memory, connected)
+
+    def _undelivered(self) -> int:
+        """Settlements that the workers could not deliver."""
+        return sum(counted(self._segment, families.LIMITS_UNDELIVERED).values())
+
+    def _is_kept_since(self, state_dir: Path) -> bool:
+        """Whether a checkpoint was written since the node began, which is done when all was given back."""
+        try:
+            return checkpoint.path_of(state_dir).stat().st_mtime_ns // NS_PER_US >= self.began_us
+        except OSError:
+            return False
+
+
+class Limiting:
+    """Control's part in the limits of one node, from when its journal is open. `run` until cancelled, then `close`."""
+
+    def __init__(self, config: Config, node: NodeLimits, limits: Counted, journal: Journal, source: Source) -> None:
+        state_dir = Path(config.state_dir)
+        self.reader = BudgetReader(state_dir, source.journal, source.node)
+        self.runner = Runner(self.reader, source, state_dir)
+        self.keeper = LimitsKeeper(self.reader, limits.memory, source.node, node.began_us)
+        self.alerting = Alerting(config, limits.engine, self.reader, journal, node.keys)
+        self._there = limits.there
+
+    @property
+    def reason(self) -> str:
+        """Why what limits count is not yet what was used; "" when it is."""
+        if self.keeper.ready:
+            return ""
+        trouble = self.keeper.failing
+        lines = f", {self.reader.rebuilt} lines so far" if self.reader.rebuilt else ""
+        return f"{_READING}{lines}" + (f": {trouble}" if trouble else "")
+
+    def places(self) -> Mapping[str, Place]:
+        """What lies before them in the journal is not needed for limits any more."""
+        return self.reader.saved_places
+
+    async def run(self) -> None:
+        """Give back what was used; then follow the journal, and look after it."""
+        with suppress(OSError):  # what waits to be sent need not wait; `turn` tries again, and says why
+            await self.alerting.adopt()
+        await self._there()
+        await self.keeper.begin()
+        await asyncio.gather(self.runner.run(), self.keeper.run(self.alerting.turn))
+
+    def stop(self) -> None:
+        """Leave after the batch in hand."""
+        self.runner.stop()
+
+    def follow(self, config: Config) -> None:
+        """Follow a reload."""
+        self.alerting.follow(config)
+
+    async def close(self) -> None:
+        """Keep what is new. The engine is its owner's to close."""
+        await self.keeper.close()
+        await self.alerting.close()
+
+
+def warn_unkept(config: Config, keys: Iterable[KeyRecord] | None) -> None:
+    """Say that budgets do not outlive the node, where there are any and it keeps no journal. May take seconds."""
+    budgets = list(islice(_budgets(config, keys or ()), NAMED + 1))
+    if budgets:
+        _log.warning(
+            "limits: journal.enabled is false, so budgets begin anew at each start, and nobody is told of their "
+            "thresholds (%s); enable the journal to keep them",
+            ", ".join([*budgets[:NAMED], "…"][: len(budgets)]),
+        )  # fmt: skip
+
+
+def _budgets(config: Config, keys: Iterable[KeyRecord]) -> Iterator[str]:
+    yield from (rule.name for rule in config.limits.rules if rule.in_flight is None and rule.is_budget)
+    yield from (f"team {name}" for name, team in config.teams.items() if team.usd_per_month is not None)
+    for key in keys:
+        if key.allowance is not None and key.allowance.usd_per_month is not None:
+            yield f"key {key.id}"
+
+
+def _store(limits: Limits, url: Secret, there: asyncio.Event) -> Store:
+    """Raises OSError."""
+    files = {"ca_file": limits.ca_file, "client_cert": limits.client_cert, "client_key": limits.client_key}
+    try:
+        where = address.parse(url.reveal(), **files)
+        return Store(
+            where,
+            domain=limits.domain,
+            deadline_s=STORE_DEADLINE_S,
+            on_change=lambda here, _why: there.set() if here else None,
+        )
+    except ValueError as error:
+        raise OSError(f"limits.store cannot be used: {error}") from error
+
+
+async def _at_once() -> None:
+    """Memory of our own is there."""

@@ -1,0 +1,243 @@
+"""Control's part in limits as a whole: which memory, when the node is ready, and what runs while it lives."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.config.keys import KeyRecord
+from gateway.config.limits import Allowance, Limits, Rule
+from gateway.config.schema import Config
+from gateway.config.secrets import Secret
+from gateway.control import limiting as module
+from gateway.control.limiting import Counted, Limiting, NodeLimits, warn_unkept
+from gateway.control.readers.runner import Source
+from gateway.journal import layout
+from gateway.journal.opening import open_journal
+from gateway.limiter import checkpoint
+from gateway.limiter.engine import Amount
+from gateway.limiter.spec import window
+from gateway.nodestate import Order
+from gateway.telemetry import families
+from gateway.telemetry.directory import METRICS
+from gateway.telemetry.metrics import Metrics
+from tests.fakes.control_context import LIMITS, FakeContext, fake_context
+from tests.fakes.limit_records import DAY_MS, outcome
+from tests.fakes.limits_node import Bucket
+from tests.fakes.written_journal import WrittenJournal
+
+MINUTE_US = 60_000_000
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def budget() -> Bucket:
+    now_ms = now_us() // 1_000
+    return "spend|org=a", window(10_000, now_ms - DAY_MS, now_ms + DAY_MS)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[FakeContext]:
+    made = fake_context(tmp_path)
+    yield made
+    made.close()
+
+
+def begins(context: FakeContext) -> NodeLimits:
+    """A control process takes its slot."""
+    context.state.slot(context.slot).begin(Order.SERVE, time.monotonic_ns())
+    return NodeLimits(context, lambda: None)
+
+
+def used(counted: Counted, bucket: Bucket) -> int:
+    async def ask() -> int:
+        (standing,) = await counted.engine.peek([Amount(*bucket, 0)])
+        return bucket[1].limit - standing.level
+
+    return asyncio.run(ask())
+
+
+# --- which memory ---------------------------------------------------------------------------------------------------
+
+
+def test_without_a_store_limits_count_in_the_memory_of_the_node(context: FakeContext) -> None:
+    node, bucket = begins(context), budget()
+    counted = node.open(LIMITS)
+
+    async def use() -> None:
+        await counted.there()
+        await counted.engine.settle("h", (Amount(*bucket, 7),))
+        await counted.engine.close()
+        assert (await counted.memory.epoch()).fresh
+        assert (await counted.memory.epoch()).id == (await begins(context).open(LIMITS).memory.epoch()).id
+
+    asyncio.run(use())
+    assert used(begins(context).open(LIMITS), bucket) == 7
+    assert not counted.memory.marked
+
+
+def test_only_the_first_control_of_a_node_finds_a_memory_that_nobody_gave_to(context: FakeContext) -> None:
+    assert [begins(context).first, begins(context).first] == [True, False]
+
+
+def test_a_store_that_cannot_be_reached_is_not_waited_for_long(
+    context: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STORE_WAIT_S", 0.01)
+    limits = Limits(store=Secret("redis://127.0.0.1:1"))
+
+    async def wait() -> None:
+        counted = begins(context).open(limits)
+        await asyncio.wait_for(counted.there(), 5)
+        assert counted.memory.marked
+        await counted.engine.close()
+
+    asyncio.run(wait())
+
+
+def test_a_store_whose_files_are_gone_says_which(context: FakeContext) -> None:
+    limits = Limits(store=Secret("rediss://:hidden@127.0.0.1:1"), ca_file="/nowhere/ca.pem")
+
+    async def use() -> None:
+        begins(context).open(limits)
+
+    with pytest.raises(OSError, match=r"limits\.store cannot be used: ca_file /nowhere/ca\.pem") as caught:
+        asyncio.run(use())
+    assert "hidden" not in str(caught.value)
+
+
+def test_what_workers_could_not_deliver_is_known_whoever_they_were(context: FakeContext) -> None:
+    async def count() -> int:
+        return begins(context).open(Limits(store=Secret("redis://127.0.0.1:1"))).memory.undelivered()
+
+    assert asyncio.run(count()) == 0
+    for slot in range(2):
+        Metrics(context.segment.slot(METRICS, slot)).counter(families.LIMITS_UNDELIVERED).add(slot + 1)
+    assert asyncio.run(count()) == 3
+
+
+@pytest.mark.parametrize(("controls", "kept_us", "given_back"), [(1, 1, False), (2, 1, True), (2, -MINUTE_US, False)])
+def test_a_control_that_is_replaced_leaves_the_node_ready(
+    context: FakeContext, controls: int, kept_us: int, given_back: bool
+) -> None:
+    path = checkpoint.path_of(context.settings.state_dir)
+    path.parent.mkdir()
+    path.touch()
+    at_ns = 1_000 * (now_us() + kept_us)
+    os.utime(path, ns=(at_ns, at_ns))
+    assert [begins(context) for _ in range(controls)][-1].given_back is given_back
+
+
+def test_a_node_that_has_no_checkpoint_is_not_ready(context: FakeContext) -> None:
+    assert [begins(context) for _ in range(2)][-1].given_back is False
+
+
+# --- while it lives -------------------------------------------------------------------------------------------------
+
+
+class Life:
+    """Control's part in limits over a journal that a worker of an earlier life has left."""
+
+    def __init__(self, context: FakeContext, journal: WrittenJournal) -> None:
+        self.config = Config(state_dir=str(context.settings.state_dir), limits=LIMITS)
+        self.node = begins(context)
+        self.counted = self.node.open(LIMITS)
+        self.journal = journal
+        source = Source(journal.path, journal.node, journal.signed, journal.heads)
+        chain = open_journal(self.config, ("control",))
+        chain._chain.close()
+        self.limiting = Limiting(self.config, self.node, self.counted, chain, source)
+
+    async def lived(self, until: Callable[[], bool]) -> None:
+        running = asyncio.create_task(self.limiting.run())
+        async with asyncio.timeout(10):
+            while not until():  # noqa: ASYNC110 - what is waited for happens in a thread
+                await asyncio.sleep(0.005)
+        self.limiting.stop()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await self.limiting.close()
+
+
+@pytest.fixture
+def journal(context: FakeContext) -> WrittenJournal:
+    state_dir = context.settings.state_dir
+    return WrittenJournal(state_dir, node=layout.node_id(layout.journal_of(state_dir)))
+
+
+def test_what_was_used_is_counted_before_it_is_ready_and_followed_after(
+    context: FakeContext, journal: WrittenJournal
+) -> None:
+    bucket = budget()
+    earlier_us = now_us() - MINUTE_US
+    chain = journal.chain("w0")
+    chain.segment(earlier_us, outcome("a", earlier_us // 1_000, {bucket: 42}))
+    life = Life(context, journal)
+    limiting = life.limiting
+    assert limiting.reason == "what was used of limits is being read from the journal"
+
+    def told_more() -> bool:
+        if limiting.keeper.ready and chain.number == 1:
+            chain.segment(now_us(), outcome("b", now_us() // 1_000, {bucket: 8}))
+        return chain.number == 2 and limiting.places().get("w0") == chain.end
+
+    asyncio.run(life.lived(told_more))
+    assert limiting.reason == ""
+    assert [found.used for found in limiting.reader.standing().used] == [50]
+    assert used(life.counted, bucket) == 42
+
+
+def test_why_it_is_not_ready_yet(context: FakeContext, journal: WrittenJournal) -> None:
+    earlier_us = now_us() - MINUTE_US
+    journal.chain("w0").segment(earlier_us, outcome("a", earlier_us // 1_000, {budget(): 42}))
+    life = Life(context, journal)
+    life.limiting.reader.path.parent.mkdir()
+    life.limiting.reader.path.mkdir()  # no file
+
+    asyncio.run(life.lived(lambda: bool(life.limiting.keeper.failing)))
+    assert life.limiting.reason.startswith("what was used of limits is being read from the journal: ")
+    assert "checkpoint.json cannot be read" in life.limiting.reason
+
+
+def test_a_reload_is_passed_on(context: FakeContext, journal: WrittenJournal) -> None:
+    life = Life(context, journal)
+    changed = Config()
+    life.limiting.follow(changed)
+    assert life.limiting.alerting._config is changed
+
+
+# --- without a journal ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (Config(limits=Limits(rules=(Rule(name="spend", usd=1, every="day"),))), "(spend, key rich)"),
+        (Config(teams={"search": Allowance(usd_per_month=1)}), "(team search, key rich)"),
+        (Config(), "(key rich)"),
+        (
+            Config(
+                limits=Limits(rules=tuple(Rule(name=f"r{n}", tokens=1, every="day", budget=True) for n in range(9)))
+            ),
+            "(r0, r1, r2, …)",
+        ),
+    ],
+)
+def test_budgets_that_are_not_kept_are_said(config: Config, named: str, caplog: pytest.LogCaptureFixture) -> None:
+    keys = [KeyRecord(b"", "poor"), KeyRecord(b"", "rich", allowance=Allowance(usd_per_month=1))]
+    with caplog.at_level(logging.WARNING):
+        warn_unkept(config, keys)
+    assert named in caplog.text
+
+
+def test_rates_alone_need_no_journal(caplog: pytest.LogCaptureFixture) -> None:
+    rules = (Rule(name="rate", requests=5, every="minute"), Rule(name="flight", in_flight=3, per=("key",)))
+    with caplog.at_level(logging.WARNING):
+        warn_unkept(Config(limits=Limits(rules=rules)), None)
+    assert caplog.text == ""
