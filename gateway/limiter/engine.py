@@ -70,11 +70,15 @@ class Unavailable(Exception):
 class Epoch(NamedTuple):
     """The name of an engine's memory, made with it: another name means that the memory began anew, with nothing in it.
 
-    `fresh`: it was made by who asks, so nothing of what was used before that can be in it.
+    `fresh`: it was made by who asks, so nothing of what was used before that can be in it. `known_us` is up to when it
+    has all that this node settled, as far as it remembers (wall clock, 0 for nothing); `behind` says that this is less
+    than it was, so what was settled since then is to be settled again. `epochs.py` says how that is found.
     """
 
     id: str
     fresh: bool = False
+    known_us: int = 0
+    behind: bool = False
 
 
 class Amount(msgspec.Struct, frozen=True, gc=False):

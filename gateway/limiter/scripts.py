@@ -92,6 +92,7 @@ class Calls:
         self._firsts: dict[tuple[int, int, int], bytes] = {}
         self._settle_first = bulk(b"%d" % keep_ms)
         self._epoch = f"{self.prefix}epoch".encode()
+        self._known_until = f"{self.prefix}known:".encode()
 
     def reserve(
         self, hold: str, takes: Sequence[Amount], *, lease_ms: int, attempt: int, releases: Sequence[Amount]
@@ -157,9 +158,17 @@ class Calls:
         """The bytes of the plain command that names the memory, unless it has a name."""
         return command(b"SET", self._epoch, made.encode(), b"NX")
 
-    def ask_epoch(self) -> bytes:
-        """The bytes of the plain command that asks for its name: MGET, to which the scripts need a right anyway."""
-        return command(b"MGET", self._epoch)
+    def ask_epoch(self, node: str) -> bytes:
+        """The bytes of the plain command that asks for its name and for what this node left there.
+
+        MGET, to which the scripts need a right anyway.
+        """
+        return command(b"MGET", self._epoch, self._known_until + encoded(node).encode())
+
+    def leave_known(self, node: str, known_us: int) -> bytes:
+        """The bytes of the plain command that leaves there up to when this node's settlements are in the memory."""
+        key = self._known_until + encoded(node).encode()
+        return command(b"SET", key, b"%d" % known_us, b"PX", b"%d" % (2 * self._keep_ms))
 
     def key(self, kind: Kind, name: str) -> bytes:
         """The key of a bucket."""

@@ -8,8 +8,11 @@ cannot be written shows so (READONLY, NOREPLICAS), and is left.
 The account is shown to a sentinel only if that asks for one. Source: "Guidelines for Redis clients with support for
 Redis Sentinel"; the messages `SENTINEL GET-MASTER-ADDR-BY-NAME` and `SENTINEL MASTER`.
 
-Left out: subscribing to their events, since a failover closes every client's connection; the rests between questions
-(`breaker.py`).
+A primary that is replaced while it lives (a failover on command, a network that is cut in two) goes on answering for
+some seconds, and what it is told then is lost. So one sentinel after the other is asked now and then whether it is
+still the one; who says no has to be confirmed by the majority.
+
+Left out: when to ask (`store.py`), subscribing to their events, and the rests between questions (`breaker.py`).
 """
 
 import asyncio
@@ -39,6 +42,7 @@ class Sentinels:
     def __init__(self, address: StoreAddress, tls: ssl.SSLContext | None) -> None:
         self._address = address
         self._tls = tls
+        self._turn = 0
 
     async def primary(self) -> StoreAddress:
         """Where it is now. Raises ConnectionError, which has what each sentinel said."""
@@ -64,6 +68,17 @@ class Sentinels:
         if not told:
             raise ConnectionError(f"no sentinel says where {self._address.service} is: {'; '.join(refused)}")
         return self._address.at(max(told).place)
+
+    async def name_another(self, than: StoreAddress) -> bool:
+        """Whether the primary is another one by now. Asks one sentinel, and all only if that says so."""
+        places = self._address.places
+        self._turn += 1
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                told = await self._ask(places[self._turn % len(places)])
+            return self._address.at(told.place) != than and await self.primary() != than
+        except _FAILURES:
+            return False
 
     async def _ask(self, place: Place) -> Told:
         """Raises OSError or Unavailable, with the sentinel's place in its words."""

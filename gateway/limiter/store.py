@@ -18,7 +18,6 @@ and telling anyone: `on_change` hears when the store goes and when it is back, a
 
 import asyncio
 import random
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -29,6 +28,7 @@ from gateway.limiter import scripts
 from gateway.limiter.address import StoreAddress, tls_context
 from gateway.limiter.breaker import Breaker, BreakerEvent
 from gateway.limiter.engine import Amount, Epoch, Reason, Renewal, Reserved, Settled, Slice, Standing, Unavailable
+from gateway.limiter.epochs import Epochs
 from gateway.limiter.hold import State
 from gateway.limiter.resp import ReplyError, command
 from gateway.limiter.scripts import Calls, Script, load_scripts
@@ -91,8 +91,7 @@ class Store:
         self._by_sha = {script.sha: script for script in self._scripts.values()}
         self._loading: set[bytes] = set()
         self._node = node
-        self._made = secrets.token_hex(8)  # how the names begin that this object gives to memories
-        self._names = 0
+        self._epochs = Epochs()
         self._deadline_s = deadline_s
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -148,19 +147,22 @@ class Store:
         """How buckets stand, and when so much would fit."""
         return self._ask(self._calls.peek(asked), scripts.peeked)
 
-    async def epoch(self) -> Epoch:
+    async def epoch(self, known_us: int = 0) -> Epoch:
         """The name of the store's memory, which is given to it here if it has none. Raises Unavailable.
 
-        A name is never offered twice, or a memory that was lost could not be told from the one before it. What was
-        offered in a call that failed may have been taken: that it is ours shows in how it begins.
+        `known_us`: up to when everything this node settled is known to be there (wall clock), 0 if that is not known.
+        It is left there unless the memory is found behind.
         """
-        self._names += 1
-        named = self._ask(self._calls.name_epoch(f"{self._made}-{self._names}"), _as_it_is)
-        (name,) = await self._ask(self._calls.ask_epoch(), _as_it_is)
+        named = self._ask(self._calls.name_epoch(self._epochs.offer()), _as_it_is)
+        name, known = await self._ask(self._calls.ask_epoch(self._node), _as_it_is)
         if name is None:
             await named  # it may say why there is no name
             raise Unavailable(Reason.LOST, "the store lost its data while it was asked for its epoch")
-        return Epoch(name.decode(), name.decode().startswith(f"{self._made}-"))
+        epoch = self._epochs.judge(name.decode(), int(known or 0), known_us)
+        if known_us and not epoch.behind:
+            await self._ask(self._calls.leave_known(self._node, known_us), _as_it_is)
+            self._epochs.left(known_us)
+        return epoch
 
     async def close(self) -> None:
         """Let the calls that are under way be answered, within their deadline, and cut the connection."""
@@ -272,7 +274,7 @@ class Store:
                 await self._bring_back()
 
     async def _watch(self) -> None:
-        """Wait until the breaker opens; break a long silence with a PING."""
+        """Wait until the breaker opens; break a long silence with a PING, and see whether the primary is another."""
         self._changed.clear()
         try:
             async with asyncio.timeout(SILENCE_S):
@@ -280,6 +282,8 @@ class Store:
         except TimeoutError:
             if self._carrying is not None and self._loop.time() - self._last_answer_s >= SILENCE_S:
                 self._send(self._carrying, _PING)
+            if await self._whereabouts.replaced() and self._carrying is not None:
+                self._carrying.close("the sentinels name another primary")
 
     async def _bring_back(self) -> None:
         await asyncio.sleep(self.breaker.rest_s(random.random()))  # noqa: S311  # only spreads a fleet in time

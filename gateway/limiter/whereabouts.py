@@ -41,6 +41,10 @@ class Whereabouts:
             self.at = self._address.at(places[self._turn % len(places)])
         return self.at
 
+    async def replaced(self) -> bool:
+        """Whether sentinels name another primary than the one dialled last; False when none of them knows."""
+        return self._sentinels is not None and await self._sentinels.name_another(self.at)
+
     def failed(self) -> None:
         """It was dialled in vain, or does not do its work: that node may be gone, or not be the one any more."""
         if self._sent_to is None:

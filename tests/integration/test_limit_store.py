@@ -25,6 +25,7 @@ from tests.fakes.store_scene import (
     level_of,
     load,
     make,
+    settle,
     until,
     up,
 )
@@ -275,6 +276,33 @@ def test_a_killed_store_comes_back_empty_and_is_used_again() -> None:
         in_loop(killed)
 
 
+def test_a_store_that_comes_back_with_an_old_snapshot_says_how_old() -> None:
+    async def snapshot() -> None:
+        store = await up(server.url)
+        first = await store.epoch(1_000)
+        await settle(store, "in the snapshot")
+        assert (await store.epoch(2_000)).known_us == 1_000
+        with server.connect() as connection:
+            connection.ask("SAVE")
+        await settle(store, "lost")
+        assert (await store.epoch(3_000)).known_us == 2_000
+        server.kill()
+        await until(lambda: not store.there)
+        server.start()
+        await until(lambda: store.there)
+        assert await level_of(store) == CAPACITY - USED
+        back = await store.epoch(3_500)
+        assert (back.id, back.known_us, back.behind) == (first.id, 2_000, True)
+        for hold in ("in the snapshot", "lost"):  # what was settled since then, and some more to be sure
+            await settle(store, hold)
+        assert await level_of(store) == CAPACITY - 2 * USED
+        assert not (await store.epoch(4_000)).behind
+        await store.close()
+
+    with running() as server:
+        in_loop(snapshot)
+
+
 # --- who may ask ----------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +330,8 @@ def test_the_rules_of_the_readme_let_the_gateway_work_and_no_more() -> None:
         assert await store.renew([Renewal("h", ("in flight",))], lease_ms=9_000) == (State.OPEN,)
         assert (await store.lease("n", 1, "tpm", STANDING, want=5, least=1, unused=0, lease_ms=30_000)).granted == 5
         assert len(await store.peek([TPM, IN_FLIGHT])) == 2
-        assert (await store.epoch()).fresh
+        assert (await store.epoch(7)).fresh
+        assert (await store.epoch(8)).known_us == 7
         assert (await store.settle("h", [TPM, IN_FLIGHT])).found is State.OPEN
         await store.close()
 

@@ -58,7 +58,8 @@ def test_a_reserve() -> None:
 def test_the_name_of_a_memory_is_a_plain_key_of_the_domain() -> None:
     calls = Calls(SCRIPTS, "eu")
     assert words(calls.name_epoch("ab")) == [b"SET", b"{gw:eu}:1:epoch", b"ab", b"NX"]
-    assert words(calls.ask_epoch()) == [b"MGET", b"{gw:eu}:1:epoch"]
+    assert words(calls.ask_epoch("node 1")) == [b"MGET", b"{gw:eu}:1:epoch", b"{gw:eu}:1:known:node%201"]
+    assert words(calls.leave_known("n", 7)) == [b"SET", b"{gw:eu}:1:known:n", b"7", b"PX", b"172800000"]
 
 
 def test_a_renewal() -> None:

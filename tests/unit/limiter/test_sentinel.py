@@ -128,6 +128,31 @@ def test_what_is_no_answer_of_a_sentinel_is_said(said: Said, why: str) -> None:
 
 
 @in_loop
+async def test_another_primary_is_believed_of_a_majority_only(server: ShimStore) -> None:
+    sentinels = Sentinels(parse("sentinel://s:1,s:2,s:3/main"), None)
+    server.sentinels = dict.fromkeys((1, 2, 3), naming("here", 2))
+    here = await sentinels.primary()
+    server.dialled.clear()
+    for _ in range(3):
+        assert await sentinels.name_another(here) is False
+    assert sorted(server.dialled) == [("s", 1), ("s", 2), ("s", 3)]
+    server.sentinels[2] = naming("old", 1)
+    assert [await sentinels.name_another(here) for _ in range(3)] == [False] * 3
+    server.sentinels = dict.fromkeys((1, 2, 3), naming("there", 3))
+    assert await sentinels.name_another(here) is True
+    server.refuses_at = {1, 2, 3}
+    assert await sentinels.name_another(here) is False
+
+
+@in_loop
+async def test_a_sentinel_that_is_gone_is_not_waited_for(server: ShimStore) -> None:
+    server.black_holes = {1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ANSWER_S", 0.02)
+        assert await Sentinels(parse("sentinel://s:1/main"), None).name_another(parse("redis://here")) is False
+
+
+@in_loop
 async def test_the_password_is_shown_only_where_it_is_asked_for(server: ShimStore) -> None:
     heard: list[list[bytes]] = []
     locked = True

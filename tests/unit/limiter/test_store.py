@@ -295,6 +295,44 @@ async def test_a_memory_that_is_lost_while_it_is_named_is_asked_again_by_the_cal
     await store.close()
 
 
+@in_loop
+async def test_a_memory_that_went_back_in_time_is_behind_until_its_caller_knows_more(scene: Scene) -> None:
+    store = await scene.up()
+    key = b"{gw:test}:1:known:n1"
+    name = (await store.epoch(5)).id
+    assert scene.server.plain[key] == b"5"
+    assert await store.epoch(9) == Epoch(name, fresh=True, known_us=5)
+    before = dict(scene.server.plain)
+    assert await store.epoch(12) == Epoch(name, fresh=True, known_us=9)
+    scene.server.plain = before
+    assert await store.epoch(15) == Epoch(name, fresh=True, known_us=9, behind=True)
+    assert scene.server.plain == before
+    assert (await store.epoch(20)).behind is False
+    assert scene.server.plain[key] == b"20"
+    await store.close()
+
+
+@in_loop
+async def test_a_store_that_is_replaced_while_it_lives_is_left(scene: Scene) -> None:
+    primary = b"one"
+
+    def said(words: list[bytes]) -> bytes:
+        if words[1] == b"GET-MASTER-ADDR-BY-NAME":
+            return b"*2\r\n$3\r\n%b\r\n$4\r\n7000\r\n" % primary
+        return b"*2\r\n$12\r\nconfig-epoch\r\n$1\r\n1\r\n"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SILENCE_S", 0.02)
+        scene.server.sentinels = {1: said, 2: said}
+        store = await scene.up("sentinel://s:1,s:2/main")
+        await until(lambda: scene.server.dialled.count(("s", 1)) >= 3)  # asked, and nothing has changed
+        assert store.counts.dials == 1
+        primary = b"two"
+        await until(lambda: ("two", 7000) in scene.server.dialled and store.there)
+        assert (False, "connection lost: the sentinels name another primary") in scene.heard
+        await store.close()
+
+
 # --- trouble --------------------------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,10 @@ def test_what_a_cluster_may_say(said: str, at: str) -> None:
     assert following(where) == at
 
 
+def test_without_sentinels_nothing_is_replaced() -> None:
+    assert asyncio.run(whereabouts("redis://one,two").replaced()) is False
+
+
 def test_an_empty_host_is_the_one_that_said_so_wherever_it_is() -> None:
     where = whereabouts("redis://one")
     following(where)
@@ -80,8 +84,10 @@ def test_sentinels_are_asked_at_each_dial_and_blamed_when_they_do_not_know() -> 
             server.sentinels = {1: named("a")}
             assert await _following(where) == "redis://gw@a:6379/2"
             server.sentinels = {1: named("b")}
+            assert await where.replaced() is True
             where.failed()
             assert await _following(where) == "redis://gw@b:6379/2"
+            assert await where.replaced() is False
             server.refuses_at = {1}
             with pytest.raises(ConnectionError):
                 await where.following()

@@ -1,0 +1,50 @@
+"""Whether a store's memory is the one we knew, and as far as we knew it: the judgement behind `Store.epoch`.
+
+A memory has a name. Who finds it without one gives it one, and no name is offered twice: so a memory that was lost has
+another name than before. A memory may also go back to what it was and keep its name: a replica was promoted that had
+not got everything, an old snapshot was loaded. Each node therefore leaves there, with each question, up to when all
+that it settled is known to be in it (`known_us`), and finds it again with the next. Finding less, it is *behind*, and
+says so until its caller knows more than it knew then, which means that it has settled again what is missing. Before
+that nothing is left there, or the doubt would be forgotten together with a caller that dies.
+
+Pure: no socket, no clock.
+"""
+
+import secrets
+
+from gateway.limiter.engine import Epoch
+
+
+class Epochs:
+    """Of one store, as one process sees them."""
+
+    def __init__(self) -> None:
+        self._made = secrets.token_hex(8)  # how the names begin that are made here
+        self._offers = 0
+        self._name: str | None = None  # of the memory found last
+        self._left_us = 0  # what this node left there last
+        self._doubt: tuple[int, int] | None = None  # what was found when it was too little, and what was known then
+
+    def offer(self) -> str:
+        """A name for a memory without one. It may be taken though the call that offers it fails."""
+        self._offers += 1
+        return f"{self._made}-{self._offers}"
+
+    def judge(self, name: str, remembered_us: int, known_us: int) -> Epoch:
+        """What was found there, for a caller who knows `known_us`; of the first question it is what was left before."""
+        ours = name.startswith(f"{self._made}-")
+        if name != self._name:
+            self._left_us = known_us if self._name is None and not ours else 0
+            self._name, self._doubt = name, None
+        behind = remembered_us < self._left_us and not self._made_good(remembered_us, known_us)
+        if behind:
+            self._doubt = (remembered_us, known_us)
+        return Epoch(name, ours, remembered_us, behind)
+
+    def left(self, known_us: int) -> None:
+        """This was left there."""
+        self._left_us = known_us
+        self._doubt = None
+
+    def _made_good(self, remembered_us: int, known_us: int) -> bool:
+        return self._doubt is not None and remembered_us >= self._doubt[0] and known_us > self._doubt[1]
