@@ -1,6 +1,6 @@
 """How many calls a request takes in a worker: a measure of work that no busy machine moves.
 
-    python -m bench.calls          calls a plain request, and a chunk of a stream, on this interpreter; as JSON
+    python -m bench.calls          calls a plain request, one that four limits count, and a chunk of a stream; as JSON
 
 A worker's own data plane, as `gateway serve` wires it (keys, metrics, journal), runs on its loop in this process. One
 thread is its caller and its provider at once, in lock step: it sends a request, answers it, reads the answer, and only
@@ -29,7 +29,7 @@ import uvloop
 import yaml
 
 from bench.speed import workload
-from bench.speed.targets import Gateway, Place
+from bench.speed.targets import Gateway, Limited, Place
 from gateway.cli import serve
 from gateway.config.load import load
 from gateway.limiter.shared import Caretaker
@@ -209,11 +209,11 @@ def script(port: int, listening: socket.socket, on_loop: Callable[[Callable[[], 
         partner.close()
 
 
-async def counted(folder: Path) -> dict[str, Calls]:
+async def counted(folder: Path, gateway: Gateway) -> dict[str, Calls]:
     """Calls of a worker's data plane on this loop."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(PATIENCE_S)
-        plane = data_plane(folder, listening.getsockname()[1])
+        plane = data_plane(folder, gateway, listening.getsockname()[1])
         await plane.start()
         loop = asyncio.get_running_loop()
         server = await loop.create_server(plane.connection, "127.0.0.1", 0)
@@ -237,11 +237,11 @@ async def counted(folder: Path) -> dict[str, Calls]:
             await plane.stop()
 
 
-def data_plane(folder: Path, provider_port: int) -> DataPlane:
+def data_plane(folder: Path, gateway: Gateway, provider_port: int) -> DataPlane:
     """As `gateway serve` makes a worker's, with the bench's settings."""
     place = Place(0, provider_port, folder, 1000)
     path = folder / "gateway.yaml"
-    path.write_text(yaml.safe_dump(Gateway().config(place, 0, SECRET)))
+    path.write_text(yaml.safe_dump(gateway.config(place, 0, SECRET)))
     config = load(path)
     settings = serve._settings(config, argparse.Namespace(config=path, set=()))  # noqa: SLF001 - as serve does
     generation = serve._publish(str(path), (), str(settings.state_dir))  # noqa: SLF001 - as serve does
@@ -253,12 +253,17 @@ def data_plane(folder: Path, provider_port: int) -> DataPlane:
 
 
 def measure() -> dict[str, Calls]:
-    """Calls a request and a chunk."""
+    """Calls a request, a limited one, and a chunk."""
+    free, limited = (_measured(gateway) for gateway in (Gateway(), Limited()))
+    return free | {"limited": limited["request"]}
+
+
+def _measured(gateway: Gateway) -> dict[str, Calls]:
     with (
         tempfile.TemporaryDirectory(prefix="bench-calls-") as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        return runner.run(counted(Path(folder)))
+        return runner.run(counted(Path(folder), gateway))
 
 
 def main() -> None:

@@ -42,9 +42,10 @@ from gateway.journal.scribe import ALLOW, Scribe, decided, form, with_hold
 from gateway.limiter import refusal
 from gateway.limiter.estimate import Estimator
 from gateway.limiter.limiter import Limiter
+from gateway.limiter.reservation import Hold
 from gateway.limiter.rules import Limits, Rules, Subject
 from gateway.limiter.settling import attempt_charge
-from gateway.limiter.use import UNREAD
+from gateway.limiter.use import UNREAD, use
 from gateway.record import Ending, Kind, Outcome, Record, Usage
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
@@ -160,7 +161,8 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             await _decide(ex, gateway, gateway.scribe, terms, decision)
         ex.decision = ALLOW
         ex.transfer = Transfer(out, ex.reply, terms, gateway.wheel, ex.answer)
-        ex.outcome = await ex.transfer.run(targets, None if ex.hold is None else _admission(ex))
+        limited = ex.hold is not None and len(targets) > 1
+        ex.outcome = await ex.transfer.run(targets, _admission(ex) if limited else None)
     except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
         ex.outcome = _LEFT
         raise
@@ -172,11 +174,12 @@ def finish(ex: Exchange, gateway: Gateway) -> None:
     """The exchange is over, however it ended: fold it into its record."""
     route = ex.route.name if ex.route is not None else ""
     scribe = gateway.scribe
-    usage = ex.outcome.usage
+    usage, microusd = ex.outcome.usage, 0
     if usage is not None:
-        ex.cost_microusd += spending.price_of(ex.tariff, ex.outcome.attempts[-1].target, usage)
+        microusd = spending.price_of(ex.tariff, ex.outcome.attempts[-1].target, usage)
+        ex.cost_microusd += microusd
     if ex.hold is not None:
-        _settle(ex, gateway)
+        _settle(ex, gateway, ex.hold, microusd)
     if ex.sealed is None and scribe is not None and ex.principal.key_id:
         ex.sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
     record = ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns(), gateway.generation)
@@ -246,33 +249,31 @@ def _admission(ex: Exchange) -> Admit:
             return True
         used = None
         if usage is not None:
-            used = spending.used(ex.tariff, transfer.attempts[-1].target, usage)
-            ex.cost_microusd += used.microusd
+            microusd = spending.price_of(ex.tariff, transfer.attempts[-1].target, usage)
+            ex.cost_microusd += microusd
+            used = use(usage.input_tokens, usage.output_tokens, microusd)
         charge = attempt_charge(cause, used, hold.reserved.full, sent=sent)
         return await hold.extend(target.account.name, charge, used)
 
     return admit
 
 
-def _settle(ex: Exchange, gateway: Gateway) -> None:
-    """End the hold with what was used, and learn from it."""
-    hold, outcome, tariff, transfer = ex.hold, ex.outcome, ex.tariff, ex.transfer
-    if hold is None:
-        return
-    usage, estimator = outcome.usage, gateway.estimator
-    target = outcome.attempts[-1].target if outcome.attempts else ""
-    used = None if usage is None else spending.used(tariff, target, usage)
+def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
+    """End the hold with what the last attempt has used, and learn from it."""
+    outcome, tariff, transfer, estimator = ex.outcome, ex.tariff, ex.transfer, gateway.estimator
+    usage, ending = outcome.usage, outcome.ending
+    used = None if usage is None else use(usage.input_tokens, usage.output_tokens, microusd)
     passed, unseen = None, False
-    if outcome.ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:
+    if ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:
         prompt = hold.reserved.prompt.tokens if usage is None else usage.input_tokens
-        passed = spending.passed(tariff, estimator, target, prompt, transfer.text_bytes)
+        passed = spending.passed(tariff, estimator, outcome.attempts[-1].target, prompt, transfer.text_bytes)
         unseen = estimator.reasons(tariff.org, tariff.entry)
     hold.finish(outcome, used, passed, unseen=unseen)
     if ex.asked is None:
         return
-    if outcome.ending is Ending.COMPLETE and usage is not None:
+    if ending is Ending.COMPLETE and usage is not None:
         estimator.learn(tariff.org, tariff.entry, ex.asked, usage)
-    elif outcome.ending is Ending.ABANDONED and passed is not None:
+    elif ending is Ending.ABANDONED and passed is not None:
         estimator.learn_abandoned(tariff.org, tariff.entry, passed.output_tokens)
 
 
@@ -348,14 +349,9 @@ def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: 
     money = limits.money if limits is not None else ""
     if money and gateway.config.limits.unpriced == "refuse" and None in prices.values():
         raise refusal.unpriced(money, model)
-    tariff = Tariff(
-        principal.org,
-        entry.pattern,
-        entry.config.output_prior,
-        prices,
-        measured=limits is not None and limits.by_size,
-        money=bool(money),
-    )
+    measured = limits is not None and limits.by_size
+    prior = entry.config.output_prior
+    tariff = spending.tariff_of(principal.org, entry.pattern, prior, prices, measured=measured, money=bool(money))
     return Plan(entry, star, route, route.terms(entry.pattern, entry.config), decision, tariff, limits)
 
 

@@ -32,7 +32,15 @@ class Tariff(NamedTuple):
     prior: int  # tokens of an answer while nothing is known
     prices: Mapping[str, Price | None]
     measured: bool = False  # a limit counts tokens or money
-    money: bool = False
+    charging: tuple[Price, ...] = ()  # the prices that there are, where a limit counts money
+
+
+def tariff_of(
+    org: str, entry: str, prior: int, prices: Mapping[str, Price | None], *, measured: bool, money: bool
+) -> Tariff:
+    """The tariff of such requests; `money`: a limit counts it."""
+    charging = tuple(price for price in prices.values() if price is not None) if money else ()
+    return Tariff(org, entry, prior, prices, measured, charging)
 
 
 UNPRICED: Final = Tariff("", "", 0, {})
@@ -49,17 +57,11 @@ def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, b
     org, entry = tariff.org, tariff.entry
     prompt = estimator.prompt(org, entry, asked, surface, body)
     output = estimator.output(entry, asked.max_output, tariff.prior, asked.n, org=org)
-    if not tariff.money:
-        return Estimate(use(prompt, output), use(prompt, 0))
-    prices = [price for price in tariff.prices.values() if price is not None]
-    dearest = max((cost.at_most(price, prompt, _longest(price, asked, prompt, output)) for price in prices), default=0)
-    alone = max((cost.at_most(price, prompt, 0) for price in prices), default=0)
-    return Estimate(use(prompt, output, dearest), use(prompt, 0, alone))
-
-
-def used(tariff: Tariff, target: str, usage: Usage) -> Use:
-    """What an attempt at a target has used."""
-    return use(usage.input_tokens, usage.output_tokens, price_of(tariff, target, usage))
+    full = alone = 0
+    for price in tariff.charging:
+        full = max(full, cost.at_most(price, prompt, _longest(price, asked, prompt, output)))
+        alone = max(alone, cost.at_most(price, prompt, 0))
+    return Estimate(use(prompt, output, full), use(prompt, 0, alone))
 
 
 def price_of(tariff: Tariff, target: str, usage: Usage) -> int:

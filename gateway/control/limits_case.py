@@ -33,7 +33,7 @@ from gateway.limiter.use import UNREAD, Estimate, Use, use
 from gateway.providers.registry import vendor
 from gateway.routing.match import Router
 from gateway.routing.models import Candidate, Found, catalogue
-from gateway.spending import Tariff
+from gateway.spending import Tariff, tariff_of
 
 _EVERY_MODEL: Final = "*"
 
@@ -129,7 +129,7 @@ class Cases:
         limits = self._rules.limits(_subject(key, model, entry.pattern, route))
         prices = {f"{aim.provider}/{aim.model}": aim.price for aim in aims}
         money = limits.money if limits is not None else ""
-        tariff = Tariff(key.org, entry.pattern, entry.config.output_prior, prices, measured=True, money=bool(money))
+        tariff = tariff_of(key.org, entry.pattern, entry.config.output_prior, prices, measured=True, money=bool(money))
         refused = barred or _not_allowed(key, model)
         if refused is None and not aims:
             speaks = ", ".join(sorted(entry.dialects))

@@ -8,6 +8,7 @@ Where counts contradict each other (more cached tokens than input) each kind is 
 A cost above MAX_COST_MICROUSD, which the limiter could not count, is charged as that: no real request comes near.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from gateway.ledger.prices import Price, Rates
@@ -15,6 +16,7 @@ from gateway.record import Usage
 
 MAX_COST_MICROUSD: Final = 10**12
 _PICO_PER_MICRO: Final = 1_000_000
+_REMEMBERED: Final = 4096  # rates, of which a config has a few
 
 
 def of(price: Price, usage: Usage) -> int:
@@ -39,17 +41,21 @@ def at_most(price: Price, input_tokens: int, output_tokens: int, *, audio: bool 
 
     `audio` says whether any of it may be sound: its rates are many times those of text, and most requests have none.
     """
-    dearest = _dearest(price.rates, input_tokens, output_tokens, audio=audio)
+    taken, given = _dearest(price.rates, audio=audio)
+    dearest = input_tokens * taken + output_tokens * given
     for band in price.bands:
         if input_tokens > band.above:
-            dearest = max(dearest, _dearest(band.rates, input_tokens, output_tokens, audio=audio))
+            taken, given = _dearest(band.rates, audio=audio)
+            dearest = max(dearest, input_tokens * taken + output_tokens * given)
     return _micro(price.request_picousd + dearest)
 
 
-def _dearest(rates: Rates, input_tokens: int, output_tokens: int, *, audio: bool) -> int:
+@lru_cache(maxsize=_REMEMBERED)
+def _dearest(rates: Rates, *, audio: bool) -> tuple[int, int]:
+    """What a token of input and one of output cost at most."""
     taken = max(rates.input, rates.cache_read, rates.cache_write, rates.audio_input if audio else 0)
     given = max(rates.output, rates.reasoning, rates.audio_output if audio else 0)
-    return input_tokens * taken + output_tokens * given
+    return taken, given
 
 
 def _micro(picousd: int) -> int:

@@ -28,7 +28,7 @@ OUTPUT_PRIOR: Final = 1024
 MAX_TOKENS: Final = 10**8  # in thousandths still a charge the engines count (spec.MAX_AMOUNT)
 MESSAGE_TOKENS: Final = 4  # role and separators; OpenAI's cookbook counts 3, and 1 for a name
 ANSWER_TOKENS: Final = 3  # what primes the answer, by the same
-LEARN_ALWAYS: Final = 512  # requests of an org and a model, in each worker
+LEARN_ALWAYS: Final = 128  # requests of an org and a model, in each worker
 LEARN_EVERY: Final = 8
 _REMEMBERED: Final = 8192
 

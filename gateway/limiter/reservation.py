@@ -121,7 +121,9 @@ class Hold:
     @property
     def settled_amounts(self) -> dict[str, int]:
         """What was settled, for the outcome's record; what failed attempts were charged is in it."""
-        return amounts_of(self.actuals)
+        if self._failures or not self.settled:  # it has been charged to more than its last attempt's buckets
+            return amounts_of(self.actuals)
+        return self.lines.amounts(self.actuals)
 
     def settle(self, own: Use, attempt: Use | None = None) -> None:
         """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise)."""

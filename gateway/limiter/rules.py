@@ -135,7 +135,7 @@ class Rule:
 class Limits:
     """The rules for requests that are alike. Make it with `Rules.limits`."""
 
-    __slots__ = ("_names", "_of_end_user", "_of_provider", "_own", "_remembered", "plain", "seen")
+    __slots__ = ("_names", "_of_end_user", "_of_provider", "_own", "_remembered", "plain", "seen", "varies")
 
     def __init__(
         self, rules: list[Rule], subject: Subject, domain: bytes, remembered: "dict[_Kind, Lines] | None" = None
@@ -143,6 +143,7 @@ class Limits:
         self._names = _Names(subject, domain)
         self._own = [rule for rule in rules if not rule.of_provider]
         self._of_provider = [rule for rule in rules if rule.of_provider]
+        self.varies = bool(self._of_provider)  # the limits of an attempt depend on its provider
         self._of_end_user = any(rule.of_end_user for rule in rules)
         self._remembered = {} if remembered is None else remembered  # shared, so that it is bounded for a worker
         self.seen: tuple[int, ...] = ()  # the levels that the engine has told last, whoever asked
@@ -159,11 +160,6 @@ class Limits:
         """Whether what a request takes depends on its body, and not only on how many there are."""
         rules = (*self._own, *self._of_provider)
         return any(rule.resource not in _ONE_EACH for rule in rules)
-
-    @property
-    def varies(self) -> bool:
-        """Whether the limits of an attempt depend on its provider."""
-        return bool(self._of_provider)
 
     def lines(self, wall_ms: int, end_user: str = "", provider: str = "") -> Lines:
         """The buckets of a request whose next attempt is at `provider`, in their windows at `wall_ms`."""

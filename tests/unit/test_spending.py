@@ -10,13 +10,13 @@ from gateway.limiter.estimate import Estimator, Weights
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.use import use
 from gateway.record import Usage
-from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of, used
+from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of
 
 CHEAP = quoted({"input": 1, "output": 2})
 DEAR = quoted({"input": 10, "output": 20})
 PRICES: dict[str, Price | None] = {"a/m": CHEAP, "b/m": DEAR, "c/m": None}
 TARIFF = Tariff("acme", "m", 1_000, PRICES, measured=True)
-MONEY = TARIFF._replace(money=True)
+MONEY = TARIFF._replace(charging=(CHEAP, DEAR))
 
 
 @pytest.fixture
@@ -41,25 +41,24 @@ def test_money_is_reserved_at_the_dearest_target(estimator: Estimator) -> None:
 
 
 def test_money_of_an_answer_without_a_maximum_is_all_that_the_models_context_has_room_for(estimator: Estimator) -> None:
-    prices: dict[str, Price | None] = {"a/m": Price(CHEAP.rates, context_tokens=10_100), "b/m": CHEAP}
-    tariff = MONEY._replace(prices=prices)
+    tariff = MONEY._replace(charging=(Price(CHEAP.rates, context_tokens=10_100), CHEAP))
     found = estimate(tariff, estimator, Asked(text_bytes=400), "chat.completions", b"")
     assert found.full == use(100, 1_000, 100 * 1 + 10_000 * 2)
     asked = Asked(text_bytes=400, max_output=7)
     assert estimate(tariff, estimator, asked, "chat.completions", b"").full.microusd == 100 + 14
-    tight = tariff._replace(prices={"a/m": Price(CHEAP.rates, context_tokens=50)})
+    tight = tariff._replace(charging=(Price(CHEAP.rates, context_tokens=50),))
     assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 2_000
 
 
 def test_what_has_no_price_costs_nothing_here(estimator: Estimator) -> None:
-    tariff = MONEY._replace(prices={"c/m": None})
+    tariff = MONEY._replace(prices={"c/m": None}, charging=())
     assert estimate(tariff, estimator, Asked(text_bytes=4, max_output=1), "chat.completions", b"").full.microusd == 0
     assert price_of(TARIFF, "c/m", Usage(5, 5)) == price_of(UNPRICED, "a/m", Usage(5, 5)) == 0
 
 
 def test_an_attempt_is_priced_at_its_own_target() -> None:
-    assert used(TARIFF, "a/m", Usage(3, 2)) == use(3, 2, 7)
-    assert used(TARIFF, "b/m", Usage(3, 2)) == use(3, 2, 70)
+    assert price_of(TARIFF, "a/m", Usage(3, 2)) == 7
+    assert price_of(TARIFF, "b/m", Usage(3, 2)) == 70
 
 
 def test_a_cut_answer_is_charged_by_its_text_or_by_what_its_like_come_to(estimator: Estimator) -> None:
