@@ -24,8 +24,10 @@ from gateway.control.context import Context
 from gateway.control.counts import readings
 from gateway.control.gate import TokenGate
 from gateway.control.keeping import Keeping
+from gateway.control.limits_api import LimitsApi, Sources
 from gateway.control.publisher import ADMIN, Publisher
 from gateway.control.readiness import Readiness, workers_wanted
+from gateway.limiter.learned import LEARNED, Learned
 from gateway.nodestate import SlotPhase
 from gateway.record import Kind
 from gateway.telemetry import families
@@ -69,6 +71,15 @@ class Admin:
         self._publisher = publisher
         self._readiness = readiness
         self._keeping = keeping
+        self._limits = LimitsApi(
+            Sources(
+                config=lambda: publisher.config,
+                keys=lambda: publisher.keys,
+                engine=lambda: keeping.limits_engine,
+                prices=publisher.price_list,
+                learned=lambda: Learned(context.segment.shared(LEARNED)),
+            )
+        )
         self.gate = TokenGate(self._token, time.monotonic)
 
     def application(self) -> web.Application:
@@ -92,6 +103,7 @@ class Admin:
             Endpoint("POST", "/v1/keys/{id:.+}/revoke", self.revoke_key, "revoke a key, for good"),
             Endpoint("POST", "/v1/reload", self.reload, "read the config again, as on SIGHUP"),
             Endpoint("GET", "/v1/usage", self._usage, "who used what: ?by=team,model&from=&to=&format=csv"),
+            Endpoint("GET", "/v1/limits/explain", self._explain, "why limited, and until when: ?key=&model=&tokens="),
             Endpoint("GET", "/v1/journal", self._of_journal("status"), "the journal: chains, readers, retention"),
             Endpoint("GET", "/v1/journal/holds", self._of_journal("holds"), "legal holds in force"),
             Endpoint("POST", "/v1/journal/holds", self._of_journal("add_hold"), "hold a time from being dropped"),
@@ -187,6 +199,10 @@ class Admin:
         """Who used what, from the usage table."""
         parts = self._keeping.parts
         return _no_journal() if parts is None else await parts.usage_api.get(request)
+
+    async def _explain(self, request: web.Request) -> web.StreamResponse:
+        """How the limits of a request stand."""
+        return await self._limits.explain(request)
 
     def _of_journal(self, name: str) -> Handler:
         """A handler of the journal's part of this API (`journal_api.py`), for when the journal is open."""

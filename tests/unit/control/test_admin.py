@@ -1,6 +1,7 @@
 """The admin API over real HTTP: who gets in, what is shown, and that errors are JSON without insides."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ from aiohttp import ClientResponse, ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from gateway import __version__
+from gateway.config.limits import Limits
 from gateway.control.admin import Admin
 from gateway.control.keeping import Keeping
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
+from gateway.limiter.engine import Amount, Outcome
+from gateway.limiter.shared import open_table
+from gateway.limiter.spec import rate
+from gateway.limiter.table import TableEngine
 from gateway.record import Attempt, Kind, Record
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.metrics import Metrics
@@ -30,8 +36,19 @@ def context(tmp_path: Path) -> Iterator[FakeContext]:
     made.close()
 
 
-def admin_of(context: FakeContext) -> Admin:
-    keeping = Keeping(lambda: publisher.config)
+class LimitedKeeping(Keeping):
+    """Whose engine of limits is the test's."""
+
+    engine: TableEngine | None = None
+
+    @property
+    def limits_engine(self) -> TableEngine | None:
+        return self.engine
+
+
+def admin_of(context: FakeContext, engine: TableEngine | None = None) -> Admin:
+    keeping = LimitedKeeping(lambda: publisher.config)
+    keeping.engine = engine
     publisher = Publisher(context, keeping.reloaded)
     publisher.open()
     admin = Admin(context, publisher, Readiness(context.state), keeping)
@@ -244,3 +261,46 @@ def test_a_defect_shows_no_insides(
     assert "insides" not in str(content)
     assert "Traceback" not in str(content)
     assert caplog.records[0].exc_info is not None
+
+
+# --- why a key is limited ---
+
+LIMITS = """\
+limits: {rules: [{name: hourly, per: [org], tokens: 100, every: hour}]}
+models: {large: {targets: [{provider: big, model: large-1}], price: {input: 1, output: 2}}}
+"""
+
+
+def test_why_a_key_is_limited_comes_from_the_table_of_the_node(tmp_path: Path) -> None:
+    text = CONFIG.replace("models:\n  large: {targets: [{provider: big, model: large-1}]}\n", LIMITS).replace(
+        '  "open/*": {targets: [{provider: big, model: "*", weight: 2}], fallbacks: [large]}\n', ""
+    )
+    context = fake_context(tmp_path, text)
+    engine = TableEngine(open_table(context.segment, Limits()))
+    take = Amount("hourly|org=acme", rate(100_000, 100_000, 3_600_000), 60_000)
+    assert engine.table.reserve("h", [take], owner=0, lease_ms=60_000).outcome is Outcome.ADMITTED
+    answers: list[Any] = []
+
+    async def talk(session: ClientSession) -> None:
+        for query in ("key=ann&model=large&tokens=40", "key=ann&model=large", "key=anne&model=large"):
+            async with session.get(f"/v1/limits/explain?{query}", headers=WITH_TOKEN) as response:
+                answers.append((response.status, await response.json()))
+
+    admin = admin_of(context, engine)
+    over_http(admin.application(), talk)
+    (fits_status, fits), (_, usual), (unknown_status, unknown) = answers
+    assert (fits_status, fits["admitted"], fits["counted"]) == (200, True, "here")
+    (hourly,) = fits["limits"]
+    assert (hourly["level"], hourly["reserved"], hourly["asked"]) == (40, 60, 40)
+    assert fits["targets"][0]["price"]["source"] == "config"
+    assert not usual["admitted"]
+    assert usual["limits"][0]["asked"] == 100
+    assert (unknown_status, unknown["error"]["code"]) == (404, "key_not_found")
+    context.close()
+
+
+def test_the_docs_list_every_endpoint() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| (GET|POST) \| `(/[^`]*)` \| (.*) \|$", page, re.MULTILINE)
+    endpoints = Admin.endpoints(Admin.__new__(Admin))
+    assert rows == [(endpoint.method, endpoint.path.replace(":.+", ""), endpoint.what) for endpoint in endpoints]
