@@ -1,7 +1,7 @@
 """A real store for a test: redis-server on a free port of this machine, or the one that `GATEWAY_TEST_STORE` names.
 
-`GATEWAY_TEST_STORE=redis://host:port` runs the tests that only need *a* store against a Dragonfly, a Valkey or another
-Redis; it must be one whose data may go. Tests that kill, stop or configure a server start their own.
+`GATEWAY_TEST_STORE=redis://:password@host:port` runs the tests that only need *a* store against a Dragonfly, a Valkey
+or another Redis; it must be one whose data may go. Tests that kill, stop or configure a server start their own.
 """
 
 import os
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
+from gateway.config.storeurl import read
 from gateway.limiter.resp import Parser, ReplyError, command
 
 READY_WITHIN_S = 20
@@ -158,7 +158,9 @@ def any_store() -> Iterator[str]:
 
 
 def connect(url: str) -> StoreConnection:
-    """A plain connection to a store without a password."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    return StoreConnection(parts.hostname, parts.port or 6379)
+    """A plain connection to a store, logged in where the URL has a password."""
+    said = read(url)
+    connection = StoreConnection(*said.places[0])
+    if said.password:
+        connection.ask("AUTH", *filter(None, (said.user, said.password)))
+    return connection
