@@ -28,7 +28,8 @@ class Readiness:
         self._complete_ns = -GRACE_NS  # when nothing was amiss; long ago until it was seen once
 
     def observe(self, now_ns: int) -> None:
-        """Look at the board."""
+        """Look at the board, and let workers know whether limits count."""
+        self._state.recounting = int(bool(self._limits()))
         if not self._shortfalls():
             self._complete_ns = now_ns
 

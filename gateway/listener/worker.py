@@ -93,7 +93,9 @@ class DataPlane:
         await gateway.close()
 
     def _unready(self) -> str:
-        return "draining" if self._listener.draining or self._node.draining else ""
+        if self._listener.draining or self._node.draining:
+            return "draining"
+        return "reading what was used of limits" if self._node.recounting else ""
 
     def _tick(self) -> None:
         self._timers["tick"] = asyncio.get_running_loop().call_later(_TICK_S, self._tick)

@@ -143,6 +143,7 @@ class Supervisor:
             raise StartError(f"cannot write the boot snapshot: {error}") from error
         if self._caretaker:
             self._caretaker.open(self._node.state)
+            self._node.state.recounting = int(handover is None)
         self._node.state.workers_wanted = self._settings.worker_count()
         own = self._node.state.slot(self._node.state.supervisor_slot)
         own.begin(Order.SERVE, self._started_ns)

@@ -42,11 +42,14 @@ def test_a_node_whose_limits_have_forgotten_what_was_used_is_not_ready_at_once()
     readiness = Readiness(state, lambda: why[0])
     readiness.observe(NOW)
     assert readiness.reasons(NOW) == ["the journal is being read"]
+    assert state.recounting == 1
     state.workers_ready = 0
     assert readiness.reasons(NOW) == ["no worker is ready"]
     state.workers_ready = 2
     why[0] = ""
     assert readiness.reasons(NOW) == []
+    readiness.observe(NOW)
+    assert state.recounting == 0
 
 
 def test_a_node_that_never_was_complete_is_not_ready() -> None:

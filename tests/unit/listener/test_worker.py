@@ -169,6 +169,21 @@ def test_readiness_ends_when_either_the_worker_or_the_node_drains(by: str) -> No
     run(main())
 
 
+def test_a_node_is_ready_once_limits_count_what_was_used_before() -> None:
+    async def main() -> None:
+        async with Life(Wired(answering())) as life:
+            caller = await life.caller()
+            life.state.recounting = 1
+            await caller.sends(READY)
+            answered = await caller.answer()
+            assert (answered.status, b"limits" in answered.body) == (503, True)
+            life.state.recounting = 0
+            await caller.sends(READY)
+            assert (await caller.answer()).status == 200
+
+    run(main())
+
+
 def test_a_drain_ends_with_the_last_exchange() -> None:
     async def main() -> None:
         provider = FakeProvider()

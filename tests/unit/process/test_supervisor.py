@@ -366,7 +366,7 @@ def test_shared_memory_is_visited_each_second_and_after_a_death(scene: Scene) ->
     visitor = Visitor()
     scene.supervisor._caretaker = visitor
     scene.supervisor.start(lambda: 1, None)
-    assert (visitor.opened, visitor.visits) == (1, 0)
+    assert (visitor.opened, visitor.visits, scene.state.recounting) == (1, 0, 1)
     scene.come_up()
     before = visitor.visits
     scene.tick(10 * (NS_PER_S // TICK))
