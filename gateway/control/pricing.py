@@ -103,8 +103,8 @@ def unpriced_warning(config: Config, keys: Iterable[KeyRecord], prices: PriceLis
     refused = config.limits.unpriced == "refuse"
     what = "are refused where a limit in USD applies" if refused else "count as nothing in limits in USD"
     return (
-        f"no price is known of {', '.join(names[:_NAMED])}{more}: requests for them {what}; give the models a `price`, "
-        f"or install or upgrade {EXTRA}, and reload"
+        f"no price is known of {', '.join(names[:_NAMED])}{more}: requests for them, also as a fallback, {what}; "
+        f"give them a `price`, or install or upgrade {EXTRA}, and reload"
     )
 
 

@@ -233,11 +233,14 @@ def models(count: int, more: str = "") -> str:
     [
         (
             models(1),
-            "no price is known of m0 (p/u0): requests for them are refused where a limit in USD applies; give the",
+            "no price is known of m0 (p/u0): requests for them, also as a fallback, are refused where a limit in USD ",
         ),
-        (models(1), "give the models a `price`, or install or upgrade 'sluice-gateway[prices]', and reload"),
+        (models(1), "; give them a `price`, or install or upgrade 'sluice-gateway[prices]', and reload"),
         (models(7), "no price is known of m0 (p/u0), m1 (p/u1), m2 (p/u2), m3 (p/u3), m4 (p/u4) and 2 more: "),
-        (models(1, "limits: {unpriced: zero}\n"), "m0 (p/u0): requests for them count as nothing in limits in USD; "),
+        (
+            models(1, "limits: {unpriced: zero}\n"),
+            "m0 (p/u0): requests for them, also as a fallback, count as nothing in limits in USD; ",
+        ),
     ],
 )
 def test_models_that_a_limit_in_money_cannot_count_are_named(text: str, said: str) -> None:
