@@ -26,7 +26,7 @@ import msgspec
 
 from gateway.limiter import scripts
 from gateway.limiter.address import StoreAddress, tls_context
-from gateway.limiter.breaker import Breaker, BreakerEvent
+from gateway.limiter.breaker import MAX_REST_S, Breaker, BreakerEvent
 from gateway.limiter.engine import Amount, Epoch, Reason, Renewal, Reserved, Settled, Slice, Standing, Unavailable
 from gateway.limiter.epochs import Epochs
 from gateway.limiter.hold import State
@@ -42,7 +42,9 @@ Answer = TypeVar("Answer")
 DEADLINE_S: Final = 0.005
 CONNECT_S: Final = 2.0  # for all of it: the name, TCP, TLS, the password, the scripts
 SILENCE_S: Final = 1.0
-SENTINEL_REST_S: Final = 1.0  # at most, since a question to sentinels is no burden to the store
+SPREAD_REST_S: Final = (
+    1.0  # at most, where there are several places to look: it is no burden to the one that comes back
+)
 
 _PROBED: Final = rate(1, 1, 1_000)
 _PING: Final = command(b"PING")
@@ -82,7 +84,7 @@ class Store:
         on_change: Callable[[bool, str], None] = lambda _there, _why: None,
     ) -> None:
         self.counts = StoreCounts()
-        self.breaker = Breaker(max_rest_s=SENTINEL_REST_S) if address.service else Breaker()
+        self.breaker = Breaker(max_rest_s=SPREAD_REST_S if address.service or address.others else MAX_REST_S)
         self.trouble = ""  # why the store is not there, or the last error it answered with
         self._tls = tls_context(address)
         self._whereabouts = Whereabouts(address, self._tls)
@@ -151,8 +153,10 @@ class Store:
         """The name of the store's memory, which is given to it here if it has none. Raises Unavailable.
 
         `known_us`: up to when everything this node settled is known to be there (wall clock), 0 if that is not known.
-        It is left there unless the memory is found behind.
+        It is left there unless the memory is found behind. Raises ValueError where the node has no name to leave it by.
         """
+        if known_us and not self._node:
+            raise ValueError("who leaves in the store what is known there must be a node with a name")
         named = self._ask(self._calls.name_epoch(self._epochs.offer()), _as_it_is)
         name, known = await self._ask(self._calls.ask_epoch(self._node), _as_it_is)
         if name is None:

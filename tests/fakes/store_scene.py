@@ -54,7 +54,7 @@ def make(
     on_change: Changed = lambda _there, _why: None,
 ) -> Store:
     """A store that is being brought up, closed at the end of the test."""
-    store = Store(parse(url, **files), domain=domain, deadline_s=deadline_s, on_change=on_change)
+    store = Store(parse(url, **files), domain=domain, node="n1", deadline_s=deadline_s, on_change=on_change)
     _made.append(store)
     store.start()
     return store

@@ -12,7 +12,7 @@ import pytest
 from gateway.limiter import store as module
 from gateway.limiter import wire
 from gateway.limiter.address import parse
-from gateway.limiter.breaker import Breaker, BreakerState
+from gateway.limiter.breaker import Breaker, BreakerEvent, BreakerState
 from gateway.limiter.engine import Amount, Engine, Epoch, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.spec import rate, slots
@@ -310,6 +310,28 @@ async def test_a_memory_that_went_back_in_time_is_behind_until_its_caller_knows_
     assert (await store.epoch(20)).behind is False
     assert scene.server.plain[key] == b"20"
     await store.close()
+
+
+@in_loop
+async def test_what_is_known_is_known_by_a_node(scene: Scene) -> None:
+    store = Store(parse("redis://store"))
+    with pytest.raises(ValueError, match="a node with a name"):
+        await store.epoch(5)
+    await store.close()
+    assert scene.server.dialled == []
+
+
+@pytest.mark.parametrize(("url", "longest_s"), [("redis://a", 5.0), ("redis://a,b", 1.0), ("sentinel://a/main", 1.0)])
+def test_where_there_are_several_places_to_look_rests_are_short(url: str, longest_s: float) -> None:
+    async def rested(scene: Scene) -> None:
+        store = scene.make(url)
+        for _ in range(10):
+            store.breaker.on(BreakerEvent.RESTED)
+            store.breaker.on(BreakerEvent.FAILED)
+        assert store.breaker.rest_s(1.0) == longest_s
+        await store.close()
+
+    in_loop(rested)()
 
 
 @in_loop
