@@ -122,7 +122,7 @@ def _details(row: Told) -> Iterator[str]:
     if row["estimated"]:
         yield f"{_amount(row, 'estimated')} charged as estimated, to be settled from the journal"
     if row["max_debt"] is None:
-        yield "debt is not bounded"
+        yield "how far into debt is not known"
     elif row["max_debt"]:
         yield f"at most {_amount(row, 'max_debt')} of debt"
 

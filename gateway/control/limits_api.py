@@ -121,7 +121,7 @@ async def _rows(engine: Engine | None, case: Case, attempts: Sequence[tuple[str,
             rows: list[Explained] = []
             for name, lines in attempts:
                 first = lines.own if name != attempts[0][0] else 0
-                rows += await explain(engine, lines, case.estimate, case.at_most, name, first)
+                rows += await explain(engine, lines, case.need, name, first)
         except Unavailable as error:
             if last or error.reason is Reason.DOWN:
                 raise

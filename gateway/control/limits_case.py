@@ -27,6 +27,7 @@ from gateway.ledger import cost
 from gateway.ledger.prices import Price, PriceList
 from gateway.limiter import refusal
 from gateway.limiter.estimate import Estimator, Weights
+from gateway.limiter.explain import Need
 from gateway.limiter.learned import Learned
 from gateway.limiter.rules import Limits, Rules, Subject
 from gateway.limiter.use import UNREAD, Estimate, Use, use
@@ -36,6 +37,7 @@ from gateway.routing.models import Candidate, Found, catalogue
 from gateway.spending import Tariff, tariff_of
 
 _EVERY_MODEL: Final = "*"
+_LISTED: Final = 10  # names in a message
 
 
 class NotThere(Exception):
@@ -59,8 +61,7 @@ class Aim(msgspec.Struct, frozen=True):
 class Case(NamedTuple):
     """One request. `entry` is "" on a passthrough path; `limits` None: nothing limits it.
 
-    `at_most` is what the request can use when the model says all it can, None where that is not known. `refused` is
-    what its caller is told whatever is left of the limits.
+    `refused` is what its caller is told whatever is left of the limits.
     """
 
     question: Question
@@ -69,8 +70,7 @@ class Case(NamedTuple):
     route: str
     targets: Sequence[Aim]
     limits: Limits | None
-    estimate: Estimate
-    at_most: Use | None
+    need: Need
     refused: GatewayError | None
 
     @property
@@ -98,6 +98,7 @@ class Cases:
         self._learned = learned
         self._router = Router(config)
         self._rules = Rules(config.limits, config.teams)
+        self._matches = {rule.name: rule.match for rule in config.limits.rules}
         self._named = {id(model): name for name, model in config.models.items()}
         self._catalogue = catalogue(config, self._ways)
 
@@ -137,8 +138,8 @@ class Cases:
         if refused is None and money and self._config.limits.unpriced == "refuse" and None in prices.values():
             refused = refusal.unpriced(money, model)
         estimate = self._estimate(tariff, question, surface)
-        at_most = _at_most(question, estimate, list(prices.values()))
-        return Case(question, key, entry.pattern, route, aims, limits, estimate, at_most, refused)
+        need = Need(estimate, _at_most(question, estimate, list(prices.values())), self._matches)
+        return Case(question, key, entry.pattern, route, aims, limits, need, refused)
 
     def _passthrough(self, question: Question, key: KeyRecord, provider: str, barred: GatewayError | None) -> Case:
         """A request of which only the path is known."""
@@ -153,7 +154,7 @@ class Cases:
         if refused is None and _EVERY_MODEL not in key.models:
             refused = ModelNotAllowed("the key is limited to certain models, which a passthrough request cannot show")
         aims = (Aim(provider, "*", 1, fallback=False, price=None),)
-        return Case(question, key, "", route, aims, limits, UNREAD, UNREAD.full, refused)
+        return Case(question, key, "", route, aims, limits, Need(UNREAD, UNREAD.full, self._matches), refused)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +200,11 @@ def _barred(key: KeyRecord, now_ms: int, *, revoked: bool) -> GatewayError | Non
 def _not_allowed(key: KeyRecord, model: str) -> GatewayError | None:
     if Principal(key.id, models=key.models).allows(model):
         return None
-    return ModelNotAllowed(f"key {key.id!r} may not use model {model!r}: its `models` are {', '.join(key.models)}")
+    return ModelNotAllowed(f"key {key.id!r} may not use model {model!r}: its `models` are {_listed(key.models)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _at(question: Question, aims: list[Aim]) -> list[Aim]:

@@ -76,7 +76,7 @@ def _mode(line: Line) -> str:
 
 
 def _request(case: Case) -> dict[str, Any]:
-    question, full, prompt = case.question, case.estimate.full, case.estimate.prompt
+    question, (full, prompt) = case.question, case.need.estimate
     return {
         "path": question.path,
         "model": question.model,

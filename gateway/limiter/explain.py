@@ -1,8 +1,8 @@
 """Why was I limited, and when do I get in: every bucket that applies to a request, and how it stands.
 
 The rows are those that would be taken from; what each is asked for is what such a request would take. Nothing is
-charged. `debt_bound` is how far below zero a limit on tokens or money can go: as many requests as may be in flight,
-each using all that the model can answer instead of what was reserved for it.
+charged. `debt_bound` is how far below zero such requests can take a limit on tokens or money: as many as may be in
+flight, each using all that the model can answer instead of what was reserved for it.
 
 The limits of one attempt's provider are rows, too, one set for each provider that may be tried: a request is refused by
 them only where every provider's refuse.
@@ -12,12 +12,13 @@ Left out: whose request it is (`rules.py` is told), and how the rows are laid ou
 
 import math
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from gateway.errors import NeverFits, RateLimited
 from gateway.limiter.bucket import NEVER
+from gateway.limiter.debt import Matches, in_flight
 from gateway.limiter.engine import Amount, Standing
 from gateway.limiter.lines import Line, Lines
 from gateway.limiter.refusal import amount, limited, span, too_large
@@ -33,6 +34,14 @@ class Engine(Protocol):
 
     def peek(self, asked: Sequence[Amount]) -> Awaitable[Sequence[Standing]]:
         """How buckets stand, and when so much would fit. Raises Unavailable when awaited."""
+
+
+class Need(NamedTuple):
+    """What such a request would take; what it can use when the model says all it can; whom each rule is for."""
+
+    estimate: Estimate
+    at_most: Use | None  # None: not known
+    matches: Matches
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -83,27 +92,23 @@ class Explained(msgspec.Struct, frozen=True):
         return f"{line.rule}: {line.told}{line.whom}: {state}; {amount(line, self.asked)} {when}{shadow}"
 
 
-async def explain(
-    engine: Engine, lines: Lines, estimate: Estimate, at_most: Use | None = None, provider: str = "", first: int = 0
-) -> list[Explained]:
-    """How every bucket stands, from line `first` on.
+async def explain(engine: Engine, lines: Lines, need: Need, provider: str = "", first: int = 0) -> list[Explained]:
+    """How every bucket stands, from line `first` on. `provider`: the one whose own buckets these lines have.
 
-    `at_most` is what one request can use when the model says all it can, `provider` the one whose own buckets these
-    lines have. Raises Unavailable when the engine cannot answer.
+    Raises Unavailable when the engine cannot answer.
     """
-    asked = [Amount(line.bucket, line.spec, _cost(line, estimate)) for line in lines.lines[first:]]
-    standings: Sequence[Standing] = await engine.peek(asked) if asked else ()
-    in_flight = _in_flight(lines)
+    takes = [Amount(line.bucket, line.spec, _cost(line, need.estimate)) for line in lines.lines[first:]]
+    standings: Sequence[Standing] = await engine.peek(takes) if takes else ()
     return [
         Explained(
             line,
             take.amount,
             standing.level,
             standing.wait_ms,
-            _bound(line, in_flight, estimate, at_most),
+            _bound(line, lines, need),
             provider if at >= lines.own else "",
         )
-        for at, (line, take, standing) in enumerate(zip(lines.lines[first:], asked, standings, strict=True), first)
+        for at, (line, take, standing) in enumerate(zip(lines.lines[first:], takes, standings, strict=True), first)
     ]
 
 
@@ -155,16 +160,13 @@ def _cost(line: Line, estimate: Estimate) -> int:
     return full if full <= line.spec.limit else max(prompt, line.spec.limit)
 
 
-def _in_flight(lines: Lines) -> int | None:
-    """How many requests may be in flight at once by these limits, None for any number."""
-    bounds = (line.spec.limit for line in lines.lines if line.spec.kind is Kind.SLOTS and not line.spec.shadow)
-    return min(bounds, default=None)
-
-
-def _bound(line: Line, in_flight: int | None, estimate: Estimate, at_most: Use | None) -> int | None:
+def _bound(line: Line, lines: Lines, need: Need) -> int | None:
     if line.resource not in _PER_ANSWER:
         return 0
-    if in_flight is None or at_most is None:
+    if need.at_most is None:
         return None
-    over = at_most[line.resource] * line.unit - _cost(line, estimate)
-    return in_flight * max(over, 0)
+    over = max(need.at_most[line.resource] * line.unit - _cost(line, need.estimate), 0)
+    if not over:
+        return 0
+    requests = in_flight(line, lines.lines, need.matches)
+    return None if requests is None else over * requests

@@ -79,11 +79,7 @@ class Node:
         learned = Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q"))
         case = Cases(config, PriceList(), learned).of(question, KEYS[question.key], revoked=False, now_ms=START_MS)
         lines = None if case.limits is None or self.without_limits else case.limits.lines(START_MS, "", "big")
-        rows = (
-            []
-            if lines is None
-            else asyncio.run(explain(self.setting.engine, lines, case.estimate, case.at_most, "big"))
-        )
+        rows = [] if lines is None else asyncio.run(explain(self.setting.engine, lines, case.need, "big"))
         told = document(config, case, [(row, self.known) for row in rows], revoked=False, now_ms=START_MS)
         plain: dict[str, Any] = json.loads(json.dumps(told))
         return plain
@@ -156,7 +152,7 @@ def test_a_refusal_stands_first_and_is_the_code(config: Path, node: Node, capsys
     assert "\nrefused: 429 rate_limit_exceeded: the limit key.tpm (1000 tokens a minute for key ann) is used up" in out
     first = out.partition("limits, what binds first:\n")[2].splitlines()
     assert first[0] == ("  ✗ key.tpm: 1000 tokens a minute for key ann: 1000 in debt, of 1000; 1000 fits in 2 min 0 s")
-    assert first[1] == "      bucket key.tpm|key=ann; refills 1000 every minute; debt is not bounded"
+    assert first[1] == "      bucket key.tpm|key=ann; refills 1000 every minute; how far into debt is not known"
 
 
 def test_a_key_that_nothing_limits(config: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> None:

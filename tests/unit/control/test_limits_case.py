@@ -107,27 +107,27 @@ def test_a_pattern_s_star_is_the_target_s_model(cases: Cases) -> None:
 
 def test_tokens_that_are_said_are_all_it_takes(cases: Cases) -> None:
     case = of(cases, tokens=400)
-    assert case.estimate.full == use(400, 0, 1_000)
-    assert case.estimate.prompt == case.estimate.full
-    assert case.at_most is None  # how long an answer may be is not known of every target
+    assert case.need.estimate.full == use(400, 0, 1_000)
+    assert case.need.estimate.prompt == case.need.estimate.full
+    assert case.need.at_most is None  # how long an answer may be is not known of every target
 
 
 def test_an_answer_s_length_that_is_said_is_the_longest(cases: Cases) -> None:
     case = of(cases, tokens=400, output_tokens=100)
-    assert case.estimate.full == case.at_most == use(400, 100, 2_000)
-    assert case.estimate.prompt == use(400, 0, 1_000)
+    assert case.need.estimate.full == case.need.at_most == use(400, 100, 2_000)
+    assert case.need.estimate.prompt == use(400, 0, 1_000)
 
 
 def test_nothing_said_is_what_the_gateway_would_reserve(cases: Cases, learned: Learned) -> None:
-    assert of(cases).estimate.full == use(0, 300, 3_000)
+    assert of(cases).need.estimate.full == use(0, 300, 3_000)
     for _ in range(MIN_SAMPLES):
         learned.saw_answer(COMPLETE, "acme", "large", 7)
-    assert of(cases).estimate.full.output_tokens == 7
+    assert of(cases).need.estimate.full.output_tokens == 7
 
 
 def test_a_model_s_context_bounds_its_answer(cases: Cases) -> None:
     case = of(cases, model="open/small", tokens=1_000)
-    assert case.at_most == use(1_000, 4_000, 1)
+    assert case.need.at_most == use(1_000, 4_000, 1)
 
 
 # --- what is refused at once ---
@@ -144,6 +144,12 @@ def test_a_model_s_context_bounds_its_answer(cases: Cases) -> None:
             {},
             "model_not_allowed",
             "key 'lim' may not use model 'large': its `models` are open/*, letters",
+        ),
+        (
+            KeyRecord(b"l" * 32, "many", models=tuple(f"m{number}" for number in range(12))),
+            {},
+            "model_not_allowed",
+            "m8, m9 and 2 more",
         ),
         (ANN, {"model": "letters"}, "invalid_request", "'letters' is not served on /v1/chat/completions"),
         (ANN, {"model": "open/unheard"}, "model_not_priced", "'open/unheard' has no price, and the limit org-money"),
@@ -179,7 +185,7 @@ def test_nothing_limits_a_key_without_limits(cases: Cases) -> None:
 
 def test_a_passthrough_path_names_its_provider_and_no_model(cases: Cases) -> None:
     case = of(cases, model="", path="/passthrough/big/v1/things")
-    assert (case.entry, case.estimate, case.providers) == ("", UNREAD, ("big",))
+    assert (case.entry, case.need.estimate, case.providers) == ("", UNREAD, ("big",))
     assert rules(case, "big") == ["org-money", "key.tpm", "team.rpm", "at-big"]
 
 

@@ -14,7 +14,7 @@ from gateway.control.limits_case import Case, Cases
 from gateway.control.limits_page import document, modes, modes_in_words
 from gateway.control.limits_question import Question
 from gateway.ledger.prices import PriceList
-from gateway.limiter.explain import Explained, explain
+from gateway.limiter.explain import Explained, Need, explain
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.outstanding import Outstanding
 from gateway.limiter.use import use
@@ -49,7 +49,7 @@ def case(config: Config) -> Case:
 
 def rows_of(case: Case, engine: FakeEngine) -> list[Explained]:
     assert case.limits is not None
-    return run(explain(engine, case.limits.lines(START_MS), case.estimate, case.at_most, "big"))
+    return run(explain(engine, case.limits.lines(START_MS), case.need, "big"))
 
 
 def told(config: Config, case: Case, engine: FakeEngine, known: Outstanding | None = None) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_a_request_that_must_wait(config: Config, case: Case) -> None:
 
 
 def test_a_request_that_never_fits(config: Config, case: Case) -> None:
-    large = case._replace(estimate=estimate(2_000), at_most=None)
+    large = case._replace(need=Need(estimate(2_000), None, {}))
     refused = told(config, large, FakeEngine())["refused"]
     assert (refused["code"], refused["status"], refused["retry_after_ms"]) == ("request_too_large_for_limit", 400, None)
     assert told(config, large, FakeEngine())["limits"][0]["max_debt"] is None

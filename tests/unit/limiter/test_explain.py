@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.limits import Rule, RuleMatch
 from gateway.errors import NeverFits, RateLimited
-from gateway.limiter.explain import Explained, binding, binding_first, explain, refusal
+from gateway.limiter.explain import Explained, Need, binding, binding_first, explain, refusal
 from gateway.limiter.lines import Lines
 from gateway.limiter.use import Estimate, use
 from tests.fakes.limits import START_MS, FakeEngine, Setting, estimate, limits_of, run
@@ -18,7 +18,7 @@ TINY = Rule(name="tiny", per=("provider",), tokens=10, every="minute", match=Rul
 
 
 def asked(engine: FakeEngine, lines: Lines, wanted: Estimate, at_most: int = 0) -> list[Explained]:
-    return run(explain(engine, lines, wanted, use(10, at_most, 5) if at_most else None))
+    return run(explain(engine, lines, Need(wanted, use(10, at_most, 5) if at_most else None, {})))
 
 
 def test_every_bucket_is_told_with_its_level_and_wait() -> None:
@@ -52,7 +52,10 @@ def test_what_is_asked_is_what_would_be_taken() -> None:
     assert engine.named("reserve") == []
 
 
-@pytest.mark.parametrize(("rules", "bound"), [((TPM, SLOTS), 2 * 400_000), ((TPM,), None)])
+OF_TEAM = Rule(name="slots", per=("team",), in_flight=2)
+
+
+@pytest.mark.parametrize(("rules", "bound"), [((TPM, OF_TEAM), 2 * 400_000), ((TPM, SLOTS), None), ((TPM,), None)])
 def test_the_debt_that_is_possible_has_a_bound(rules: tuple[Rule, ...], bound: int | None) -> None:
     lines = limits_of(*rules).lines(START_MS)
     (tpm, *_) = asked(FakeEngine(), lines, estimate(10, 90), at_most=490)
@@ -107,7 +110,7 @@ def of_providers(*names: str) -> list[Explained]:
     limits, engine, rows = limits_of(SLOTS, BIG, TINY), FakeEngine(), list[Explained]()
     for name in names:
         lines = limits.lines(START_MS, "", name)
-        rows += run(explain(engine, lines, estimate(50), None, name, lines.own if rows else 0))
+        rows += run(explain(engine, lines, Need(estimate(50), None, {}), name, lines.own if rows else 0))
     return rows
 
 
@@ -122,5 +125,5 @@ def test_one_provider_that_admits_is_enough() -> None:
 
 def test_nothing_is_asked_where_there_is_nothing() -> None:
     limits, engine = limits_of(BIG), FakeEngine()
-    assert run(explain(engine, limits.lines(START_MS, "", "other"), estimate(1))) == []
+    assert run(explain(engine, limits.lines(START_MS, "", "other"), Need(estimate(1), None, {}))) == []
     assert engine.calls == []
