@@ -1,0 +1,430 @@
+"""Budgets of a running gateway: what was used survives whatever is killed or flushed, and thresholds are heard once.
+
+What limits count is asked of the admin port, what was used is summed up here from the journal's records: both must
+agree, to the unit, from the first moment on in which the node says that it is ready.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pytest
+
+from gateway.journal import layout
+from gateway.journal.read import entries
+from gateway.record import Record
+from tests.fakes.gateway_node import ADMIN_TOKEN, GatewayNode
+from tests.fakes.limited_node import ask, begun, caller, limited, recorded, rewritten, rule, secret
+from tests.fakes.store_server import StoreServer
+from tests.fakes.store_server import running as store_running
+from tests.fakes.wire_client import Call, request
+
+pytestmark = pytest.mark.slow
+
+RULES = [rule("spend", per=["org"], usd=1_000), rule("words", per=["key"], tokens=10**9, budget=True)]
+NAMES = ("spend", "words", "key.usd_per_month")
+KEYS = [caller("ann", org="acme", usd_per_month=1_000)]
+PRICED: dict[str, Any] = {
+    "sim-*": {"targets": [{"provider": "sim", "model": "*"}], "price": {"input": 10, "output": 100}}
+}
+AWAY = "limits: tried again each second"
+RETRY_S = 0.02
+
+
+def killed_whole(node: GatewayNode) -> None:
+    """SIGKILL for every process, the supervisor first."""
+    for pid in sorted(node.session(), key=lambda pid: pid != node.pid):
+        os.kill(pid, signal.SIGKILL)
+    assert node.process is not None
+    node.process.wait()
+
+
+def control_of(node: GatewayNode) -> int:
+    return next(pid for pid in node.session() if Path(f"/proc/{pid}/comm").read_text().strip() == "gw-control")
+
+
+# --- what is used -----------------------------------------------------------------------------------------------------
+
+
+def told(node: GatewayNode) -> Counter[str]:
+    """What the journal says was used, by rule: what was settled, and of the dead what they held."""
+    total = Counter[str]()
+    for exchange in recorded(node).values():
+        total.update(exchange.held if exchange.settled is None else exchange.settled)
+    return total
+
+
+def spent(node: GatewayNode) -> dict[str, int]:
+    """What limits count, by rule; nothing while a store is away."""
+    answer = node.admin("/v1/limits/explain?key=ann&model=sim-m")
+    if answer.status == 503:
+        return {}
+    assert answer.status == 200, answer
+    return {row["rule"]: row["capacity"] - row["level"] for row in answer.json["limits"]}
+
+
+def ready(node: GatewayNode) -> None:
+    """Wait until the node may be sent traffic."""
+    node.until(lambda: node.admin("/readyz").status == 200, "readyz", alive=True)
+
+
+def agreed(node: GatewayNode) -> None:
+    """Limits count what the journal says, once requests have ended; and that is something."""
+    seen = list[tuple[dict[str, int], dict[str, int]]]()
+
+    def same() -> bool:
+        seen[:] = [(spent(node), told(node))]
+        return seen[0][0] == seen[0][1]
+
+    try:
+        node.until(same, "what is counted to be what the journal says")
+    except AssertionError as error:
+        raise AssertionError(f"counted and told: {seen}") from error
+    assert all(told(node)[name] > 0 for name in NAMES)
+
+
+def counted(node: GatewayNode, family: str, number: int, **labels: str) -> None:
+    """A metric comes to this number, which it shows within a tick."""
+    node.until(lambda: node.metrics(family, **labels) == number, f"{family} to be {number}")
+
+
+class Load:
+    """Callers that go on through anything."""
+
+    def __init__(self, node: GatewayNode, callers: int = 4) -> None:
+        self.node = node
+        self.answered = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def serves(self, number: int) -> None:
+        """Wait until so many more were answered."""
+        wanted = self.answered + number
+        self.node.until(lambda: self.answered >= wanted, f"{number} answers")
+
+    def _call(self) -> None:
+        while not self._over.is_set():
+            try:
+                answer = ask(self.node, "ann", "sim-m+tokens=3", max_tokens=9)
+            except (OSError, AssertionError, ValueError):
+                time.sleep(RETRY_S)
+                continue
+            self.answered += answer.status == 200
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_killed_whole_has_what_was_used_before_it_is_ready() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED, workers=2) as node:
+        for _ in range(3):
+            with Load(node) as load:
+                load.serves(60)
+                killed_whole(node)
+            node.start()
+            ready(node)
+            assert spent(node) == told(node)
+        agreed(node)
+        counted(node, "gateway_limits_given_back_total", 1)  # in this life
+
+
+def test_a_node_that_was_stopped_has_what_was_used_when_it_begins_again() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
+        with Load(node) as load:
+            load.serves(20)
+        assert node.stop() == 0
+        node.start()
+        ready(node)
+        assert spent(node) == told(node)
+        (node.directory / "state" / "limits" / "checkpoint.json").unlink()
+        killed_whole(node)
+        node.start()
+        ready(node)
+        assert spent(node) == told(node)  # the journal alone is enough
+
+
+def test_workers_and_control_that_are_killed_lose_nothing_and_count_nothing_twice() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED, workers=2) as node:
+        node.expected += ["killed by SIGKILL"]
+        with Load(node) as load:
+            for turn in range(4):
+                load.serves(40)
+                node.until(lambda: len(node.workers()) == 2, "two workers")
+                os.kill(node.workers()[-1], signal.SIGKILL)
+                if turn % 2:
+                    os.kill(control_of(node), signal.SIGKILL)
+            load.serves(40)
+        node.until(lambda: len(node.workers()) == 2, "two workers")
+        agreed(node)
+        counted(node, "gateway_limits_given_back_total", 1)
+
+
+def test_a_control_that_is_replaced_takes_no_traffic_from_the_node() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
+        node.expected += ["killed by SIGKILL"]
+        ready(node)
+        with Load(node) as load:
+            load.serves(20)
+            time.sleep(1.5)  # a checkpoint a second
+            before = control_of(node)
+            os.kill(before, signal.SIGKILL)
+            said = list(readiness(node, before))
+        assert {status for status, _ in said} == {200}, said
+        agreed(node)
+
+
+def readiness(node: GatewayNode, before: int) -> Iterator[tuple[int, bytes]]:
+    """What readyz says, whenever somebody is there to say it, until another control has said it for a while."""
+    until = time.monotonic() + 3
+    asked = request("GET", "/readyz", b"", {})
+    while time.monotonic() < until:
+        try:
+            with Call(node.admin_port, asked, "GET") as call:
+                answer = call.answer()
+        except OSError:
+            continue
+        yield answer.status, answer.body
+        time.sleep(RETRY_S)
+    assert control_of(node) != before
+
+
+def test_an_upgrade_keeps_what_was_used() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
+        with Load(node) as load:
+            load.serves(20)
+            os.kill(node.pid, signal.SIGUSR2)
+            node.until(lambda: node.admin("/v1/status").json["upgrades"] == 1, "the upgrade")
+            load.serves(20)
+        ready(node)
+        agreed(node)
+        counted(node, "gateway_limits_given_back_total", 1)
+
+
+def test_a_stream_whose_worker_was_killed_stays_charged_as_it_was_held() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
+        node.expected += ["killed by SIGKILL"]
+        call = begun_by(node)
+        node.until(lambda: len(recorded(node)) == 1, "the decision")
+        (exchange,) = recorded(node).values()
+        os.kill(node.workers()[0], signal.SIGKILL)
+        call.close()
+        node.until(lambda: spent(node) == exchange.held, "what was held")
+        killed_whole(node)
+        node.start()
+        ready(node)
+        assert spent(node) == exchange.held
+        assert exchange.settled is None
+
+
+def begun_by(node: GatewayNode) -> Call:
+    return begun(node, "ann", "sim-m+tokens=500+token-ms=50", max_tokens=500)
+
+
+def test_a_budget_that_is_used_up_stays_so() -> None:
+    rules = [rule("little", per=["key"], tokens=40, budget=True)]
+    with limited(rules=rules, keys=KEYS, models=PRICED) as node:
+        while (answer := ask(node, "ann")).status == 200:
+            pass
+        assert answer.status == 429
+        killed_whole(node)
+        node.start()
+        ready(node)
+        again = ask(node, "ann")
+        assert again.status == 429
+        assert again.json["error"]["message"].startswith("the limit little")
+
+
+# --- a store ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stored() -> Iterator[tuple[GatewayNode, StoreServer]]:
+    """A node that counts in a redis-server."""
+    with store_running() as store:
+        limits = {"store": store.url, "domain": "shop"}
+        with limited(rules=RULES, keys=KEYS, models=PRICED, workers=2, limits=limits) as node:
+            node.expected += ["the limit store is away"]
+            yield node, store
+
+
+def test_a_store_that_was_flushed_has_what_was_used_again() -> None:
+    with stored() as (node, store):
+        ready(node)
+        with Load(node) as load:
+            load.serves(60)
+            with store.connect() as connection:
+                connection.ask("FLUSHALL")
+            load.serves(60)
+        agreed(node)
+        counted(node, "gateway_limits_given_back_total", 2)  # once when the node began
+
+
+def test_a_store_that_was_killed_under_load_has_what_was_used_again() -> None:
+    with stored() as (node, store):
+        ready(node)
+        with Load(node) as load:
+            load.serves(60)
+            store.kill()
+            load.serves(60)
+            store.start()
+            load.serves(60)
+        agreed(node)
+
+
+def test_a_node_and_its_store_that_both_died_agree_before_it_is_ready() -> None:
+    with stored() as (node, store):
+        with Load(node) as load:
+            load.serves(60)
+            killed_whole(node)
+        store.kill()
+        store.start()
+        node.start()
+        ready(node)
+        assert spent(node) == told(node)
+
+
+def test_a_store_that_stays_away_keeps_the_node_from_nothing() -> None:
+    with stored() as (node, store):
+        with Load(node) as load:
+            load.serves(20)
+        agreed(node)
+        killed_whole(node)
+        store.kill()
+        node.start()
+        ready(node)
+        assert ask(node, "ann").status == 200  # `share`: this node's part
+        store.start()
+        agreed(node)
+
+
+# --- heard ------------------------------------------------------------------------------------------------------------
+
+
+class Came(NamedTuple):
+    """One event as it was sent."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return self.headers["webhook-id"]
+
+
+class Receiver:
+    """Somebody who is sent events, and takes the first one at the second try."""
+
+    def __init__(self) -> None:
+        self.came: list[Came] = []
+        came = self.came
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                came.append(Came({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(503 if len(came) == 1 else 204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def crossings(node: GatewayNode) -> list[Record]:
+    """What the journal tells of thresholds."""
+    found = entries(layout.journal_of(node.directory / "state"), layout.CONTROL)
+    return [entry.record for entry in found if entry.record.action == "budget.crossed"]
+
+
+def signed(came: Came, key: str) -> bool:
+    base = f"{came.id}.{came.headers['webhook-timestamp']}.".encode() + came.body
+    mac = base64.b64encode(hmac.new(key.encode(), base, hashlib.sha256).digest()).decode()
+    return came.headers["webhook-signature"] == f"v1,{mac}"
+
+
+def test_a_threshold_is_heard_once_a_window_over_everything_that_dies() -> None:
+    with Receiver() as receiver:
+        hook = {"name": "ops", "url": receiver.url, "secret": "hook-secret-77", "allow_private": True}
+        rules = [rule("words", per=["key"], tokens=100, budget=True)]
+        with limited(rules=rules, keys=KEYS, models=PRICED, webhooks=[hook], workers=2) as node:
+            node.expected += ["killed by SIGKILL"]
+            for _ in range(8):
+                assert ask(node, "ann").status == 200  # 8 tokens each
+            node.until(lambda: spent(node)["words"] == 64, "the requests to be settled")
+            time.sleep(2)
+            assert (receiver.came, crossings(node)) == ([], [])
+            assert ask(node, "ann").status == 200
+            node.until(lambda: len(receiver.came) == 2, "the event, twice since it was refused once")
+            first, second = receiver.came
+            assert (first.id, first.body) == (second.id, second.body)
+            assert all(signed(came, "hook-secret-77") for came in receiver.came)
+            event = json.loads(first.body)
+            assert (event["type"], event["data"]["rule"], event["data"]["bucket"]) == (
+                "budget.crossed",
+                "words",
+                "words|key=ann",
+            )
+            assert (event["data"]["percent"], event["data"]["used"], event["data"]["limit"]) == (70, 72, 100)
+            (record,) = crossings(node)
+            assert json.loads(record.detail) == event["data"]
+            counted(node, "gateway_webhooks_total", 1, webhook="ops", result="sent")
+            counted(node, "gateway_webhooks_total", 1, webhook="ops", result="failed")
+            os.kill(control_of(node), signal.SIGKILL)
+            assert ask(node, "ann").status == 200
+            killed_whole(node)
+            node.start()
+            ready(node)
+            assert ask(node, "ann").status == 200
+            node.until(lambda: spent(node)["words"] == 88, "the requests to be settled")
+            time.sleep(2)
+            assert (len(receiver.came), len(crossings(node))) == (2, 1)
+            assert "hook-secret-77" not in node.log()
+            rewritten(node, limits={"rules": [rule("words", per=["key"], tokens=110, budget=True, alerts=[70, 80])]})
+            node.until(lambda: len(receiver.came) == 3, "the new threshold")
+            assert json.loads(receiver.came[2].body)["data"]["percent"] == 80
+            counted(node, "gateway_budget_crossings_total", 1, rule="words")  # in this life
+
+
+def test_without_a_journal_the_node_is_ready_and_says_what_that_costs() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED, journal={"enabled": False}) as node:
+        ready(node)
+        assert ask(node, "ann").status == 200
+        node.until(lambda: spent(node)["spend"] > 0, "what was spent")
+        node.until(lambda: "budgets begin anew at each start" in node.log(), "the warning")
+        assert "(spend, words, key ann)" in node.log()
+        assert ADMIN_TOKEN not in node.log()
+        assert secret("ann") not in node.log()
