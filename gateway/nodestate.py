@@ -150,7 +150,7 @@ class NodeState:
     boot_id = Word(8)  # S; random, never 0: tells two starts apart
     upgrades = Word(9)  # S; upgrades in place since boot
     refusing = Word(10)  # S; rows of the refused table that refuse, so that none costs one comparison
-    recounting = Word(11)  # at boot S, then C; 1 until limits count what was used before the node began
+    recounting = Word(11)  # C (at boot S); 1 until limits count what was used before the node began
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment

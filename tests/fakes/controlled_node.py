@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 from gateway.config.boot import boot_snapshot
+from gateway.config.limits import Limits
 from gateway.control.main import control_main
 from gateway.journal.opening import ensure_journal
+from gateway.limiter.shared import Caretaker, sections
 from gateway.nodestate import NODE
 from gateway.process.node import Node
 from gateway.process.settings import ServeSettings
@@ -22,6 +24,8 @@ from gateway.telemetry.directory import METRICS
 from gateway.telemetry.logs import setup_logging
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.transfer import import_counters
+
+LIMITS = Limits(max_buckets=64, max_holds=64)
 
 
 class QuietApp:
@@ -62,7 +66,7 @@ def main(directory: Path) -> int:
         workers=2,
         drain_s=1.0,
         drain_delay_s=0.5,
-        sections=(NODE, METRICS),
+        sections=(NODE, METRICS, *sections(LIMITS)),
         argv=(sys.executable, "-m", "tests.fakes.controlled_node", str(directory)),
     )
 
@@ -80,6 +84,7 @@ def main(directory: Path) -> int:
         publish=publish,
         on_ready=ready,
         import_counters=import_counters,
+        caretaker=Caretaker(LIMITS),
     )
 
 

@@ -49,6 +49,7 @@ def test_the_layout_is_frozen_with_its_version() -> None:
     assert words_of(NodeState) == {
         "generation": 0, "draining": 1, "reload_asked": 2, "reload_done": 3, "reload_generation": 4,
         "workers_wanted": 5, "workers_ready": 6, "boot_ns": 7, "boot_id": 8, "upgrades": 9, "refusing": 10,
+        "recounting": 11,
     }  # fmt: skip
 
 
