@@ -19,6 +19,7 @@ from gateway.config.snapshot import Snapshot, SnapshotStore
 from gateway.dialects.surfaces import SURFACES
 from gateway.identity.identify import Identity
 from gateway.journal.opening import Desk
+from gateway.ledger.book import PriceReader
 from gateway.ledger.prices import Price, PriceList
 from gateway.limiter.opening import Counter
 from gateway.nodestate import NodeState, SlotState, body_mark
@@ -83,6 +84,7 @@ class Assembly:
         self._counter = counter
         self._guard = NodeGuard(node, slot)
         self._wheel = Wheel()
+        self._prices = PriceReader()
         self._random = RandomBytes()
         self._sink = sink
         self._recorder = Recorder(Metrics(segment.slot(METRICS, slot)), slot, Names())
@@ -101,7 +103,7 @@ class Assembly:
         accounts = {name: account for name, (account, _) in providers.items()}
         dialects = {name: account.dialect for name, account in accounts.items()}
         estimator = self._counter.estimator(config, dialects)
-        prices = PriceList()
+        prices = self._prices.read(snapshot.prices)
         models = catalogue(config, lambda model, star: _candidates(model, star, config, providers, prices))
         self._providers = {name: pool for name, (_, pool) in providers.items()}
         self._log = RequestLog(config.log.requests, self._sink, text=as_text(config.log.format))
