@@ -38,12 +38,27 @@ OnChange = Callable[[bool, str], None]
 """The store has gone (False, and why) or is back."""
 
 
+class _Report:
+    """Passes on that the store went or came back, until this process lets go of it: that is no outage."""
+
+    def __init__(self, on_change: OnChange) -> None:
+        self._on_change = on_change
+        self.over = False
+
+    def __call__(self, there: bool, why: str) -> None:  # noqa: FBT001  # as OnChange
+        if not self.over:
+            self._on_change(there, why)
+
+
 class Counter:
     """A worker's limiter and its engines. `store` None: usage is counted in this node's shared memory."""
 
-    def __init__(self, limiter: Limiter, learned: Learned, store: Store | None) -> None:
+    def __init__(
+        self, limiter: Limiter, learned: Learned, store: Store | None = None, report: _Report | None = None
+    ) -> None:
         self.limiter: Final = limiter
         self.store: Final = store
+        self._report = report
         self._learned = learned
         self._tokenizers: dict[tuple[str, int, int], Tokenizer] = {}
         self._keeping: asyncio.Task[None] | None = None
@@ -71,6 +86,8 @@ class Counter:
         """Deliver what is owed, and let go of the engines."""
         if self._keeping is not None:
             self._keeping.cancel()
+        if self._report is not None:
+            self._report.over = True
         await self.limiter.close()
 
     def _tokenizer(self, path: str) -> Tokenizer | None:
@@ -92,11 +109,12 @@ def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, o
     owner = owner_of(slot, node.slot(slot).birth)
     learned = Learned(segment.shared(LEARNED))
     if limits.store_url is None:
-        return Counter(Limiter(Engines(table), owner=owner), learned, None)
-    store = open_store(limits, on_change)
+        return Counter(Limiter(Engines(table), owner=owner), learned)
+    report = _Report(on_change)
+    store = open_store(limits, report)
     engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes)
     denials = Denials(segment.shared(DENIALS))
-    return Counter(Limiter(engines, owner=owner, denials=denials), learned, store)
+    return Counter(Limiter(engines, owner=owner, denials=denials), learned, store, report)
 
 
 def open_store(limits: Limits, on_change: OnChange) -> Store:

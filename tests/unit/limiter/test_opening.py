@@ -8,7 +8,7 @@ import pytest
 from gateway.config.limits import Limits, Rule
 from gateway.config.schema import Config, Key, Model, Provider, Target
 from gateway.config.secrets import Secret
-from gateway.limiter.opening import Counter, open_counter, open_store
+from gateway.limiter.opening import Counter, OnChange, open_counter, open_store
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Subject
 from gateway.limiter.shared import Caretaker, sections
@@ -16,15 +16,16 @@ from gateway.limiter.tokens import TokenizerUnusable
 from gateway.limiter.use import UNREAD
 from gateway.nodestate import NODE, NodeState
 from gateway.segment import Segment
+from tests.fakes.shim_store import ShimStore
 
 RPM = Rule(name="rpm", per=("key",), requests=1, every="minute")
 TABLE = Limits(max_buckets=64, max_holds=32, rules=(RPM,))
 
 
-def counter_of(limits: Limits) -> Counter:
+def counter_of(limits: Limits, on_change: OnChange = lambda _there, _why: None) -> Counter:
     node = NodeState(Segment.create([NODE, *sections(limits)], 6))
     Caretaker(limits).open(node)
-    return open_counter(limits, node.segment, node, 0, lambda _there, _why: None)
+    return open_counter(limits, node.segment, node, 0, on_change)
 
 
 def config_of(limits: Limits, tokenizer: str = "") -> Config:
@@ -64,6 +65,33 @@ def test_a_store_that_is_away_leaves_this_nodes_share() -> None:
         await counter.close()
 
     asyncio.run(story())
+
+
+def test_a_store_that_is_let_go_of_is_not_away() -> None:
+    limits = Limits(store=Secret("redis://127.0.0.1:1"), max_buckets=64, max_holds=32, rules=(RPM,))
+    told: list[bool] = []
+
+    async def story() -> None:
+        server, changed = ShimStore(), asyncio.Event()
+
+        def hear(there: bool, _why: str) -> None:  # noqa: FBT001 - as OnChange
+            told.append(there)
+            changed.set()
+
+        with server.serving():
+            for breaks in (True, False):
+                counter = counter_of(limits, hear)
+                counter.start()
+                await changed.wait()
+                changed.clear()
+                if breaks:
+                    server.break_all()
+                    await changed.wait()
+                    changed.clear()
+                await counter.close()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+    assert told == [True, False, True]
 
 
 def test_only_a_store_can_be_opened_as_one() -> None:
