@@ -54,7 +54,7 @@ class RedisServer:
         if self._process is not None:
             self._process.popen.kill()
             self._process.popen.wait()
-            self._process = None
+        self.close()  # while nobody else can have its number
 
     def close(self) -> None:
         """No more of it."""

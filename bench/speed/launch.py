@@ -80,9 +80,10 @@ class Process:
 
 
 @contextmanager
-def started(name: str, command: Sequence[str], *, core: int, log: Path) -> Generator[Process, None, None]:
-    """`command` pinned to `core`, its output in `log`, stopped when the block ends."""
-    pinned = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), *command]
+def started(name: str, command: Sequence[str], *, core: int | None, log: Path) -> Generator[Process, None, None]:
+    """`command` pinned to `core` (None: wherever there is room), its output in `log`, stopped when the block ends."""
+    place = [] if core is None else ["taskset", "--cpu-list", str(core)]
+    pinned = ["setpriv", "--pdeathsig", "TERM", *place, *command]
     with log.open("wb") as output:
         popen = subprocess.Popen(  # noqa: S603 - the programs under measurement
             pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
