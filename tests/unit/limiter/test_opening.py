@@ -74,7 +74,7 @@ def test_a_store_that_is_let_go_of_is_not_away() -> None:
     async def story() -> None:
         server, changed = ShimStore(), asyncio.Event()
 
-        def hear(there: bool, _why: str) -> None:  # noqa: FBT001 - as OnChange
+        def hear(there: bool, _why: str) -> None:
             told.append(there)
             changed.set()
 
