@@ -144,13 +144,13 @@ class Limiter:
         return hold
 
     def _ask_denials(self, denials: Denials, hold: Hold) -> None:
-        """Raise RateLimited for what was refused a moment ago."""
+        """Raise RateLimited for what was refused a moment ago, unless what is left of its other limits is not known."""
         denied = denials.find(hold.takes, self._monotonic_ns() // NS_PER_MS)
-        if denied is None:
+        seen = hold.limits.seen
+        if denied is None or len(seen) != len(hold.takes):
             return
-        line, seen = hold.lines.lines[denied.line], hold.limits.seen
-        if len(seen) == len(hold.takes):
-            seen = (*seen[: denied.line], denied.level, *seen[denied.line + 1 :])
+        line = hold.lines.lines[denied.line]
+        seen = (*seen[: denied.line], denied.level, *seen[denied.line + 1 :])
         self._count_refusal(line.rule)
         raise self._told(hold, limited(line, hold.takes[denied.line].amount, denied.level, denied.wait_ms, seen))
 

@@ -235,6 +235,19 @@ def test_a_refusal_is_repeated_without_the_engine_until_something_is_given_back(
     run(setting.limiter.reserve(limits, "l", estimate(200)))
 
 
+def test_who_does_not_know_what_is_left_asks_once_before_it_repeats_a_refusal() -> None:
+    """Another worker has the refusal in memory, and the levels that its headers tell from the engine alone."""
+    setting, here, there = Setting(), limits_of(TPM), limits_of(TPM)
+    cached(setting)
+    run(setting.limiter.reserve(here, "h", estimate(900)))
+    for limits, name, asked in ((here, "i", 2), (there, "j", 3), (there, "k", 3)):
+        with pytest.raises(RateLimited) as caught:
+            run(setting.limiter.reserve(limits, name, estimate(200)))
+        assert caught.value.levels == (100_000,)
+        assert caught.value.header_lines("openai")
+        assert len(setting.engine.named("reserve")) == asked
+
+
 # --- without the engine ---------------------------------------------------------------------------------------------
 
 FAILURES = [away(), away(Reason.LATE), away(Reason.LOST), away(Reason.REFUSED), MutexBusy("x"), MutexLost("x")]
