@@ -149,21 +149,21 @@ class Store:
         """How buckets stand, and when so much would fit."""
         return self._ask(self._calls.peek(asked), scripts.peeked)
 
-    async def epoch(self, known_us: int = 0) -> Epoch:
+    async def epoch(self, known: str = "", known_us: int = 0) -> Epoch:
         """The name of the store's memory, which is given to it here if it has none. Raises Unavailable.
 
-        `known_us`: up to when everything this node settled is known to be there (wall clock), 0 if that is not known.
-        It is left there unless the memory is found behind. Raises ValueError where the node has no name to leave it by.
+        `known` is the memory that has everything which this node settled up to `known_us` (wall clock), if there is
+        one. That is left there under the name of the node, unless it is another memory or behind; a node without a name
+        leaves nothing, and is never told that the memory is behind.
         """
-        if known_us and not self._node:
-            raise ValueError("who leaves in the store what is known there must be a node with a name")
+        known = known if self._node else ""
         named = self._ask(self._calls.name_epoch(self._epochs.offer()), _as_it_is)
-        name, known = await self._ask(self._calls.ask_epoch(self._node), _as_it_is)
+        name, remembered = await self._ask(self._calls.ask_epoch(self._node), _as_it_is)
         if name is None:
             await named  # it may say why there is no name
             raise Unavailable(Reason.LOST, "the store lost its data while it was asked for its epoch")
-        epoch = self._epochs.judge(name.decode(), int(known or 0), known_us)
-        if known_us and not epoch.behind:
+        epoch = self._epochs.judge(name.decode(), int(remembered or 0), known, known_us)
+        if epoch.id == known and not epoch.behind:
             await self._ask(self._calls.leave_known(self._node, known_us), _as_it_is)
             self._epochs.left(known_us)
         return epoch

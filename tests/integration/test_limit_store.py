@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from gateway.limiter.engine import Amount, Epoch, Outcome, Reason, Renewal, Unavailable
 from gateway.limiter.hold import State
+from gateway.limiter.resp import ReplyError
 from gateway.limiter.spec import rate
 from tests.fakes.authority import Authority
 from tests.fakes.store_scene import (
@@ -33,7 +35,7 @@ from tests.fakes.store_server import any_store, connect, running
 
 pytestmark = pytest.mark.slow
 
-README = Path(__file__).parents[2] / "lua" / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "limits-store.md"
 
 
 async def trouble_of(url: str, said: str, **files: str) -> None:
@@ -279,24 +281,25 @@ def test_a_killed_store_comes_back_empty_and_is_used_again() -> None:
 def test_a_store_that_comes_back_with_an_old_snapshot_says_how_old() -> None:
     async def snapshot() -> None:
         store = await up(server.url)
-        first = await store.epoch(1_000)
+        name = (await store.epoch()).id
+        await store.epoch(name, 1_000)
         await settle(store, "in the snapshot")
-        assert (await store.epoch(2_000)).known_us == 1_000
+        assert (await store.epoch(name, 2_000)).known_us == 1_000
         with server.connect() as connection:
             connection.ask("SAVE")
         await settle(store, "lost")
-        assert (await store.epoch(3_000)).known_us == 2_000
+        assert (await store.epoch(name, 3_000)).known_us == 2_000
         server.kill()
         await until(lambda: not store.there)
         server.start()
         await until(lambda: store.there)
         assert await level_of(store) == CAPACITY - USED
-        back = await store.epoch(3_500)
-        assert (back.id, back.known_us, back.behind) == (first.id, 2_000, True)
+        back = await store.epoch(name, 3_500)
+        assert (back.id, back.known_us, back.behind) == (name, 2_000, True)
         for hold in ("in the snapshot", "lost"):  # what was settled since then, and some more to be sure
             await settle(store, hold)
         assert await level_of(store) == CAPACITY - 2 * USED
-        assert not (await store.epoch(4_000)).behind
+        assert not (await store.epoch(name, 4_000)).behind
         await store.close()
 
     with running() as server:
@@ -318,36 +321,63 @@ def test_a_password_is_asked_for() -> None:
         in_loop(asked)
 
 
-def test_the_rules_of_the_readme_let_the_gateway_work_and_no_more() -> None:
-    (rules,) = re.findall(r"ACL SETUSER gateway (.*?)\n```", README.read_text(), re.DOTALL)
-    words = rules.replace("\\\n", " ").replace(">password", ">pw").split()
+def rights() -> list[str]:
+    """The words of the page, for a user with the password `pw`."""
+    rules = re.search(r"ACL SETUSER gateway (on >password resetkeys .*?)\n```", PAGE.read_text(), re.DOTALL)
+    assert rules is not None
+    return rules[1].replace("\\\n", " ").replace(">password", ">pw").split()
 
-    async def allowed() -> None:
-        with server.connect() as connection:
-            connection.ask("ACL", "SETUSER", "gateway", *words)
-        store = await up(f"redis://gateway:pw@{server.host}:{server.port}")
+
+async def works(url: str, *, database: int) -> None:
+    """Everything that the gateway asks of a store. Raises Unavailable, or what says why it never comes up."""
+    store = make(f"{url}/{database}", deadline_s=PATIENT_S)
+    await until(lambda: store.there or bool(store.trouble))
+    try:
+        assert not store.trouble, store.trouble
         assert (await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=9_000)).outcome is Outcome.ADMITTED
+        again = await store.reserve("h", [TPM, IN_FLIGHT], owner=0, lease_ms=9_000, attempt=1, releases=[IN_FLIGHT])
+        assert again.outcome is Outcome.ADMITTED
         assert await store.renew([Renewal("h", ("in flight",))], lease_ms=9_000) == (State.OPEN,)
         assert (await store.lease("n", 1, "tpm", STANDING, want=5, least=1, unused=0, lease_ms=30_000)).granted == 5
         assert len(await store.peek([TPM, IN_FLIGHT])) == 2
-        assert (await store.epoch(7)).fresh
-        assert (await store.epoch(8)).known_us == 7
         assert (await store.settle("h", [TPM, IN_FLIGHT])).found is State.OPEN
+        name = (await store.epoch()).id
+        await store.epoch(name, 7)
+        assert (await store.epoch(name, 8)).known_us == 7
+        pings = store.counts.answered
+        await until(lambda: store.counts.answered > pings or bool(store.trouble))  # after a second of silence
+        assert not store.trouble, store.trouble
+    finally:
         await store.close()
 
-    async def denied() -> None:
+
+def test_the_rights_of_the_page_are_all_that_the_gateway_needs_and_each_of_them_is() -> None:
+    given = rights()
+    needed = [word for word in given if word.startswith("+")]
+    assert len(needed) == 13
+
+    async def without(missing: str) -> None:
         with server.connect() as connection:
-            connection.ask("ACL", "SETUSER", "gateway", "-evalsha")
-        await trouble_of(f"redis://gateway:pw@{server.host}:{server.port}", "NOPERM.*evalsha")
+            connection.ask("FLUSHALL")
+            connection.ask("ACL", "SETUSER", "gateway", "reset", *(word for word in given if word != missing))
+        url = f"redis://gateway:pw@{server.host}:{server.port}"
+        if not missing:
+            await works(url, database=1)
+            return
+        with pytest.raises((Unavailable, AssertionError), match=r"NOPERM|can't run this command"):
+            await works(url, database=1)
 
     with running() as server:
-        in_loop(allowed)
-        in_loop(denied)
+        for missing in ["", *needed]:
+            in_loop(partial(without, missing))
         with server.connect() as connection:
+            connection.ask("ACL", "SETUSER", "gateway", "reset", *given)
             connection.ask("AUTH", "gateway", "pw")
-            for forbidden in (("GET", "{gw:main}:1:h:h"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "dir")):
-                with pytest.raises(Exception, match="NOPERM"):
+            for forbidden in (("GET", "{gw:main}:1:epoch"), ("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "dir")):
+                with pytest.raises(ReplyError, match="NOPERM"):
                     connection.ask(*forbidden)
+            with pytest.raises(ReplyError, match=r"NOPERM.*key"):
+                connection.ask("MGET", "{gw:other}:1:epoch")
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from gateway.limiter.engine import Epoch
 from gateway.limiter.epochs import Epochs
 
+NAME = "theirs-1"
+
 
 def known(epochs: Epochs, remembered_us: int, known_us: int) -> bool:
     """Ask, and leave what is known unless the memory is behind; whether it is."""
-    epoch = epochs.judge("theirs-1", remembered_us, known_us)
+    epoch = epochs.judge(NAME, remembered_us, NAME, known_us)
     if not epoch.behind:
         epochs.left(known_us)
     return epoch.behind
@@ -16,8 +18,8 @@ def test_no_name_is_offered_twice_and_ours_are_known_by_how_they_begin() -> None
     epochs, others = Epochs(), Epochs()
     first, second = epochs.offer(), epochs.offer()
     assert len({first, second, others.offer()}) == 3
-    assert epochs.judge(first, 0, 0) == Epoch(first, fresh=True)  # also when the call that offered it had failed
-    assert others.judge(first, 0, 0) == Epoch(first)
+    assert epochs.judge(first, 0, "", 0) == Epoch(first, fresh=True)  # also when the call that offered it had failed
+    assert others.judge(first, 0, "", 0) == Epoch(first)
 
 
 def test_a_memory_that_has_what_was_left_is_not_behind() -> None:
@@ -32,12 +34,12 @@ def test_of_a_node_that_began_anew_what_it_knows_is_what_it_left() -> None:
     assert not known(Epochs(), 0, 0)
 
 
-def test_another_memory_is_not_behind_nor_is_one_that_we_named() -> None:
+def test_another_memory_is_not_behind_and_expects_nothing_to_be_left_in_it() -> None:
     epochs = Epochs()
     assert not known(epochs, 10, 10)
-    assert not epochs.judge("theirs-2", 0, 20).behind
-    fresh = Epochs()
-    assert not fresh.judge(fresh.offer(), 0, 20).behind
+    assert epochs.judge(NAME, 0, "theirs-0", 20) == Epoch(NAME)
+    assert not known(epochs, 0, 30)  # everything was given to it meanwhile, and nothing left there yet
+    assert known(epochs, 20, 31)
 
 
 def test_behind_is_said_until_more_is_known_than_then() -> None:

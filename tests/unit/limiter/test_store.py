@@ -299,26 +299,30 @@ async def test_a_memory_that_is_lost_while_it_is_named_is_asked_again_by_the_cal
 async def test_a_memory_that_went_back_in_time_is_behind_until_its_caller_knows_more(scene: Scene) -> None:
     store = await scene.up()
     key = b"{gw:test}:1:known:n1"
-    name = (await store.epoch(5)).id
+    name = (await store.epoch("another", 4)).id
+    assert key not in scene.server.plain
+    await store.epoch(name, 5)
     assert scene.server.plain[key] == b"5"
-    assert await store.epoch(9) == Epoch(name, fresh=True, known_us=5)
+    assert await store.epoch(name, 9) == Epoch(name, fresh=True, known_us=5)
     before = dict(scene.server.plain)
-    assert await store.epoch(12) == Epoch(name, fresh=True, known_us=9)
+    assert await store.epoch(name, 12) == Epoch(name, fresh=True, known_us=9)
     scene.server.plain = before
-    assert await store.epoch(15) == Epoch(name, fresh=True, known_us=9, behind=True)
+    assert await store.epoch(name, 15) == Epoch(name, fresh=True, known_us=9, behind=True)
     assert scene.server.plain == before
-    assert (await store.epoch(20)).behind is False
+    assert (await store.epoch(name, 20)).behind is False
     assert scene.server.plain[key] == b"20"
     await store.close()
 
 
 @in_loop
-async def test_what_is_known_is_known_by_a_node(scene: Scene) -> None:
-    store = Store(parse("redis://store"))
-    with pytest.raises(ValueError, match="a node with a name"):
-        await store.epoch(5)
+async def test_a_node_without_a_name_leaves_nothing(scene: Scene) -> None:
+    store = Store(parse("redis://store"), domain="test", deadline_s=PATIENT_S)
+    store.start()
+    await until(lambda: store.there)
+    name = (await store.epoch()).id
+    assert [await store.epoch(name, known_us) for known_us in (5, 9)] == [Epoch(name, fresh=True)] * 2
+    assert list(scene.server.plain) == [b"{gw:test}:1:epoch"]
     await store.close()
-    assert scene.server.dialled == []
 
 
 @pytest.mark.parametrize(("url", "longest_s"), [("redis://a", 5.0), ("redis://a,b", 1.0), ("sentinel://a/main", 1.0)])
