@@ -16,6 +16,7 @@ from gateway.config.load import load
 from gateway.config.problems import ConfigProblems
 from gateway.config.schema import Config
 from gateway.control.main import control_main
+from gateway.control.pricing import at_start
 from gateway.journal.end import ForeignChain
 from gateway.journal.keytable import NoSalt
 from gateway.journal.layout import NoJournal
@@ -102,7 +103,7 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
 def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
     try:
         ensure_journal(Path(state_dir))
-        return boot_snapshot(path, overrides, state_dir).generation
+        return boot_snapshot(path, overrides, state_dir, prices=at_start).generation
     except ConfigProblems as problems:
         raise StartError(str(problems)) from problems
     except OSError as error:

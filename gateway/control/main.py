@@ -54,6 +54,7 @@ async def control_main(context: Context) -> None:
         spawn(publisher.answer_requests(), name="reload requests"),
         spawn(watch(Watched(context, publisher, readiness, keeping, logs, counts)), name="watch"),
         spawn(keeping.run(), name="journal"),
+        spawn(publisher.keep_prices(), name="prices"),
     ]
     try:
         await web.SockSite(runner, context.admin.dup()).start()
