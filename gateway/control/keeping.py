@@ -194,7 +194,7 @@ class Keeping:
         return made(config, journal, limited, self._clock_us)
 
     async def _limited(self, config: Config) -> Counted | None:
-        return None if self._limits is None else self._limits.open(config.limits)
+        return None if self._limits is None else self._limits.open(config)
 
     async def _unkept_limits(self, config: Config) -> None:
         if self._limits is not None and self._counted is not None:

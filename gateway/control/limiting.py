@@ -29,9 +29,10 @@ from gateway.control.context import Context
 from gateway.control.limits_keeper import LimitsKeeper, Memory, of_table
 from gateway.control.readers.budgets import BudgetReader
 from gateway.control.readers.runner import Runner, Source
+from gateway.journal import layout
 from gateway.journal.journal import Journal
 from gateway.journal.read import Place
-from gateway.limiter import address, checkpoint
+from gateway.limiter import address
 from gateway.limiter.shared import open_table
 from gateway.limiter.store import Store
 from gateway.limiter.table import TableEngine
@@ -69,17 +70,18 @@ class NodeLimits:
         self.keys = keys
         self.began_us = time.time_ns() // NS_PER_US - age_us  # the node, by the wall clock
         self.first = context.state.slot(context.slot).birth <= 1  # no other control of this node ran before
-        self.given_back = not self.first and self._is_kept_since(context.settings.state_dir)
+        self.given_back = not context.state.recounting  # one before this has seen to it
         self._segment = context.segment
+        self._state = context.state
 
-    def open(self, limits: Limits) -> Counted:
-        """The engine of these limits. Raises OSError, which says what of a store's address cannot be used."""
-        url = limits.store_url
+    def open(self, config: Config) -> Counted:
+        """The engine of these limits. Raises OSError, which says what of a store cannot be used, and NoJournal."""
+        limits, url = config.limits, config.limits.store_url
         if url is None:
             table = open_table(self._segment, limits)
             return Counted(TableEngine(table), of_table(table, fresh=self.first), _at_once)
         there = asyncio.Event()
-        store = _store(limits, url, there)
+        store = _store(limits, url, _name(config), there)
         memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered)
 
         async def connected() -> None:
@@ -90,15 +92,9 @@ class NodeLimits:
         return Counted(store, memory, connected)
 
     def _undelivered(self) -> int:
-        """Settlements that the workers could not deliver."""
-        return sum(counted(self._segment, families.LIMITS_UNDELIVERED).values())
-
-    def _is_kept_since(self, state_dir: Path) -> bool:
-        """Whether a checkpoint was written since the node began, which is done when all was given back."""
-        try:
-            return checkpoint.path_of(state_dir).stat().st_mtime_ns // NS_PER_US >= self.began_us
-        except OSError:
-            return False
+        """Settlements that workers could not deliver, and workers that may have had more: births count up, too."""
+        failed = sum(counted(self._segment, families.LIMITS_UNDELIVERED).values())
+        return failed + sum(self._state.slot(slot).birth for slot in self._state.worker_slots)
 
 
 class Limiting:
@@ -166,7 +162,12 @@ def _budgets(config: Config, keys: Iterable[KeyRecord]) -> Iterator[str]:
             yield f"key {key.id}"
 
 
-def _store(limits: Limits, url: Secret, there: asyncio.Event) -> Store:
+def _name(config: Config) -> str:
+    """Who leaves word in a store: a node is known by its journal. Raises OSError, NoJournal."""
+    return layout.node_id(layout.journal_of(Path(config.state_dir))) if config.journal.enabled else ""
+
+
+def _store(limits: Limits, url: Secret, node: str, there: asyncio.Event) -> Store:
     """Raises OSError."""
     files = {"ca_file": limits.ca_file, "client_cert": limits.client_cert, "client_key": limits.client_key}
     try:
@@ -174,6 +175,7 @@ def _store(limits: Limits, url: Secret, there: asyncio.Event) -> Store:
         return Store(
             where,
             domain=limits.domain,
+            node=node,
             deadline_s=STORE_DEADLINE_S,
             on_change=lambda here, _why: there.set() if here else None,
         )

@@ -9,10 +9,13 @@ charges nothing twice. Every node gives back what its own journal says, so a sto
     the node began anew     the journal is read to its end first; reservations of killed workers count as they are
     a store lost its data   requests go on: what they have reserved is not given back, they will settle in full
     a store was away        nothing is given back, but what was settled meanwhile is settled again, under its own ids;
-                            so it is when single settlements of workers were not delivered
+                            so it is when single settlements were not delivered, or a worker died, who may have had some
 
-For the last two nobody knows which of the settlements since the store was last seen it has; all of them are repeated,
-which it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there,
+    a store went back       it kept its name and lost the last of what it was told, as a replica may: as if it was away
+                            since, which it remembers itself, since each look leaves there how far all was known
+
+For these nobody knows which of the settlements since the store was last seen it has; all of them are repeated, which
+it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there,
 but it knows which holds it waits for in vain. Where a worker wrote the outcome of one and did not get to settle it,
 that is done here, once: a hold that is settled is not waited for any more.
 
@@ -44,7 +47,7 @@ from gateway.units import NS_PER_US, US_PER_S
 TURN_S: Final = 1.0
 AT_ONCE: Final = 128  # settlements under way
 MARKED_US: Final = 20 * 3600 * US_PER_S  # how far back a settlement may be repeated: an engine's marks last a day
-UNSURE_US: Final = US_PER_S  # clocks of workers and of control, and what was under way when the store went
+UNSURE_US: Final = 3 * US_PER_S  # before a look: what was under way, and what workers have not said yet (a second)
 RIPE_US: Final = 5 * US_PER_S  # after which the outcome of a lapsed hold is signed and read, if there is one
 SEARCHED_US: Final = 600 * US_PER_S  # before a lapse was noticed: a lease, and a control that was away
 SAVING_SHARE: Final = 10  # at most one part in so many of the time goes into writing checkpoints
@@ -75,12 +78,13 @@ class Memory(NamedTuple):
     """An engine, and what is known of its memory.
 
     `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
-    whose lease has ended without a settlement. Raises Unavailable. `undelivered` counts the settlements that workers
-    could not deliver, as far as they know: one more, and what was settled since the last look is settled again.
+    whose lease has ended without a settlement. Raises Unavailable. `undelivered` is another number whenever workers
+    could not deliver a settlement, or died with some: then what was settled since the last look is settled again.
+    `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there.
     """
 
     engine: Engine
-    epoch: Callable[[], Awaitable[Epoch]]
+    epoch: Callable[[str, int], Awaitable[Epoch]]
     marked: bool
     lapsed: Callable[[], Sequence[str]] = _none
     undelivered: Callable[[], int] = _never
@@ -90,7 +94,7 @@ def of_table(table: Table, *, fresh: bool) -> Memory:
     """The table in this node's shared memory. `fresh`: no other control of this node has run before."""
     made = hashlib.blake2b(table.words[AT_KEY : AT_KEY + 2].tobytes(), digest_size=8).hexdigest()
 
-    async def epoch() -> Epoch:
+    async def epoch(_known: str, _known_us: int) -> Epoch:
         return Epoch(made, fresh)
 
     def waiting() -> Sequence[str]:
@@ -168,6 +172,11 @@ class LimitsKeeper:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _known_us(self) -> int:
+        """Up to when all that was settled is known to be in the memory that was seen last; 0 for nothing."""
+        return max(0, self._reader.seen_us - UNSURE_US)
+
     async def _tried(self, step: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         name = step.__name__
         try:
@@ -190,8 +199,9 @@ class LimitsKeeper:
         if anew:
             await asyncio.to_thread(reader.rebuild, self._began_us)
             _log.info("limits: %d lines of the journal were counted", reader.rebuilt)
+        self._undelivered = self._memory.undelivered()
         try:
-            await self._remind(await self._memory.epoch())
+            await self._remind(await self._memory.epoch(self._reader.epoch, self._known_us))
         except Unavailable:
             if not self._memory.marked:
                 raise
@@ -201,8 +211,8 @@ class LimitsKeeper:
     async def _look(self) -> None:
         undelivered = self._memory.undelivered()
         self._away |= undelivered != self._undelivered
-        epoch = await self._memory.epoch()
-        if self._away or epoch.id != self._reader.epoch:
+        epoch = await self._memory.epoch(self._reader.epoch, self._known_us)
+        if self._away or epoch.behind or epoch.id != self._reader.epoch:
             await self._remind(epoch)
         due = self._reader.take_due()
         try:
@@ -236,7 +246,8 @@ class LimitsKeeper:
         """Give the engine what it does not have, as far as that is known."""
         reader, now_us = self._reader, self._clock_us()
         forgot = epoch.id != reader.epoch and bool(reader.epoch or epoch.fresh)
-        since_us = max(reader.seen_us - UNSURE_US, now_us - MARKED_US)
+        known_us = min(self._known_us, epoch.known_us) if epoch.behind else self._known_us
+        since_us = max(known_us, now_us - MARKED_US)
         if self._memory.marked:
             reader.await_due(now_us + UNSURE_US)
         standing = await asyncio.to_thread(reader.standing)

@@ -23,6 +23,8 @@ class ForgetfulEngine:
         self.model = make()
         self.number = 1
         self.fresh = True
+        self.known_us = 0
+        self.back = False
         self.memory = Memory(self, self.epoch, marked)
 
     def forget(self) -> None:
@@ -30,10 +32,17 @@ class ForgetfulEngine:
         self.model = self.make()
         self.number += 1
 
-    async def epoch(self) -> Epoch:
+    async def epoch(self, known: str, known_us: int) -> Epoch:
         if self.away:
             raise Unavailable(Reason.DOWN, "it is away")
-        return Epoch(f"e{self.number}", self.fresh)
+        epoch = Epoch(f"e{self.number}", self.fresh, self.known_us, behind=self.back)
+        self.back = False
+        self.known_us = known_us if known == epoch.id else 0
+        return epoch
+
+    def go_back(self, to_us: int) -> None:
+        """All that it was told since is lost, its name is not; the test sees to the buckets."""
+        self.known_us, self.back = to_us, True
 
     def reserve(self, hold: str, takes: Sequence[Amount]) -> Reserved:
         return self.model.reserve(self.now_ms, hold, takes, lease_ms=LEASE_MS)

@@ -30,6 +30,7 @@ from tests.fakes.control_context import LIMITS, FakeContext, fake_context
 def context(tmp_path: Path) -> Iterator[FakeContext]:
     made = fake_context(tmp_path)
     made.state.slot(made.slot).begin(Order.SERVE, 0)
+    made.state.recounting = 1
     yield made
     made.close()
 
@@ -244,13 +245,14 @@ def test_the_node_is_ready_when_limits_count_what_was_used(tmp_path: Path, conte
 
 
 def test_a_control_that_is_replaced_waits_for_no_journal(tmp_path: Path, context: FakeContext) -> None:
-    kept(limited(context, lambda: config(tmp_path, limits=LIMITS)), ready)
-    context.state.slot(context.slot).begin(Order.SERVE, 0)
-    assert limited(context, lambda: None).unready == ""
+    context.state.recounting = 0
+    keeping = limited(context, lambda: config(tmp_path, limits=LIMITS))
+    assert keeping.unready == ""
 
+    async def talk(_parts: Parts) -> None:
+        assert keeping.unready == ""
 
-async def ready(parts: Parts) -> None:
-    await until(lambda: parts.limiting is not None and parts.limiting.keeper.ready)
+    kept(keeping, talk)
 
 
 def test_why_the_node_is_not_ready_is_why_the_journal_cannot_be_opened(tmp_path: Path, context: FakeContext) -> None:

@@ -1,6 +1,7 @@
 """What was used comes back: after the node began anew, after a store lost its data or was away; and never twice."""
 
 import asyncio
+import copy
 import errno
 import logging
 from collections.abc import Awaitable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.control import limits_keeper as module
-from gateway.control.limits_keeper import LimitsKeeper, of_table
+from gateway.control.limits_keeper import UNSURE_US, LimitsKeeper, of_table
 from gateway.control.readers import budgets
 from gateway.journal.read import Place
 from gateway.limiter.engine import Amount, Settled
@@ -288,6 +289,35 @@ def test_a_settlement_that_a_worker_could_not_deliver_is_settled_again(fleet: Li
     repeated = fleet.keeper.repeated
     run(fleet)
     assert (fleet.used, fleet.keeper.repeated) == (5, repeated)
+
+
+def test_a_store_that_went_back_is_told_again_what_it_had_known(fleet: LimitsNode) -> None:
+    fleet.settles("kept", 1_000)
+    run(fleet)
+    fleet.pass_us(10 * SECOND_US)
+    run(fleet)
+    before = copy.deepcopy(fleet.engine.model), fleet.engine.known_us
+    for amount in (100, 10):
+        fleet.pass_us(10 * SECOND_US)
+        fleet.settles(f"lost {amount}", amount)
+        run(fleet)
+    fleet.engine.model = before[0]
+    fleet.engine.go_back(before[1])
+    run(fleet, turns=2)
+    assert (fleet.used, fleet.keeper.given_back) == (1_110, 0)
+
+
+def test_what_is_known_to_be_in_a_store_is_left_there(fleet: LimitsNode) -> None:
+    fleet.pass_us(10 * SECOND_US)
+    run(fleet)
+    seen_us = fleet.now_us
+    fleet.pass_us(SECOND_US)
+    run(fleet)
+    assert fleet.engine.known_us == seen_us - UNSURE_US
+    fleet.engine.forget()
+    fleet.pass_us(SECOND_US)
+    run(fleet)
+    assert fleet.engine.known_us == 0  # of another memory nothing is known yet
 
 
 @pytest.mark.parametrize("lost", [True, False])
