@@ -46,7 +46,8 @@ RPM = "keys: [{id: a, secret: x, rpm: 1}]"
 SLOTS = "{name: r%d, in_flight: 5}"
 BAD = [
     ("limits: {rules: [{name: r, tokens: 5}]}", "limits.rules[0].every: is missing"),
-    ("limits: {store: 'http://h'}", "limits.store: must be `embedded`"),
+    ("limits: {store: 'http://h'}", "limits.store: has no scheme that is known"),
+    ("limits: {slices: true}", "limits.slices: is of no use without a `store`"),
     (
         f"{P}limits: {{rules: [{{name: r, in_flight: 5, match: {{provider: pp}}}}]}}",
         'fits no provider; did you mean "p"?',
