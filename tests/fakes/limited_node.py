@@ -12,7 +12,7 @@ So levels can be told to the unit, and compared with the sum of what the journal
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -89,11 +89,17 @@ def ask(node: GatewayNode, key: str, model: str = "sim-m+tokens=1", path: str = 
 
 
 def begun(node: GatewayNode, key: str, model: str, **fields: object) -> Call:
-    """A stream whose first content has come."""
-    call = node.open(node.request(CHAT, chat_body(model, stream=True, **fields), key=secret(key)))
-    assert call.head().status == 200
-    next(call.pieces())
-    return call
+    """A stream whose first content has come; a 503 of a store that was late is tried again."""
+    raw = node.request(CHAT, chat_body(model, stream=True, **fields), key=secret(key))
+    return node.until(lambda: _begun(node.open(raw)), "a stream")
+
+
+def _begun(call: Call) -> Call | None:
+    if call.head().status == 200:
+        next(call.pieces())
+        return call
+    call.close()
+    return None
 
 
 def together(node: GatewayNode, requests: Iterable[bytes]) -> list[Answer]:
@@ -178,14 +184,31 @@ def balance(node: GatewayNode, key: str, limit: str, capacity: int, path: str = 
 
     It must be what the journal says: the capacity, less what was settled, and less what is held and not settled.
     """
+    before, told = _probed(node, key, limit, capacity, path)
+    assert before == told, f"{before} are left, the journal says {told} of {capacity}"
+    return before
+
+
+def balanced(node: GatewayNode, key: str, limit: str, capacity: int) -> None:
+    """As `balance`, where it is counted in a store: what was late may still be on its way, and is waited for."""
+
+    def equal() -> bool:
+        before, told = _probed(node, key, limit, capacity, CHAT)
+        return before == told
+
+    node.until(equal, f"the balance of {limit}")
+
+
+def _probed(node: GatewayNode, key: str, limit: str, capacity: int, path: str) -> tuple[int, int]:
+    """What is left by the headers of a request, and what must be by the journal."""
     asked = ask(node, key, path=path)
+    if asked.status == 503:
+        return -1, capacity
     assert asked.status == 200, asked
     own = settled(node, asked)
     others = [told for name, told in recorded(node).items() if told.key == key and name != asked.header("x-request-id")]
     used = sum((told.held if told.settled is None else told.settled).get(limit, 0) for told in others)
-    before = left(asked) + own.held[limit]
-    assert before == capacity - used, f"{before} are left, the journal says {capacity - used} of {capacity}"
-    return before
+    return left(asked) + own.held[limit], capacity - used
 
 
 def _ended(told: Told | None) -> Told | None:
@@ -205,8 +228,3 @@ def _by_rule(amounts: Mapping[str, int]) -> dict[str, int]:
         at = next((part.removeprefix("provider=") for part in parts if part.startswith("provider=")), "")
         found[f"{parts[0]}@{at}" if at else parts[0]] = amount
     return found
-
-
-def waited(condition: Callable[[], bool], node: GatewayNode, what: str) -> None:
-    """As `GatewayNode.until`, for a condition that has nothing to give."""
-    node.until(lambda: condition() or None, what)
