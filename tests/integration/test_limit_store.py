@@ -321,11 +321,11 @@ def test_a_password_is_asked_for() -> None:
         in_loop(asked)
 
 
-def rights() -> list[str]:
-    """The words of the page, for a user with the password `pw`."""
-    rules = re.search(r"ACL SETUSER gateway (on >password resetkeys .*?)\n```", PAGE.read_text(), re.DOTALL)
-    assert rules is not None
-    return rules[1].replace("\\\n", " ").replace(">password", ">pw").split()
+def rights() -> tuple[list[str], list[str]]:
+    """The words of the page, for a user with the password `pw`: at a store, and at a sentinel."""
+    found = re.findall(r"^ACL SETUSER gateway (.*?)\n```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    store, sentinel = (rules.replace("\\\n", " ").replace(">password", ">pw").split() for rules in found)
+    return store, sentinel
 
 
 async def works(url: str, *, database: int) -> None:
@@ -352,7 +352,7 @@ async def works(url: str, *, database: int) -> None:
 
 
 def test_the_rights_of_the_page_are_all_that_the_gateway_needs_and_each_of_them_is() -> None:
-    given = rights()
+    given, _ = rights()
     needed = [word for word in given if word.startswith("+")]
     assert len(needed) == 13
 
@@ -432,3 +432,27 @@ def test_a_store_may_ask_for_a_certificate(tmp_path: Path) -> None:
 
     with running(*tls_options(authority, "127.0.0.1", clients="yes"), tls=True) as server:
         in_loop(identified)
+
+
+def test_sentinels_by_tls_that_know_who_asks(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    of_store, of_sentinel = rights()
+
+    async def asked() -> None:
+        places = f"gateway:pw@127.0.0.1:{sentinel.port}/main"
+        store = await up(f"sentinels://{places}", files={"ca_file": authority.ca_file})
+        assert (await store.reserve("h", [TPM], owner=0, lease_ms=30_000)).outcome is Outcome.ADMITTED
+        await store.close()
+        await trouble_of(f"sentinels://{places}", "no sentinel says.*CERTIFICATE_VERIFY_FAILED")
+        stranger = f"sentinels://127.0.0.1:{sentinel.port}/main"
+        await trouble_of(stranger, "no sentinel says.*NOAUTH", ca_file=authority.ca_file)
+
+    options = tls_options(authority, "127.0.0.1")
+    config = tmp_path / "sentinel.conf"
+    with running(*options, "--user", "gateway", *of_store, tls=True) as primary:
+        config.write_text(
+            f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+            f"user default off\nuser gateway {' '.join(of_sentinel)}\n"
+        )
+        with running(*options, "--tls-replication", "yes", tls=True, sentinel=config) as sentinel:
+            in_loop(asked)
