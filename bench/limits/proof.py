@@ -249,7 +249,7 @@ def recovery(story: Story) -> list[str]:
     leaked_s = evidence.leaked_until_s(story.looks, killed_s, NOISE)
     return [
         f"after the kill the longest time without an admission was {pause_s:.1f} s",
-        f"slots of what was killed were free after {leaked_s:.1f} s",
+        f"slots of what was killed were last seen taken {leaked_s:.1f} s after it (looked at every {LOOK_EVERY_S} s)",
     ]
 
 

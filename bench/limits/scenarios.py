@@ -119,6 +119,7 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _killed("worker-store", "a worker is killed, a store", "worker", store=True),
     _killed("node-table", "the node is killed and started again, shared memory", "node"),
     _killed("node-store", "one of three nodes is killed and started again", "node", nodes=3, workers=1, store=True),
-    _killed("store", "the store is killed, and comes back empty", "store", nodes=3, workers=1, store=True),
+    _killed("store", "the store is killed and comes back empty, one node", "store", store=True),
+    _killed("store-nodes", "the same, three nodes", "store", nodes=3, workers=1, store=True),
 )
 BY_NAME: Final = {scenario.name: scenario for scenario in SCENARIOS}

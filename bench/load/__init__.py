@@ -6,12 +6,10 @@ behaviour under a realistic mix; how fast the gateway is, to the microsecond, is
 and the simulated provider are Python themselves: a few hundred requests a second, times to a millisecond.
 
     prompts, sse    what is asked, and how a stream is read: pure, and all that Locust's side needs
+    refusals        what a 429 must say: pure, likewise
     orders          what the runner tells a profile, through the environment
     profiles        the table: load, provider's behaviour, thresholds
     stage           the processes: providers, gateway, the sampling of its memory
     drive           one run of Locust, and its outcome
     judge           outcomes → findings
-
-`limits` (keys at their quota) and `governed` (expensive policy and inspection) are profiles for parts that the gateway
-does not have yet; they come with them.
 """

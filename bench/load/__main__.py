@@ -81,8 +81,9 @@ def problem_with(options: argparse.Namespace) -> str:
         return f"--seconds must be at least {MIN_SECONDS:g}"
     if not options.url and (options.key or options.direct_url or options.neighbours_key or options.remote_workers):
         return "--key, --neighbours-key, --direct-url and --remote-workers go with --url"
-    if options.url and BY_NAME[options.profile].fails:
-        return "degraded makes a simulated provider fail, so it runs on a gateway of its own: leave --url out"
+    if options.url and (BY_NAME[options.profile].fails or BY_NAME[options.profile].quota):
+        needs = "a simulated provider that fails" if BY_NAME[options.profile].fails else "keys whose quotas it knows"
+        return f"{options.profile} needs {needs}, so it runs on a gateway of its own: leave --url out"
     if options.url and BY_NAME[options.profile].quiet_users and not options.neighbours_key:
         return "noisy_neighbour needs --neighbours-key beside --key"
     return ""
@@ -129,6 +130,8 @@ class Run:
         found = judge.judge(self.profile, self.size, before, after)
         if self.profile.watched:
             found += judge.flat(watch.looks)
+        if self.profile.quota:
+            found += judge.at_quota(self.size, after)
         if self.profile.fails:
             found += judge.healed(raised.sims)
         return found
@@ -139,6 +142,7 @@ def orders_of(options: argparse.Namespace, size: Size, raised: Stage | None) -> 
     return Orders(
         key=raised.key if raised else options.key,
         neighbours_key=raised.neighbours_key if raised else options.neighbours_key,
+        patient_key=raised.patient_key if raised else "",
         model=options.model,
         rate_per_user=size.rate / size.users,
     )

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.load.drive import Entry, Outcome, Size
-from bench.load.profiles import MAX_GROWTH_MB, MAX_P99_ADDED_MS, Profile
+from bench.load.profiles import (
+    MAX_GROWTH_MB,
+    MAX_P99_ADDED_MS,
+    MAX_REFUSAL_P99_MS,
+    QUOTA_CAPACITY,
+    QUOTA_RPM,
+    Profile,
+)
 from bench.load.stage import Sim, Watched
 
 MIN_RATE_HELD: Final = 0.9
 MAX_DESCRIPTORS_GAINED: Final = 50
+QUOTA_SLACK_S: Final = 2.0  # by which Locust's clock of a run and ours may differ
 OK: Final = 200
 SETTLED: Final = 0.25  # of a soak, after which nothing may grow
 
@@ -37,6 +45,25 @@ def judge(profile: Profile, size: Size, before: Outcome | None, after: Outcome) 
         found.append(_comparable(before))
         found += [_added(was, entry) for entry in after.entries if (was := before.entry(entry))]
     return found
+
+
+def at_quota(size: Size, outcome: Outcome) -> list[Finding]:
+    """Whether the key above its quota got what it may, and how long refusals took; they were checked one by one.
+
+    The statistics begin once all users are there, when its bucket may be anything between empty and full.
+    """
+    counts = {entry.name: entry.count for entry in outcome.entries if entry.kind == "POST"}
+    admitted, refused = counts.get("at quota", 0), counts.get("at quota refused", 0)
+    due = QUOTA_RPM / 60 * size.counted_s
+    least, most = due * MIN_RATE_HELD, due + QUOTA_CAPACITY + QUOTA_RPM / 60 * QUOTA_SLACK_S
+    p99_ms = max((entry.p99_ms for entry in outcome.entries if entry.name.endswith(" refused")), default=0.0)
+    waited = counts.get("patient refused", 0)
+    return [
+        Finding("admitted at quota", f"{admitted:,}", f"{least:,.0f} … {most:,.0f}", least <= admitted <= most),
+        Finding("refused above it", f"{refused:,}", "some", refused > 0),
+        Finding("p99 of a refusal", f"{p99_ms:.0f} ms", f"< {MAX_REFUSAL_P99_MS:.0f} ms", p99_ms < MAX_REFUSAL_P99_MS),
+        Finding("waits that a patient caller was told, and kept", f"{waited:,}", "some", waited > 0),
+    ]
 
 
 def _answers(outcome: Outcome) -> Finding:

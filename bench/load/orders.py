@@ -18,6 +18,7 @@ class Orders:
 
     key: str = ""
     neighbours_key: str = ""
+    patient_key: str = ""
     model: str = "bench-model"
     rate_per_user: float = 1.0
     outcome: str = ""

@@ -12,6 +12,10 @@ from typing import Final
 LOCUSTFILES: Final = Path(__file__).parent.parent / "locust"
 MAX_P99_ADDED_MS: Final = 50.0
 MAX_GROWTH_MB: Final = 8.0
+QUOTA_RULE, PATIENT_RULE = "bench-quota", "bench-patient"
+QUOTA_RPM, QUOTA_CAPACITY = 600, 20
+PATIENT_RPM, PATIENT_CAPACITY = 120, 2
+MAX_REFUSAL_P99_MS: Final = 50.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Profile:
     quiet_users: tuple[str, ...] = ()  # classes that run alone in the run to compare with, before the gateway itself
     fails: bool = False  # the first of two providers fails in the middle third
     watched: bool = False  # memory and descriptors are to stay flat
+    limited: bool = False  # keys have limits that no load here reaches
+    quota: bool = False  # and the first key has one that it does reach
 
     @property
     def locustfile(self) -> Path:
@@ -54,6 +60,23 @@ PROFILES: Final[Sequence[Profile]] = (
         40,
         behave="ttft-ms=20; tokens=50",
         quiet_users=("Quiet",),
+    ),
+    Profile(
+        "limits",
+        "callers above their quota: refusals are right, cheap and told in time",
+        60,
+        40,
+        behave="ttft-ms=20; tokens=20",
+        limited=True,
+        quota=True,
+    ),
+    Profile(
+        "governed",
+        "the prompts of chat with four limits on the key, prices and journal",
+        60,
+        40,
+        behave="ttft-ms=50; tokens=100",
+        limited=True,
     ),
     Profile(
         "degraded", "the first provider fails and heals; callers see neither", 30, 40, behave="tokens=30", fails=True

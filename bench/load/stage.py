@@ -16,10 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.load.profiles import Profile
+from bench.load.profiles import (
+    PATIENT_CAPACITY,
+    PATIENT_RPM,
+    PATIENT_RULE,
+    QUOTA_CAPACITY,
+    QUOTA_RPM,
+    QUOTA_RULE,
+    Profile,
+)
 from bench.speed import launch, procfs
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
-from bench.speed.targets import ROOT, UPSTREAM_MODEL, Gateway, Place, Running, overlaid
+from bench.speed.targets import AMPLE, PRICE, ROOT, UPSTREAM_MODEL, Gateway, Place, Running, overlaid
 from bench.speed.workload import MODEL
 
 FAILURE: Final = {"rules": [{"match": {"path": "*"}, "behave": {"status": 503}}]}
@@ -77,6 +85,7 @@ class Stage:
     gateway: Running
     key: str
     neighbours_key: str
+    patient_key: str = ""
 
 
 @contextmanager
@@ -86,31 +95,49 @@ def raised(profile: Profile, folder: Path) -> Generator[Stage, None, None]:
     names = ("first", "second") if profile.fails else ("first",)
     with ExitStack() as stack:
         sims = tuple(stack.enter_context(sim(name, profile.behave, folder)) for name in names)
-        neighbours_key = f"gw-{secrets.token_urlsafe(32)}"
-        gateway = Served(neighbours_key=neighbours_key, spare=sims[1] if len(sims) > 1 else None)
+        neighbours_key, patient_key = (f"gw-{secrets.token_urlsafe(32)}" for _ in range(2))
+        spare = sims[1] if len(sims) > 1 else None
+        gateway = Served({}, neighbours_key, patient_key, spare, limited=profile.limited, quota=profile.quota)
         place = Place(TARGET_CORE, sims[0].port, folder / "gateway", descriptors)
         running = stack.enter_context(gateway.running(place))
         key = running.headers[0].rpartition(" ")[2]
-        yield Stage(sims, running, key, neighbours_key)
+        yield Stage(sims, running, key, neighbours_key, patient_key)
 
 
 @dataclass
 class Served(Gateway):
-    """The bench's gateway with a second key, and with a spare provider when there is one."""
+    """The bench's gateway with three keys, and with limits or a spare provider where they are wanted."""
 
     neighbours_key: str = ""
+    patient_key: str = ""
     spare: Sim | None = None
+    limited: bool = False
+    quota: bool = False
 
     def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
         """The whole gateway.yaml."""
-        neighbour = {"id": "neighbour", "secret": self.neighbours_key, "org": "neighbour", "models": ["*"]}
-        own = {"id": "bench", "secret": secret, "org": "bench", "models": ["*"]}
-        changed: dict[str, object] = {"keys": [own, neighbour]}
+        secrets_by_id = {"bench": secret, "neighbour": self.neighbours_key, "patient": self.patient_key}
+        limits = AMPLE if self.limited else {}
+        keys = [{"id": id_, "secret": of, "org": id_, "models": ["*"], **limits} for id_, of in secrets_by_id.items()]
+        changed: dict[str, object] = {"keys": keys}
+        if self.limited:
+            changed["models"] = {MODEL: {"price": PRICE}}
+        if self.quota:
+            changed["limits"] = {"rules": [_quota(*QUOTA), _quota(*PATIENT)]}
         if self.spare is not None:
             changed["providers"] = {"spare": {"kind": "openai", "base_url": f"{self.spare.url}/v1", "api_key": "sk-b"}}
             spare_model = {"targets": [{"provider": "spare", "model": UPSTREAM_MODEL}]}
             changed["models"] = {MODEL: {"fallbacks": [SPARE]}, SPARE: spare_model}
         return overlaid(super().config(place, port, secret), changed)
+
+
+QUOTA: Final = (QUOTA_RULE, "bench", QUOTA_RPM, QUOTA_CAPACITY)
+PATIENT: Final = (PATIENT_RULE, "patient", PATIENT_RPM, PATIENT_CAPACITY)
+
+
+def _quota(name: str, key: str, rpm: int, capacity: int) -> dict[str, object]:
+    per_minute = {"per": ["key"], "requests": rpm, "every": "minute", "capacity": capacity}
+    return {"name": name, "match": {"key": key}, **per_minute}
 
 
 @contextmanager

@@ -47,7 +47,7 @@ else:
     from gevent import sleep, spawn
     from locust import FastHttpUser, events, task
 
-__all__ = ["CHAT", "EMBEDDINGS", "Caller", "task"]
+__all__ = ["CHAT", "EMBEDDINGS", "Caller", "sleep", "task"]
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -83,28 +83,43 @@ class Caller(FastHttpUser):
 
     def ask(self, name: str, body: bytes, path: str = CHAT, *, due_s: float) -> bytes | None:
         """A plain request that was due then; the answer's body, or None when there was none."""
-        with self.client.post(path, data=body, headers=self._headers(), name=name, catch_response=True) as answer:
-            answer.request_meta["response_time"] = (time.monotonic() - due_s) * 1e3
-            if answer.status_code != OK:
-                answer.failure(_refusal(answer))
-                return None
-            content: bytes = answer.content
-            if not content.startswith(b"{") or not content.rstrip().endswith(b"}"):
-                answer.failure(f"not a whole JSON object: {len(content)} bytes")
-                return None
-            return content
+        with self.client.post(path, data=body, headers=self.headers(), name=name, catch_response=True) as answer:
+            self.time(answer, due_s)
+            return self.check(answer)
+
+    @staticmethod
+    def now_s() -> float:
+        """The clock that requests are due by."""
+        return time.monotonic()
+
+    @staticmethod
+    def time(answer: Any, due_s: float) -> None:  # noqa: ANN401 - Locust's own
+        """An answer took from when its request was due until now."""
+        answer.request_meta["response_time"] = (time.monotonic() - due_s) * 1e3
+
+    @staticmethod
+    def check(answer: Any) -> bytes | None:  # noqa: ANN401 - Locust's own
+        """The body of a good answer; one that is not is told."""
+        if answer.status_code != OK:
+            answer.failure(_refusal(answer))
+            return None
+        content: bytes = answer.content
+        if not content.startswith(b"{") or not content.rstrip().endswith(b"}"):
+            answer.failure(f"not a whole JSON object: {len(content)} bytes")
+            return None
+        return content
 
     def listen(self, name: str, body: bytes, *, due_s: float) -> None:
         """A stream that was due then, read to its end and checked."""
         reading = Reading(due_s)
         with self.client.post(
-            CHAT, data=body, headers=self._headers(), name=name, catch_response=True, stream=True
+            CHAT, data=body, headers=self.headers(), name=name, catch_response=True, stream=True
         ) as answer:
             if answer.status_code != OK:
                 answer.failure(_refusal(answer))
                 return
             problem = self._read(answer._response, reading)  # noqa: SLF001 - the one that hands lines on as they come
-            answer.request_meta["response_time"] = (time.monotonic() - due_s) * 1e3
+            self.time(answer, due_s)
             if problem:
                 answer.failure(problem)
                 return
@@ -122,12 +137,17 @@ class Caller(FastHttpUser):
             return f"the stream broke: {error!r}"
         return reading.problem()
 
-    def _headers(self) -> dict[str, str]:
+    def fail(self, name: str, words: str) -> None:
+        """Tell of something that was wrong although every answer by itself was right."""
+        self._tell("CHECK", name, 0.0, AssertionError(words))
+
+    def headers(self) -> dict[str, str]:
+        """What every request has."""
         return {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
 
-    def _tell(self, kind: str, name: str, value_ms: float) -> None:
+    def _tell(self, kind: str, name: str, value_ms: float, error: Exception | None = None) -> None:
         self.environment.events.request.fire(
-            request_type=kind, name=name, response_time=value_ms, response_length=0, exception=None, context={}
+            request_type=kind, name=name, response_time=value_ms, response_length=0, exception=error, context={}
         )
 
 

@@ -63,6 +63,27 @@ def test_memory_may_grow_at_first_and_then_no_more() -> None:
     assert not judge.flat(looks(50))[0].holds
 
 
+def at_quota(admitted: int, refused: int = 300, waited: int = 5, p99_ms: float = 20) -> list[bool]:
+    entries = [
+        entry(p99_ms, "at quota", count=admitted),
+        entry(p99_ms, "at quota refused", count=refused),
+        entry(p99_ms, "patient refused", count=waited),
+    ]
+    return [finding.holds for finding in judge.at_quota(SIZE, Outcome(entries, {}))]
+
+
+@pytest.mark.parametrize(("admitted", "holds"), [(89, False), (90, True), (140, True), (141, False)])
+def test_a_key_at_its_quota_gets_what_it_may(admitted: int, holds: bool) -> None:
+    # ten a second for ten seconds, twenty at once, and two seconds of doubt
+    assert at_quota(admitted) == [holds, True, True, True]
+
+
+def test_refusals_must_be_there_fast_and_worth_waiting_for() -> None:
+    assert at_quota(100, refused=0) == [True, False, True, True]
+    assert at_quota(100, p99_ms=50) == [True, True, False, True]
+    assert at_quota(100, waited=0) == [True, True, True, False]
+
+
 class Seen:
     def __init__(self, *statuses: int) -> None:
         self.statuses = statuses

@@ -27,8 +27,10 @@ class Answer:
     def __init__(self, status: int, content: bytes, lines: tuple[bytes, ...]) -> None:
         self.status_code = status
         self.content = content
-        self.request_meta: dict[str, float] = {}
+        self.request_meta: dict[str, object] = {}
+        self.headers: dict[str, str] = {}
         self.failures: list[str] = []
+        self.succeeded = False
         self._lines = list(lines)
         self._response = self
 
@@ -38,6 +40,9 @@ class Answer:
 
     def failure(self, words: str) -> None:
         self.failures.append(words)
+
+    def success(self) -> None:
+        self.succeeded = True
 
     def __enter__(self) -> Self:
         return self
@@ -51,12 +56,14 @@ class Client:
 
     def __init__(self) -> None:
         self.status, self.content, self.lines = 200, b'{"a":1}', STREAM
+        self.headers: dict[str, str] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[Answer] = []
 
     def post(self, path: str, **given: Any) -> Answer:
         self.asked.append((path, given))
         self.answers.append(Answer(self.status, self.content, self.lines))
+        self.answers[-1].headers = self.headers
         return self.answers[-1]
 
 
@@ -104,7 +111,9 @@ def user(kit: ModuleType, kind: type | None = None) -> Any:  # noqa: ANN401 - a 
 def test_every_profile_asks_and_is_content_with_a_good_answer(profile: Profile, kit: ModuleType) -> None:
     module = importlib.import_module(f"bench.locust.{profile.name}")
     classes = [
-        c for c in vars(module).values() if isinstance(c, type) and issubclass(c, kit.Caller) and c is not kit.Caller
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, kit.Caller) and not vars(found).get("abstract")
     ]
     assert classes
     for kind in classes:
@@ -214,3 +223,46 @@ def test_the_outcome_is_written_once_by_the_master(
     outcome = drive.Outcome.parse(written.read_text())
     assert (outcome.requests, outcome.failures, outcome.problems) == (3, 1, {"chat: status 500": 1})
     assert outcome.entries[0].p99_ms == pytest.approx(9.9)
+
+
+REFUSED_HEADERS = {"retry-after-ms": "500", "retry-after": "1", "x-ratelimit-remaining-requests": "0"}
+REFUSED = b'{"error":{"code":"rate_limit_exceeded","message":"the limit bench-quota and bench-patient are used up"}}'
+
+
+def refused(kit: ModuleType, kind: str) -> Any:  # noqa: ANN401 - as `user`
+    module = importlib.import_module("bench.locust.limits")
+    caller = user(kit, getattr(module, kind))
+    caller.client.status, caller.client.content, caller.client.headers = 429, REFUSED, REFUSED_HEADERS
+    return caller
+
+
+def test_a_refusal_is_an_answer_of_its_own_where_limits_are_the_point(kit: ModuleType) -> None:
+    caller = refused(kit, "AtQuota")
+    caller.question()
+    (answer,) = caller.client.answers
+    assert answer.succeeded
+    assert answer.request_meta["name"] == "at quota refused"
+
+
+def test_a_refusal_that_does_not_say_how_long_is_wrong(kit: ModuleType) -> None:
+    caller = refused(kit, "AtQuota")
+    caller.client.headers = {}
+    caller.question()
+    assert caller.client.answers[0].failures == ["retry-after-ms: None"]
+
+
+def test_who_waited_as_told_must_be_admitted(kit: ModuleType) -> None:
+    caller = refused(kit, "Patient")
+    caller.question()
+    assert len(caller.client.answers) == 2
+    (told,) = caller.environment.events.request.fired
+    assert (told["request_type"], told["name"]) == ("CHECK", "patient")
+    assert str(told["exception"]) == "refused again after the 500 ms it was told to wait"
+
+
+def test_who_is_admitted_does_not_wait(kit: ModuleType) -> None:
+    module = importlib.import_module("bench.locust.limits")
+    caller = user(kit, module.Patient)
+    caller.question()
+    assert len(caller.client.answers) == 1
+    assert not caller.environment.events.request.fired

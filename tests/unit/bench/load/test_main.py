@@ -74,7 +74,8 @@ def test_the_quiet_ones_run_alone_first_as_many_as_later(monkeypatch: pytest.Mon
         (["chat", "--key", "k"], "go with --url"),
         (["degraded", "--url", "http://h"], "leave --url out"),
         (["noisy_neighbour", "--url", "http://h"], "--neighbours-key"),
-        (["limits"], "invalid choice"),
+        (["limits", "--url", "http://h"], "limits needs keys whose quotas it knows"),
+        (["quotas"], "invalid choice"),
     ],
 )
 def test_wrong_words_are_told(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,24 +8,39 @@ import pytest
 import yaml
 
 from bench.load import stage
-from bench.load.profiles import BY_NAME
+from bench.load.profiles import BY_NAME, PATIENT_RULE, QUOTA_RULE
 from bench.load.stage import Served, Sim, Stage, Watch
 from bench.speed.procfs import Process, Reading
 from bench.speed.targets import Place, Running
 from bench.speed.workload import MODEL
 from gateway.config.load import load
+from gateway.config.schema import Config
 
+NEIGHBOUR, PATIENT = "gw-neighbour" + "0" * 31, "gw-patient" + "0" * 31
 PLACE = Place(0, 9000, Path("folder"), 1000)
 
 
 @pytest.mark.parametrize("spare", [None, Sim(9001)])
 def test_the_config_is_one_that_the_gateway_takes(spare: Sim | None, tmp_path: Path) -> None:
-    made = Served(neighbours_key="gw-neighbour" + "0" * 31, spare=spare).config(PLACE, 8080, "gw-" + "s" * 40)
-    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(made))
-    config = load(tmp_path / "gateway.yaml")
-    assert [key.id for key in config.keys] == ["bench", "neighbour"]
+    config = served(tmp_path, Served({}, NEIGHBOUR, PATIENT, spare))
+    assert [key.id for key in config.keys] == ["bench", "neighbour", "patient"]
+    assert not any(key.allowance for key in config.keys)
     assert config.models[MODEL].fallbacks == ((stage.SPARE,) if spare else ())
     assert sorted(config.providers) == (["bench", "spare"] if spare else ["bench"])
+
+
+@pytest.mark.parametrize("quota", [False, True])
+def test_keys_have_limits_where_the_profile_says_so(quota: bool, tmp_path: Path) -> None:
+    config = served(tmp_path, Served({}, NEIGHBOUR, PATIENT, limited=True, quota=quota))
+    assert all(key.allowance and len(key.allowance.limits) == 4 for key in config.keys)
+    assert config.models[MODEL].price is not None
+    assert [rule.name for rule in config.limits.rules] == ([QUOTA_RULE, PATIENT_RULE] if quota else [])
+    assert [rule.match.key for rule in config.limits.rules] == (["bench", "patient"] if quota else [])
+
+
+def served(folder: Path, gateway: Served) -> Config:
+    (folder / "gateway.yaml").write_text(yaml.safe_dump(gateway.config(PLACE, 8080, "gw-" + "s" * 40)))
+    return load(folder / "gateway.yaml")
 
 
 def test_a_provider_fails_heals_and_tells_what_it_saw(tmp_path: Path) -> None:
