@@ -120,15 +120,16 @@ def binding_first(rows: Iterable[Explained]) -> list[Explained]:
 def binding(rows: Sequence[Explained], providers: Iterable[str] = ()) -> Explained | None:
     """The bucket that would refuse such a request now, None when it would be admitted.
 
-    Of those that must all admit the one with the longest wait; of providers, of which one must, the one that is
-    waited for least.
+    `providers` are tried in this order, and the first that its own buckets do not refuse admits. Where all refuse the
+    caller is told of the first, as `Limiter.reserve` does; of one attempt's buckets the longest wait binds.
     """
-    own = _longest(row for row in rows if not row.provider)
-    if own is not None:
-        return own
-    worst = [_longest(row for row in rows if row.provider == name) for name in providers]
-    refusing = [row for row in worst if row is not None]
-    return min(refusing, key=_patience) if refusing and len(refusing) == len(worst) else None
+    first = None
+    for name in providers or ("",):
+        found = _longest(row for row in rows if row.provider in ("", name))
+        if found is None or not found.provider:
+            return found
+        first = first or found
+    return first
 
 
 def refusal(row: Explained) -> RateLimited | NeverFits:

@@ -16,7 +16,7 @@ from gateway.limiter.layout import AT_KEY, kept_name, row_digest
 from gateway.limiter.spec import Kind, Spec
 from gateway.limiter.table import Table
 
-MAX_HOLDS: Final = 20_000  # looked at: a tenth of a second
+MAX_HOLDS: Final = 20_000  # looked at: a quarter of a second
 _KEY_WORDS: Final = 2
 
 

@@ -1,11 +1,15 @@
 """Why, and when: every bucket of a request, without charging any."""
 
+import random
+
 import pytest
 
 from gateway.config.limits import Rule, RuleMatch
 from gateway.errors import NeverFits, RateLimited
 from gateway.limiter.explain import Explained, Need, binding, binding_first, explain, refusal
 from gateway.limiter.lines import Lines
+from gateway.limiter.reservation import Hold
+from gateway.limiter.rules import Limits
 from gateway.limiter.use import Estimate, use
 from tests.fakes.limits import START_MS, FakeEngine, Setting, estimate, limits_of, run
 
@@ -127,3 +131,37 @@ def test_nothing_is_asked_where_there_is_nothing() -> None:
     limits, engine = limits_of(BIG), FakeEngine()
     assert run(explain(engine, limits.lines(START_MS, "", "other"), Need(estimate(1), None, {}))) == []
     assert engine.calls == []
+
+
+def reserved(
+    setting: Setting, limits: Limits, name: str, wanted: Estimate, providers: list[str]
+) -> tuple[RateLimited | NeverFits | None, Hold | None]:
+    """What really comes of it."""
+    try:
+        return None, run(setting.limiter.reserve(limits, name, wanted, providers=providers))
+    except (RateLimited, NeverFits) as error:
+        return error, None
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_foretold_is_what_a_request_then_meets(seed: int) -> None:
+    draw = random.Random(seed)
+    rules = (TPM, SLOTS, BIG, TINY, BUDGET, Rule(name="rpm", per=("key",), requests=3, every="second"))
+    limits, setting = limits_of(*draw.sample(rules, draw.randint(1, len(rules)))), Setting()
+    names = draw.choice((["big"], ["tiny"], ["tiny", "big"], ["big", "tiny"]))
+    for step in range(12):
+        wanted = estimate(
+            draw.choice((0, 1, 9, 11, 200, 1_200)), draw.choice((0, 5, 3_000)), draw.randint(0, 2_000_000)
+        )
+        rows = list[Explained]()
+        for name in names:
+            lines, own = limits.lines(setting.engine.now_ms, "", name), bool(rows)
+            rows += run(explain(setting.engine, lines, Need(wanted, None, {}), name, lines.own if own else 0))
+        bound = binding(rows, names)
+        met, hold = reserved(setting, limits, f"h{step}", wanted, names)
+        assert (met is None) == (bound is None)
+        if met is not None and bound is not None:
+            assert (type(met), str(met)) == (type(refusal(bound)), str(refusal(bound)))
+        if hold is not None and draw.random() < 0.7:
+            hold.settle(use(draw.randint(0, 2_000), draw.randint(0, 2_000), draw.randint(0, 10**6)))
+        setting.engine.now_ms += draw.choice((0, 100, 5_000, 200_000))
