@@ -69,8 +69,7 @@ class NodeLimits:
         age_us = (time.monotonic_ns() - context.boot_ns) // NS_PER_US
         self.keys = keys
         self.began_us = time.time_ns() // NS_PER_US - age_us  # the node, by the wall clock
-        self.first = context.state.slot(context.slot).birth <= 1  # no other control of this node ran before
-        self.given_back = not context.state.recounting  # one before this has seen to it
+        self.given_back = not context.state.recounting  # by a control before this one
         self._segment = context.segment
         self._state = context.state
 
@@ -79,7 +78,7 @@ class NodeLimits:
         limits, url = config.limits, config.limits.store_url
         if url is None:
             table = open_table(self._segment, limits)
-            return Counted(TableEngine(table), of_table(table, fresh=self.first), _at_once)
+            return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once)
         there = asyncio.Event()
         store = _store(limits, url, _name(config), there)
         memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered)

@@ -80,7 +80,8 @@ class Memory(NamedTuple):
     `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
     whose lease has ended without a settlement. Raises Unavailable. `undelivered` is another number whenever workers
     could not deliver a settlement, or died with some: then what was settled since the last look is settled again.
-    `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there.
+    `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there. `kept`: a
+    control before this one has given back to it.
     """
 
     engine: Engine
@@ -88,14 +89,15 @@ class Memory(NamedTuple):
     marked: bool
     lapsed: Callable[[], Sequence[str]] = _none
     undelivered: Callable[[], int] = _never
+    kept: bool = False
 
 
-def of_table(table: Table, *, fresh: bool) -> Memory:
-    """The table in this node's shared memory. `fresh`: no other control of this node has run before."""
+def of_table(table: Table, *, kept: bool) -> Memory:
+    """The table in this node's shared memory; `kept` as in Memory."""
     made = hashlib.blake2b(table.words[AT_KEY : AT_KEY + 2].tobytes(), digest_size=8).hexdigest()
 
     async def epoch(_known: str, _known_us: int) -> Epoch:
-        return Epoch(made, fresh)
+        return Epoch(made, fresh=not kept)
 
     def waiting() -> Sequence[str]:
         try:
@@ -105,7 +107,7 @@ def of_table(table: Table, *, fresh: bool) -> Memory:
         except MutexLost as error:
             raise Unavailable(Reason.DOWN, str(error)) from error
 
-    return Memory(TableEngine(table), epoch, marked=False, lapsed=waiting)
+    return Memory(TableEngine(table), epoch, marked=False, lapsed=waiting, kept=kept)
 
 
 class LimitsKeeper:
@@ -147,6 +149,7 @@ class LimitsKeeper:
                 break
             await asyncio.sleep(TURN_S)
         self.ready = True
+        await self._tried(self._save)
 
     async def run(self, also: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Look after it each second, and do this as well; begins where `begin` has ended."""
@@ -195,10 +198,11 @@ class LimitsKeeper:
     async def _begin(self) -> None:
         reader = self._reader
         await asyncio.to_thread(reader.load)
-        anew = reader.saved_us < self._began_us
-        if anew:
+        if reader.saved_us < self._began_us:
             await asyncio.to_thread(reader.rebuild, self._began_us)
             _log.info("limits: %d lines of the journal were counted", reader.rebuilt)
+            if self._memory.kept:
+                reader.adopt("", 0)  # no checkpoint could be written since it was given back
         self._undelivered = self._memory.undelivered()
         try:
             await self._remind(await self._memory.epoch(self._reader.epoch, self._known_us))
@@ -206,7 +210,6 @@ class LimitsKeeper:
             if not self._memory.marked:
                 raise
             self._away = True  # a store that is away keeps no node from serving; each limit says what holds meanwhile
-        await self._save()
 
     async def _look(self) -> None:
         undelivered = self._memory.undelivered()
@@ -232,11 +235,12 @@ class LimitsKeeper:
         self._searched &= self._waiting.keys()
         ripe = {name: since_us for name, since_us in self._waiting.items() if now_us - since_us >= RIPE_US}
         wanted = ripe.keys() - self._searched
+        if wanted:
+            wanted -= {hold_name(hold_key(hold)) for hold in self._reader.holds()}  # of these there is no outcome yet
         if not wanted:
             return
-        wanted -= {hold_name(hold_key(hold)) for hold in self._reader.holds()}  # of these there is no outcome yet
         places = self._reader.standing().places
-        outcomes = self._reader.settled(places, min(ripe.values()) - SEARCHED_US)
+        outcomes = self._reader.settled(places, min(ripe[name] for name in wanted) - SEARCHED_US)
         found = await asyncio.to_thread(lambda: [fact for fact in outcomes if hold_name(hold_key(fact.hold)) in wanted])
         await self._settle((fact.hold, fact.amounts) for fact in found)
         self.corrected += len(found)

@@ -38,6 +38,10 @@ def fleet(tmp_path: Path) -> LimitsNode:
     return made
 
 
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 # --- the node began anew --------------------------------------------------------------------------------------------
 
 
@@ -166,13 +170,9 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again(
     node: LimitsNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(node)
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     node.settles("a", 100)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "gateway.limits"):
-        patch.setattr(budgets, "write", refuse)
+        patch.setattr(budgets, "write", no_room)
         run(node, turns=3)
     assert caplog.text.count("No space left") == 1
     assert "No space left" in node.keeper.failing
@@ -439,7 +439,7 @@ class Tabled(LimitsNode):
         self.moment = Moment(self.now_us // 1000)
         self.words = memory()
         self.table = table(self.words, self.moment)
-        self.memory = of_table(self.table, fresh=True)
+        self.memory = of_table(self.table, kept=False)
         self.start_tabled()
 
     def start_tabled(self) -> None:
@@ -468,7 +468,7 @@ def test_a_table_gets_back_what_was_used(tabled: Tabled) -> None:
     assert tabled.spent() == 0
     epoch = tabled.reader.epoch
     empty(tabled.words)
-    tabled.memory = of_table(tabled.table, fresh=True)
+    tabled.memory = of_table(tabled.table, kept=False)
     tabled.live()
     tabled.start_tabled()
     run(tabled)
@@ -518,6 +518,52 @@ def test_a_hold_that_left_nothing_in_the_journal_is_searched_for_once(
         assert tabled.spent() == 5
         run(tabled)
     assert (len(searched), tabled.spent()) == (1, 5)
+
+
+def test_a_hold_without_an_outcome_is_not_searched_for(tabled: Tabled, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unasked(*_: object) -> Iterator[Fact]:
+        raise AssertionError("the journal is read for nothing")
+
+    monkeypatch.setattr(tabled.reader, "settled", unasked)
+    tabled.table.reserve("killed", [Amount(*USD, 40)], owner=1, lease_ms=9_000)
+    tabled.write(decision("killed", tabled.now_us // 1000, {USD: 40}))
+    for _ in range(6):
+        tabled.pass_s(4)
+        run(tabled)
+    assert (tabled.spent(), tabled.keeper.failing) == (40, "")
+
+
+def test_a_full_disk_keeps_no_node_from_serving_and_counts_nothing_twice(
+    tabled: Tabled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tabled.write(outcome("a", tabled.now_us // 1000, {USD: 77}))
+    run(tabled)
+    empty(tabled.words)
+    tabled.memory = of_table(tabled.table, kept=False)
+    tabled.live()
+    tabled.start_tabled()
+    with monkeypatch.context() as patch:
+        patch.setattr(budgets, "write", no_room)
+        run(tabled)
+    assert (tabled.keeper.ready, tabled.spent()) == (True, 77)
+    assert "No space left" in tabled.keeper.failing
+    tabled.memory = of_table(tabled.table, kept=True)
+    tabled.write(outcome("b", tabled.now_us // 1000, {USD: 3}))
+    tabled.start_tabled()
+    run(tabled)
+    assert (tabled.spent(), tabled.keeper.given_back) == (77, 0)  # "b" is its worker's to settle
+    assert [found.used for found in tabled.reader.standing().used] == [80]
+
+
+def test_a_new_table_under_a_node_that_goes_on_gets_it_back(tabled: Tabled) -> None:
+    tabled.write(outcome("a", tabled.now_us // 1000, {USD: 77}))
+    tabled.pass_s(1)
+    run(tabled)
+    empty(tabled.words)
+    tabled.memory = of_table(tabled.table, kept=True)  # an upgrade to another layout
+    tabled.start_tabled()
+    run(tabled)
+    assert (tabled.spent(), tabled.keeper.given_back) == (77, 1)
 
 
 def test_a_table_that_is_in_use_is_looked_at_another_time(tabled: Tabled, monkeypatch: pytest.MonkeyPatch) -> None:
