@@ -243,14 +243,18 @@ async def _measured(ex: Exchange, surface: Surface, *, aside: bool) -> Asked:
 def _admission(ex: Exchange) -> Admit:
     """Whether a limited request may go on to another target; what the one before has used is charged."""
 
+    paid = 0  # attempts whose cost is counted: after one, several targets may be asked about
+
     async def admit(target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:  # noqa: FBT001 - as Admit
+        nonlocal paid
         hold, transfer = ex.hold, ex.transfer
         if hold is None or transfer is None:
             return True
         used = None
         if usage is not None:
             microusd = spending.price_of(ex.tariff, transfer.attempts[-1].target, usage)
-            ex.cost_microusd += microusd
+            ex.cost_microusd += microusd if paid < len(transfer.attempts) else 0
+            paid = len(transfer.attempts)
             used = use(usage.input_tokens, usage.output_tokens, microusd)
         charge = attempt_charge(cause, used, hold.reserved.full, sent=sent)
         return await hold.extend(target.account.name, charge, used)

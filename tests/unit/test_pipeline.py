@@ -724,6 +724,24 @@ def test_money_is_counted_at_the_price_of_the_target() -> None:
     assert list(wired.desk.lines.told()[0]["hold_amounts"].values()) == [9_000]
 
 
+def test_what_a_failed_attempt_has_used_is_paid_once_however_many_providers_refuse() -> None:
+    """The first tells usage and no content, the second may not be asked, the third answers."""
+    usd = Rule(name="usd", per=("key",), usd=1, every="month")
+    at = Rule(name="at", per=("provider",), requests=1, every="minute", match=RuleMatch(provider="second"))
+    price = quoted({"input": 100, "output": 1_000})
+    says = (stream(ROLE, USAGE) + END, OK, OK)
+    names = ("first", "second", "third")
+    providers = [answering(say, name=name, price=price) for say, name in zip(says, names, strict=True)]
+    wired = Wired(*providers, **limiting(usd, at))
+    body = b'{"model":"gpt","stream":true,"messages":[],"max_tokens":9}'
+    play(served(wired, asked(body=body, exchange_id="req_0")))
+    record = play(served(wired, asked(body=body)))
+    assert [attempt.target for attempt in record.attempts] == ["first/gpt-real", "third/gpt-real"]
+    assert [attempt.cause for attempt in record.attempts] == ["upstream_empty", "ok"]
+    assert record.cost_microusd == 2 * 2_300
+    assert [amount for name, amount in record.settled_amounts.items() if name.startswith("usd")] == [2 * 2_300]
+
+
 def test_the_cost_is_told_where_nothing_limits_it() -> None:
     wired = Wired(answering(price=quoted({"input": 1, "output": 2})))
     assert play(served(wired, asked())).cost_microusd == 7
