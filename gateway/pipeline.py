@@ -242,7 +242,6 @@ async def _measured(ex: Exchange, surface: Surface, *, aside: bool) -> Asked:
 
 def _admission(ex: Exchange) -> Admit:
     """Whether a limited request may go on to another target; what the one before has used is charged."""
-
     paid = 0  # attempts whose cost is counted: after one, several targets may be asked about
 
     async def admit(target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:  # noqa: FBT001 - as Admit
