@@ -11,6 +11,7 @@ Invariants: no message shows the password, nor what may be a part of one. Left o
 """
 
 import re
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -27,6 +28,7 @@ _SCHEMES: Final = {
     "sentinels": (True, SENTINEL_PORT),
 }
 _PLACE: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 _SERVICE: Final = re.compile(r"[A-Za-z0-9._-]+")
 _DATABASE: Final = re.compile(r"[0-9]{0,5}")
 _MAX_PORT: Final = 65_535
@@ -71,14 +73,30 @@ def read(url: str) -> StoreUrl:
     return StoreUrl(places, unquote(user), unquote(password), service, db, tls)
 
 
+def dialled(host: str, port: int) -> Place:
+    """A place that dialling cannot choke on, whoever named it. Raises ValueError."""
+    if not 0 < port <= _MAX_PORT:
+        raise ValueError(f"has a port that is not 1 to {_MAX_PORT}")
+    if not (_is_v6(host) if ":" in host else _NAME.fullmatch(host)):
+        raise ValueError(
+            "names a host that can be none: neither an address, nor parts of 1 to 63 letters, digits, - or _"
+        )
+    return Place(host, port)
+
+
+def _is_v6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _place(text: str, port: int) -> Place:
     found = _PLACE.fullmatch(text)
     if found is None:
         raise ValueError("names no host: write HOST:PORT, and percent-encode the signs : / @ of a password")
-    named = int(found["port"] or port)
-    if not 0 < named <= _MAX_PORT:
-        raise ValueError(f"has a port that is not 1 to {_MAX_PORT}")
-    return Place(found["v6"] or found["name"], named)
+    return dialled(found["v6"] or found["name"], int(found["port"] or port))
 
 
 def _path(path: str, *, named: bool) -> tuple[str, int]:

@@ -19,7 +19,7 @@ import asyncio
 import ssl
 from typing import Any, Final, NamedTuple
 
-from gateway.config.storeurl import Place
+from gateway.config.storeurl import Place, dialled
 from gateway.limiter.address import StoreAddress
 from gateway.limiter.engine import Reason, Unavailable
 from gateway.limiter.resp import ReplyError, command
@@ -119,7 +119,7 @@ class Sentinels:
             host, port = place
             fields = await more
             epoch = int(dict(zip(fields[::2], fields[1::2], strict=True))[b"config-epoch"])
-            return Told(epoch, Place(host.decode(), int(port)))
+            return Told(epoch, dialled(host.decode(), int(port)))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise Unavailable(Reason.REFUSED, "it does not answer as a sentinel does") from None
 

@@ -162,7 +162,8 @@ class Store:
         if name is None:
             await named  # it may say why there is no name
             raise Unavailable(Reason.LOST, "the store lost its data while it was asked for its epoch")
-        epoch = self._epochs.judge(name.decode(), int(remembered or 0), known, known_us)
+        remembered_us = int(remembered) if remembered is not None and remembered.isdigit() else 0
+        epoch = self._epochs.judge(name.decode(errors="replace"), remembered_us, known, known_us)
         if epoch.id == known and not epoch.behind:
             await self._ask(self._calls.leave_known(self._node, known_us), _as_it_is)
             self._epochs.left(known_us)

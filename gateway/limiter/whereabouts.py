@@ -5,9 +5,10 @@ dial (`breaker.py`), and the dialling (`store.py`).
 """
 
 import ssl
+from contextlib import suppress
 from typing import Final
 
-from gateway.config.storeurl import Place
+from gateway.config.storeurl import dialled
 from gateway.limiter.address import StoreAddress
 from gateway.limiter.sentinel import Sentinels
 
@@ -56,5 +57,5 @@ class Whereabouts:
         """A node says that another one has our keys; an empty host is its own."""
         words = error.split()
         host, _, port = words[-1].rpartition(":") if len(words) == _MOVED_WORDS else ("", "", "")
-        if port.isascii() and port.isdigit():
-            self._sent_to = self.at.at(Place(host.strip("[]") or self.at.host, int(port)))
+        with suppress(ValueError):  # it has said nothing that can be followed
+            self._sent_to = self.at.at(dialled(host.strip("[]") or self.at.host, int(port)))

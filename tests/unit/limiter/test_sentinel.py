@@ -109,6 +109,8 @@ async def test_when_none_knows_each_is_quoted(server: ShimStore) -> None:
     [
         (saying(b"*1\r\n" + bulk(b"host"), array(b"config-epoch", b"1")), "does not answer as a sentinel"),
         (saying(array(b"host", b"port"), array(b"config-epoch", b"1")), "does not answer as a sentinel"),
+        (saying(array(b"host", b"99999"), array(b"config-epoch", b"1")), "does not answer as a sentinel"),
+        (saying(array(b"host..example", b"1"), array(b"config-epoch", b"1")), "does not answer as a sentinel"),
         (saying(array(b"host", b"1"), array(b"config-epoch", b"x")), "does not answer as a sentinel"),
         (saying(array(b"host", b"1"), array(b"name", b"main")), "does not answer as a sentinel"),
         (saying(array(b"host", b"1"), array(b"name")), "does not answer as a sentinel"),
