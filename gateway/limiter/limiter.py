@@ -10,6 +10,9 @@ settled in both places: with the engine, it is harmless if RESERVE never arrived
 that did not arrive, as far as we know, is kept and delivered when the engine is back; repeating one is harmless. Should
 this process die before, the journal has it.
 
+A table can have no room for one more request under way. Whoever fills it, others shall not be refused for it: where
+the config says so (`admit_full`), such a request goes on uncounted, and is charged what it has used when it is settled.
+
 Invariants: a hold leaves `open` when it is settled, and nothing else makes it leave; no settlement waits for anything.
 Counts are plain integers for telemetry to read. Left out: estimates, prices, headers, and knowing when the store is
 away (its breaker).
@@ -54,6 +57,7 @@ class Engines(NamedTuple):
     origin: Origin = Origin.TABLE
     local: Engine | None = None
     nodes: int = 1  # that share the engine
+    admit_full: bool = False  # a table without room for another request admits it uncounted, until it is settled
 
 
 class Limiter:
@@ -79,6 +83,7 @@ class Limiter:
         self._owner = owner
         self._origin = engines.origin
         self._local = engines.local
+        self._admit_full = engines.admit_full
         self._shares = Shares(engines.nodes)
         self._denials = denials
         self._wall_ns = wall_ns
@@ -136,7 +141,7 @@ class Limiter:
             self._let_go(hold)
             raise
         if answer.outcome is not _ADMITTED:
-            self._refuse(hold, answer)
+            self._refuse_or_go_on(hold, answer)
         levels = hold.levels = hold.limits.seen = answer.levels
         if lines.shadows:
             self._count_shadows(lines, levels)
@@ -153,6 +158,13 @@ class Limiter:
         seen = (*seen[: denied.line], denied.level, *seen[denied.line + 1 :])
         self._count_refusal(line.rule)
         raise self._told(hold, limited(line, hold.takes[denied.line].amount, denied.level, denied.wait_ms, seen))
+
+    def _refuse_or_go_on(self, hold: Hold, answer: Reserved) -> None:
+        """Raise what the answer comes to, unless all that is missing is room, and that is not to refuse anybody."""
+        if answer.outcome is not Outcome.NO_ROOM or not self._admit_full:
+            self._refuse(hold, answer)
+        hold.origin = Origin.OPEN
+        self.degraded += 1
 
     def _refuse(self, hold: Hold, answer: Reserved) -> NoReturn:
         if answer.outcome is Outcome.NO_ROOM:
@@ -235,7 +247,7 @@ class Limiter:
                 raise unavailable(part, "this node's part of the limit is too small for the request")
             self._count_refusal(part.rule)
             raise self._told(hold, limited(part, take.amount, levels[index], answer.wait_ms, tuple(levels)))
-        if answer.outcome is not _ADMITTED:
+        if answer.outcome is not _ADMITTED and not self._admit_full:
             self.unavailable += 1
             raise unavailable(lines[shared[0][0]], "no room to count this node's part")
         return tuple(levels)

@@ -108,11 +108,12 @@ def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, o
     table = TableEngine(open_table(segment, limits))
     owner = owner_of(slot, node.slot(slot).birth)
     learned = Learned(segment.shared(LEARNED))
+    admit_full = limits.on_table_full == "other"
     if limits.store_url is None:
-        return Counter(Limiter(Engines(table), owner=owner), learned)
+        return Counter(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned)
     report = _Report(on_change)
     store = open_store(limits, report)
-    engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes)
+    engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
     denials = Denials(segment.shared(DENIALS))
     return Counter(Limiter(engines, owner=owner, denials=denials), learned, store, report)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.fakes.limited_node import (
     balance,
     begun,
     caller,
+    ended,
     left,
     limited,
     refused_by,
@@ -38,6 +40,8 @@ pytestmark = pytest.mark.slow
 PIXEL = base64.b64decode(
     b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
+
+CAPACITY = 1_000_000
 
 # --- whom a rule is for -----------------------------------------------------------------------------------------------
 
@@ -438,6 +442,26 @@ def test_a_table_that_is_full(on_full: str) -> None:
             assert {answer.json["error"]["code"] for answer in quiet if answer.status != 200} == {"limits_unavailable"}
             assert statuses(flood).keys() == {200, 503}
         assert node.metrics("gateway_limits_unavailable_total") == 0 or on_full == "refuse"
+
+
+@pytest.mark.parametrize("on_full", ["other", "refuse"])
+def test_room_for_requests_under_way_that_one_key_has_taken(on_full: str) -> None:
+    """With `other` the rest goes on uncounted, and every balance is right when all is over."""
+    limits = {"max_holds": 16, "on_table_full": on_full}
+    rules = [rule("all", per=["key"], tokens=CAPACITY, budget=True)]
+    slow = "sim-m+tokens=900+token-ms=20"
+    with limited(rules=rules, keys=[caller("flood"), caller("quiet")], limits=limits) as node, ExitStack() as open_:
+        for _ in range(16):
+            open_.enter_context(begun(node, "flood", slow, max_tokens=900))
+        if on_full == "refuse":
+            assert ask(node, "quiet").json["error"]["code"] == "limits_unavailable"
+            return
+        open_.enter_context(begun(node, "flood", slow, max_tokens=900))
+        assert ask(node, "quiet").status == 200
+        open_.close()
+        assert len(ended(node, "flood", 17)) == 17
+        assert balance(node, "flood", "all", CAPACITY) < CAPACITY - 17 * 10
+        assert balance(node, "quiet", "all", CAPACITY) == CAPACITY - 8
 
 
 def test_end_users_above_the_cap_are_counted_together() -> None:

@@ -149,6 +149,20 @@ def test_a_full_table_is_ours_to_answer_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert setting.limiter.unavailable == 1
 
 
+def test_a_full_table_refuses_nobody_where_the_config_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uncounted while it is under way, and charged in the end."""
+    setting = Setting()
+    setting.limiter = setting.of(Engines(setting.engine, admit_full=True))
+    with monkeypatch.context() as patched:
+        full = Reserved(Outcome.NO_ROOM, levels=(2_000, 1_000_000, 2, 1_000_000))
+        patched.setattr(setting.engine.model, "reserve", lambda *_, **__: full)
+        hold = run(setting.limiter.reserve(LIMITS, "h", estimate(10)))
+    assert (hold.origin, hold.levels, setting.limiter.degraded) == (Origin.OPEN, full.levels, 1)
+    assert setting.limiter.open == {"h": hold}
+    hold.settle(use(90, 10))
+    assert levels(setting) == [1_000, 900_000, 2, 1_000_000]
+
+
 # --- targets and their providers ------------------------------------------------------------------------------------
 
 
@@ -334,6 +348,19 @@ def test_a_place_to_count_that_fails_too_refuses(failure: Exception | None, monk
         run(setting.limiter.reserve(limits_of(TPM), "h", estimate(1)))
     assert setting.limiter.unavailable == 1
     assert [name for name, _ in setting.engine.calls] == ["reserve", "settle"]
+
+
+def test_a_share_that_there_is_no_room_for_refuses_nobody_where_the_config_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = stored()
+    assert setting.local is not None
+    setting.limiter = setting.of(Engines(setting.engine, Origin.STORE, setting.local, admit_full=True))
+    setting.engine.failure = away()
+    with monkeypatch.context() as patched:
+        patched.setattr(setting.local.model, "reserve", lambda *_, **__: Reserved(Outcome.NO_ROOM, levels=(0,)))
+        hold = run(setting.limiter.reserve(limits_of(TPM), "h", estimate(1)))
+    assert (hold.origin, setting.limiter.degraded, setting.limiter.unavailable) == (Origin.SHARE, 1, 0)
 
 
 @pytest.mark.parametrize("lost", [False, True])
