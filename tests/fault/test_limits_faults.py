@@ -212,6 +212,19 @@ def test_a_reload_in_the_middle_of_a_stream_settles_it_once() -> None:
         assert balance(node, "ann", "all", 9_000) == 9_000 - told.settled["all"]
 
 
+def test_an_upgrade_in_the_middle_of_a_stream_keeps_what_is_used_and_who_is_in_flight() -> None:
+    rules = [rule("all", per=["key"], tokens=CAPACITY, budget=True)]
+    with limited(rules=rules, keys=[caller("ann", max_in_flight=1)], workers=2) as node:
+        assert ask(node, "ann").status == 200
+        with begun(node, "ann", "sim-m+tokens=130+token-ms=30", max_tokens=2_000) as call:
+            os.kill(node.pid, signal.SIGUSR2)
+            node.until(lambda: node.admin("/v1/status").json["upgrades"] == 1, "the upgrade")
+            assert refused_by(ask(node, "ann")) == "key.max_in_flight"
+            assert b"".join(call.pieces()).endswith(b"data: [DONE]\n\n")
+        assert len(ended(node, "ann", 2)) == 2
+        assert balance(node, "ann", "all", CAPACITY) < CAPACITY - 130
+
+
 def test_a_drain_lets_streams_end_and_settles_them() -> None:
     with limited(rules=[rule("all", per=["key"], tokens=CAPACITY, budget=True)], keys=[caller("ann")]) as node:
         with begun(node, "ann", "sim-m+tokens=50+token-ms=20", max_tokens=2_000) as call:
@@ -257,9 +270,12 @@ def test_a_worker_that_is_killed_frees_its_slots_and_leaves_its_charge() -> None
             killed = time.monotonic()
             node.until(lambda: _answers(node, "ann") == {200: 2}, "both slots")
             assert time.monotonic() - killed <= 10
-        held = [told.held["all"] for told in recorded(node).values() if told.outcome is None]
-        assert held == [910, 910]
+        node.until(lambda: _unended(node) == [910, 910], "the outcomes of all but those two")
         balance(node, "ann", "all", CAPACITY)  # which counts what is held and has no outcome
+
+
+def _unended(node: GatewayNode) -> list[int]:
+    return [told.held["all"] for told in recorded(node).values() if told.outcome is None]
 
 
 def _answers(node: GatewayNode, key: str) -> dict[int, int]:
