@@ -7,9 +7,11 @@ balance: the capacity, less what outcomes settled, less what is held without an 
 import http.client
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -278,12 +280,64 @@ def _unended(node: GatewayNode) -> list[int]:
     return [told.held["all"] for told in recorded(node).values() if told.outcome is None]
 
 
-def _answers(node: GatewayNode, key: str) -> dict[int, int]:
+def _answers(node: GatewayNode, key: str, number: int = 2) -> dict[int, int]:
     try:
         raw = node.request(CHAT, chat_body("sim-m+ttft-ms=100+tokens=1", max_tokens=1), key=secret(key))
-        return statuses(together(node, [raw, raw]))
+        return statuses(together(node, [raw] * number))
     except OSError:
         return {}
+
+
+def test_requests_in_flight_are_never_too_many_while_workers_die() -> None:
+    """Twelve callers want four slots, and one worker after the other is killed: the provider never sees a fifth."""
+    slow = chat_body("sim-m+ttft-ms=250+tokens=1", max_tokens=1)
+    with limited(keys=[caller("ann", max_in_flight=4)], workers=2) as node:
+        node.expected += ["killed by SIGKILL"]
+        over = threading.Event()
+        callers = [threading.Thread(target=_call_until, args=(node, slow, over)) for _ in range(12)]
+        for thread in callers:
+            thread.start()
+        for _ in range(3):
+            served = len(node.sim.requests())
+            node.until(partial(_has_served, node, served + 6), "requests between two deaths")
+            os.kill(node.until(node.workers, "a worker")[0], signal.SIGKILL)
+        node.until(lambda: len(node.workers()) == 2, "both workers")
+        over.set()
+        for thread in callers:
+            thread.join()
+        assert 3 <= _most_at_once(node) <= 4
+        killed = time.monotonic()
+        node.until(lambda: _answers(node, "ann", 4) == {200: 4}, "all slots")
+        assert time.monotonic() - killed <= 10
+
+
+def _has_served(node: GatewayNode, number: int) -> bool:
+    return len(node.sim.requests()) >= number
+
+
+def _call_until(node: GatewayNode, body: object, over: threading.Event) -> None:
+    """Ask again and again, also when the worker dies that should answer."""
+    raw = node.request(CHAT, body, key=secret("ann"))
+    while not over.is_set():
+        with suppress(OSError, http.client.HTTPException, ValueError), node.open(raw) as call:
+            over.wait(0.01 if call.answer().status == 200 else 0.03)
+
+
+def _most_at_once(node: GatewayNode) -> int:
+    """The most requests that were at the provider at a time; what a death has cut is over when it was cut."""
+    moments = []
+    for entry in node.sim.requests():
+        cut = entry["aborted_by_peer"]
+        lasted_ms = max(0, entry["aborted_ms"] - CUT_SEEN_MS) if cut else entry["ended_ms"]
+        moments += [(entry["started_monotonic_ms"], 1), (entry["started_monotonic_ms"] + lasted_ms, -1)]
+    at_once = most = 0
+    for _, change in sorted(moments):
+        at_once += change
+        most = max(most, at_once)
+    return most
+
+
+CUT_SEEN_MS = 200  # how much later than the gateway the provider may notice that a connection is gone
 
 
 def test_a_stream_longer_than_a_lease_keeps_its_slot() -> None:
