@@ -23,7 +23,7 @@ from bench.speed.__main__ import read_gateway_settings
 from bench.speed.launch import CannotRun
 from bench.speed.native import LoadResult
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
-from bench.speed.targets import ROOT, Gateway, Place, Running
+from bench.speed.targets import ROOT, Gateway, Limited, Place, Running
 from bench.speed.workload import Workload
 
 PY_SPY_VERSION: Final = "0.4.3"
@@ -152,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     add = parsed.add_argument
     add("--kind", choices=CONNECTIONS, default="json", help="plain requests, or streams (%(default)s)")
     add("--seconds", type=float, default=10.0, help="of each of the two runs (%(default)s)")
+    add("--unlimited", action="store_true", help="a key without limits, instead of one with four")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the gateway's")
     add("--out", type=Path, default=OUT, metavar="DIR", help="folder of profile.svg and profile.md (%(default)s)")
     return parsed
@@ -161,7 +162,8 @@ def carry_out(options: argparse.Namespace) -> int:
     """Run both loads and write what was found."""
     native.build()
     program = py_spy()
-    gateway = Gateway(extra=read_gateway_settings(options.gateway_config))
+    kind = Gateway if options.unlimited else Limited
+    gateway = kind(extra=read_gateway_settings(options.gateway_config))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-profile-")))
         port = stack.enter_context(native.upstream(CLIENT_CORE, folder / "upstream.log"))

@@ -26,6 +26,7 @@ STAGES: Final = (
     ("dialects/", "dialect: fields read, usage"),
     ("relay/", "upstream: request written, answer relayed"),
     ("ledger/", "cost"),
+    ("spending.py", "cost"),
     ("record.py", "record"),
     ("journal/", "journal"),
     ("telemetry/", "metrics and log"),

@@ -31,7 +31,7 @@ UPSTREAM_MODEL: Final = "bench-upstream-model"
 class Place:
     """Where a target runs: its core, the upstream behind it, a folder of its own, and the descriptors it may open."""
 
-    core: int
+    core: int | None  # None: wherever there is room
     upstream_port: int
     folder: Path
     descriptors: int

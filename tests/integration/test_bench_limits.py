@@ -1,14 +1,16 @@
-"""The bench of limits against a real redis-server: it is asked, killed, and comes back where it was, empty."""
+"""The bench of limits with real processes: a redis-server that is killed and comes back empty, and gateways."""
 
 import asyncio
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.limits import cost, redis
+from bench.limits import cost, proof, redis
 from bench.limits.cost import LIMITS, STORE, Figure
 from bench.limits.redis import RedisServer, answers, redis_server
+from bench.limits.scenarios import BY_NAME
 from bench.speed import launch
 from bench.speed.launch import CannotRun
 
@@ -50,3 +52,15 @@ def test_a_store_is_asked_and_its_own_cost_read() -> None:
     assert [figure.limits for figure in found] == [n for n in LIMITS if n]
     assert all(len(figure.worker_us) == len(figure.server_us) == 1 for figure in found)
     assert cost.of(found, STORE, 8).worker.low > 0
+
+
+@pytest.mark.parametrize("name", ["requests-table", "worker-store"])
+def test_a_short_proof_holds_on_a_running_gateway(name: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    (story,) = proof.prove([replace(BY_NAME[name], length=1.0)], 8.0, tmp_path, told.append)
+    broken = [finding for finding in story.findings if not finding.holds]
+    # How sharp the bounds are depends on how busy the machine is; that they hold does not.
+    assert [finding for finding in broken if finding.what != "the two bounds apart"] == []
+    assert len(story.seen.admitted) > 100
+    assert story.seen.refused > 100
+    assert bool(story.seen.broken) is bool(story.killed_s)

@@ -1,0 +1,101 @@
+"""`python -m bench.scaling`: turn each knob, print what a request costs at each setting.
+
+Exit status: 0 it was measured, 2 the words are wrong, 3 it could not be run. Nothing is judged here.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from bench.scaling import points
+from bench.scaling.parts import PARTS, Stand, expected_s
+from bench.scaling.points import Point
+from bench.speed import conditions, native, procfs, targets
+from bench.speed.launch import CannotRun
+from bench.speed.progress import Progress
+from bench.speed.sections import CLIENT_CORE, Settings
+
+MEASURED, CANNOT_RUN = 0, 3
+OUT: Final = targets.ROOT / "build" / "scaling"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    told = "\n".join(f"  {part:8} {title}" for part, title in points.TITLES.items())
+    parsed = argparse.ArgumentParser(
+        "python -m bench.scaling",
+        description=f"What a request costs as things grow; five minutes.\n\nparts:\n{told}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parsed.add_argument
+    add("--only", type=_parts, default=tuple(PARTS), metavar="PARTS", help="some of them, with commas")
+    add("--repeats", type=int, default=3, help="of each setting (3)")
+    add("--seconds", type=float, default=2.0, help="length of one measurement (2)")
+    add("--out", type=Path, default=OUT, metavar="DIR", help="where scaling.md and scaling.json go (build/scaling)")
+    return parsed
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.split(","))
+    if unknown := [name for name in chosen if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return tuple(part for part in PARTS if part in chosen)
+
+
+def measure(only: Sequence[str], settings: Settings, folder: Path) -> tuple[list[Point], list[str]]:
+    """The points of these parts, and what there is to remark."""
+    descriptors, progress = procfs.raise_descriptor_limit(), Progress(expected_s(settings, only))
+    found: list[Point] = []
+    with native.upstream(CLIENT_CORE, folder / "upstream.log") as port:
+        stand = Stand(port, folder, settings, descriptors, progress)
+        for part in only:
+            found += PARTS[part](stand)
+    progress.close()
+    return found, stand.remarks
+
+
+def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parsed = parser()
+    options = parsed.parse_args(arguments)
+    if options.repeats < 1 or options.seconds <= 0:
+        parsed.error("--repeats and --seconds must be above zero")
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings = Settings(repeats=options.repeats, seconds=options.seconds, warmup=0.5)
+    try:
+        native.build()
+        if "prompts" in options.only:
+            targets.ensure_nginx()
+        told = conditions.gather(arguments, "bench.scaling")
+        with tempfile.TemporaryDirectory(prefix="bench-scaling-") as folder:
+            found, remarks = measure(options.only, settings, Path(folder))
+    except CannotRun as problem:
+        print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
+        return CANNOT_RUN
+    except KeyboardInterrupt:
+        print("\nstopped; nothing written", file=sys.stderr)
+        return 128 + signal.SIGINT
+    told["load after"] = " ".join(Path("/proc/loadavg").read_text().split()[:3])
+    report = points.markdown(found, remarks, told)
+    options.out.mkdir(parents=True, exist_ok=True)
+    raw = {"conditions": told, "remarks": remarks, "points": [point.summary() for point in found]}
+    (options.out / "scaling.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (options.out / "scaling.md").write_text(report)
+    print(report)
+    print(f"written to {options.out}", file=sys.stderr)
+    return MEASURED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
