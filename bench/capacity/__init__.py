@@ -10,6 +10,6 @@
 
 The model is linear: a request costs so much, a KB of its prompt so much, a stream, a chunk; that it is not more wrong
 than a fifth is what `--check` is for. It knows one gateway version on one kind of core with the bench's settings
-(keys, metrics and journal on; plain HTTP; no request log). It leaves out TLS, limits on a shared store and whatever
-policy or inspection an operator adds: those are calibrated by calibrating with them (`--gateway-config`).
+(a key with four limits, metrics and journal on; plain HTTP; no request log). It leaves out TLS and whatever policy or
+inspection an operator adds: those are calibrated by calibrating with them (`--gateway-config`).
 """

@@ -22,7 +22,7 @@ from bench.speed.__main__ import read_gateway_settings
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
-from bench.speed.targets import Gateway, Place, Running
+from bench.speed.targets import Gateway, Limited, Place, Running
 
 DONE, MISSED, CANNOT_RUN = 0, 1, 3
 MAX_ERROR: Final = 0.20
@@ -85,7 +85,7 @@ def started(gateway: Gateway, port: int, folder: Path) -> Generator[Running, Non
 def raised(options: argparse.Namespace, folder: Path, expected_s: float) -> Generator[Bench, None, None]:
     """Upstream and gateway, ready to be measured."""
     native.build()
-    gateway = Gateway(extra=read_gateway_settings(options.gateway_config))
+    gateway = Limited(extra=read_gateway_settings(options.gateway_config))
     with ExitStack() as stack:
         port = stack.enter_context(native.upstream(CLIENT_CORE, folder / "upstream.log"))
         running = stack.enter_context(started(gateway, port, folder / "gateway"))
@@ -98,7 +98,7 @@ def calibrated(options: argparse.Namespace) -> Coefficients:
         folder = Path(made)
         with raised(options, folder, CALIBRATION_S + 8 * options.seconds) as bench:
             settled = measure.idle_mb(bench.gateway)
-            gateway = Gateway(extra=read_gateway_settings(options.gateway_config))
+            gateway = Limited(extra=read_gateway_settings(options.gateway_config))
             count = iter(range(100))
             held = measure.memory_of(lambda: started(gateway, bench.upstream, folder / f"memory-{next(count)}"), folder)
             found = measure.calibrate(bench, folder / "gateway" / "state", held, settled)

@@ -2,6 +2,8 @@
 
 Open exchanges follow from how long they last (Little: arrivals a second × seconds). Workers are counted at
 `target_load` of a core each, half by default: that is where the latencies were measured, and what lets a node die.
+What a store of limits is asked follows from the requests: two calls each, and one for up to MAX_RENEWALS leases of what
+is open for longer.
 """
 
 import math
@@ -9,10 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.capacity.coefficients import Coefficients
+from gateway.limiter.limiter import LEASE_MS
+from gateway.limiter.scripts import MAX_RENEWALS
 
 US: Final = 1e6
 DAY_S: Final = 86_400
 SPARE_DESCRIPTORS: Final = 400
+RENEW_EVERY_S: Final = LEASE_MS / 3_000
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Plan:
     descriptors: int  # of a worker
     journal_mb_per_s: float
     journal_gb_per_day: float
+    store_calls_per_s: float  # where nodes share their limits: reserve and settle of each request, and leases renewed
+    store_connections: int
 
 
 def cpu_us_per_s(mix: Mix, c: Coefficients) -> float:
@@ -83,6 +90,7 @@ def plan(mix: Mix, c: Coefficients, nodes: Nodes) -> Plan:
     streams, requests = (math.ceil(each * mix.exchange_s) for each in (mix.streams_per_s, mix.plain_per_s))
     open_kb = streams * c.stream_kb + requests * (c.connection_kb + mix.prompt_kb)
     journal = mix.rps * c.journal_bytes
+    renewing = (streams + requests if mix.exchange_s > RENEW_EVERY_S else 0) / RENEW_EVERY_S
     return Plan(
         cores=cores,
         workers=workers,
@@ -94,6 +102,8 @@ def plan(mix: Mix, c: Coefficients, nodes: Nodes) -> Plan:
         descriptors=2 * math.ceil((streams + requests) / workers) + SPARE_DESCRIPTORS,
         journal_mb_per_s=journal / 1e6,
         journal_gb_per_day=journal * DAY_S / 1e9,
+        store_calls_per_s=2 * mix.rps + max(renewing / MAX_RENEWALS, workers / RENEW_EVERY_S if renewing else 0),
+        store_connections=workers + serving + nodes.spare,
     )
 
 
@@ -113,6 +123,8 @@ def markdown(mix: Mix, c: Coefficients, nodes: Nodes) -> str:
         ("descriptors of a worker (LimitNOFILE)", f"{p.descriptors:,}"),
         ("journal, MB/s on all nodes together", f"{p.journal_mb_per_s:,.2f}"),
         ("journal, GB a day on all nodes together", f"{p.journal_gb_per_day:,.0f}"),
+        ("calls of the limit store a second, if nodes share one", f"{p.store_calls_per_s:,.0f}"),
+        ("connections to it, one a worker and one a node", f"{p.store_connections:,}"),
         ("p99 added, measured at half load, ms", f"{c.p99_added_ms:.2f}"),
     ]
     used = [
@@ -133,7 +145,7 @@ def markdown(mix: Mix, c: Coefficients, nodes: Nodes) -> str:
     return (
         f"{asked}\n\n{_table('it takes', rows)}\n\n"
         f"Measured {c.date} on {c.machine}, gateway {c.gateway}:\n\n{_table('coefficient', used)}\n\n"
-        "Not in it: TLS, limits on a shared store, policies and inspection, disk for more than one copy of the journal."
+        "Not in it: TLS, policies and inspection, disk for more than one copy of the journal."
     )
 
 

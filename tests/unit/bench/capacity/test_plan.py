@@ -49,6 +49,15 @@ def test_the_journal_takes_its_bytes_whatever_is_streamed() -> None:
     assert found.journal_gb_per_day == pytest.approx(129.6)
 
 
+def test_a_store_is_asked_twice_a_request_and_for_leases_of_what_lasts() -> None:
+    found = plan.plan(MIX, COSTS, Nodes(cores=1, spare=1))
+    assert found.store_calls_per_s == 2_000  # two seconds each: no lease is renewed
+    assert found.store_connections == 2 + 3  # two workers on two nodes, and a spare one
+    lasting = plan.plan(replace(MIX, ttft_ms=58_400), COSTS, Nodes())
+    assert lasting.open_streams + lasting.open_requests == 60_000
+    assert lasting.store_calls_per_s == 2_000 + 200  # twenty thousand leases a second, a hundred a call
+
+
 def test_a_little_load_takes_one_worker() -> None:
     found = plan.plan(replace(MIX, rps=0.1), COSTS, Nodes(spare=1))
     assert (found.workers, found.nodes) == (1, 2)
