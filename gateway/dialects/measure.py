@@ -176,7 +176,7 @@ class _Tally:
             messages,
             self.tokens,
             tuple(self.media) if self.media else (),
-            max(max_output, 0) if max_output is not None else None,
+            max_output if max_output is None or max_output >= 0 else None,  # servers read -1 as no limit
             max(n, 1) if n is not None else 1,
             bool(stream),
             self.whole and not self.media,
@@ -253,7 +253,7 @@ def _fold_chat(body: sized.Chat, tally: _Tally) -> Asked:
     tally.json(body.response_format)
     max_output = body.max_tokens
     if body.max_completion_tokens is not None:
-        max_output = max(body.max_completion_tokens, max_output or 0)
+        max_output = _greater(body.max_completion_tokens, max_output)
     return tally.asked(len(body.messages), max_output, body.n, body.stream)
 
 
@@ -298,6 +298,11 @@ def _fold_made(body: sized.Made, tally: _Tally) -> Asked:
 
 def _fold_count(_body: sized.Messages, _tally: _Tally) -> Asked:
     return Asked(max_output=0, whole=False)  # a count of tokens uses none
+
+
+def _greater(one: int, other: int | None) -> int:
+    """The greater limit of two; a negative one is none, which is greater than any."""
+    return one if other is None else min(one, other) if one < 0 or other < 0 else max(one, other)
 
 
 _Fold = Callable[[Any, _Tally], Asked]

@@ -24,12 +24,13 @@ def read(document: object) -> Asked:
     top = document if isinstance(document, dict) else {}
     found: list[Media] = []
     limits = [limit for name in _LIMITS if (limit := _whole(top.get(name))) is not None]
+    limited = bool(limits) and min(limits) >= 0  # servers read -1 as no limit
     messages = top.get("messages")
     return Asked(
         _text_bytes("", document, found),
         len(messages) if isinstance(messages, list) else 0,
         media=tuple(found),
-        max_output=max(limits) if limits else None,
+        max_output=max(limits) if limited else None,
         n=max(_whole(top.get("n")) or 1, 1),
         stream=top.get("stream") is True,
         whole=False,
@@ -71,4 +72,4 @@ def _opaque(text: str) -> bool:
 
 
 def _whole(value: object) -> int | None:
-    return max(value, 0) if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
