@@ -22,7 +22,7 @@ from gateway.limiter.lines import Lines, TooLarge
 from gateway.limiter.recorded import amounts_of
 from gateway.limiter.settling import charge
 from gateway.limiter.spec import MAX_AMOUNT
-from gateway.limiter.use import NOTHING, Estimate, Use, and_besides
+from gateway.limiter.use import NOTHING, Estimate, Use, and_besides, most
 
 if TYPE_CHECKING:
     from gateway.limiter.rules import Limits
@@ -125,17 +125,24 @@ class Hold:
             return amounts_of(self.actuals)
         return self.lines.amounts(self.actuals)
 
-    def settle(self, own: Use, attempt: Use | None = None) -> None:
-        """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise)."""
+    def settle(self, own: Use, attempt: Use | None = None, *, certain: Use | None = None) -> None:
+        """End the hold: the request has used `own`, its last attempt `attempt` (None: likewise).
+
+        With `certain` that is partly what was reserved: a bucket is charged no more of it than was taken there, or is
+        certain to be used. What was estimated may be a thousand times what a limit has.
+        """
         if self.settled:
             return
         self.settled = True
         if own is self.reserved.full and attempt is None and not self._failures:
-            self.actuals = self.takes  # a reservation never charges more than it took
+            self.actuals = self.takes
         else:
-            total = own if self._spent is NOTHING else and_besides(own, self._spent)
             last = own if attempt is None else attempt
-            self.actuals = self.lines.actuals(total, NOTHING if self._failures > self.attempt else last)
+            self.actuals = self.lines.actuals(own, NOTHING if self._failures > self.attempt else last)
+            if certain is not None:
+                self.actuals = _within(self.actuals, self.takes, self.lines.actuals(certain, certain))
+            if self._spent is not NOTHING:
+                self.actuals = list(map(_sum, self.actuals, self.lines.actuals(self._spent, NOTHING)))
         if self._failed:
             self.actuals = _with(self.actuals, self._failed)
         self._keeper.settle(self, self.actuals)
@@ -144,7 +151,9 @@ class Hold:
         self, outcome: "Outcome", usage: Use | None = None, metered: Use | None = None, *, unseen: bool = False
     ) -> None:
         """End the hold by how its request ended; see `settling.charge`."""
-        self.settle(charge(outcome, self.reserved.full, usage, metered, unseen=unseen))
+        own = charge(outcome, self.reserved.full, usage, metered, unseen=unseen)
+        certain = None if own is usage else most(usage or NOTHING, metered or NOTHING)
+        self.settle(own, certain=certain)
 
     def leave(self, upstream_bytes: int) -> None:
         """End the hold of a request that broke off without an outcome: a refund if no byte of it was sent."""
@@ -178,8 +187,9 @@ class Hold:
             return
         self._failures = self.attempt + 1
         if usage is not None:
-            self._spent = and_besides(usage, self._spent)
-        self._owe(self.lines.actuals(NOTHING, failed)[self.lines.own :])
+            self._spent = and_besides(self._spent, usage)  # the request is the last attempt's
+        amounts = self.takes if failed is self.reserved.full else self.lines.actuals(NOTHING, failed)
+        self._owe(amounts[self.lines.own :])
 
     def _owe(self, amounts: list[Amount]) -> None:
         """What a failed attempt is charged at its provider, to be settled in the end."""
@@ -194,6 +204,14 @@ def _with(actuals: Sequence[Amount], failed: dict[str, Amount]) -> list[Amount]:
     named = {actual.bucket for actual in actuals}
     joined = [_sum(actual, failed[actual.bucket]) if actual.bucket in failed else actual for actual in actuals]
     return joined + [owed for bucket, owed in failed.items() if bucket not in named]
+
+
+def _within(actuals: Sequence[Amount], takes: Sequence[Amount], certain: Sequence[Amount]) -> list[Amount]:
+    """The actuals, each at most what was taken or, if that is more, what is certain."""
+    return [
+        Amount(actual.bucket, actual.spec, min(actual.amount, max(take.amount, known.amount)))
+        for actual, take, known in zip(actuals, takes, certain, strict=True)
+    ]
 
 
 def _sum(one: Amount, other: Amount) -> Amount:

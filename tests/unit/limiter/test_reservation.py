@@ -72,6 +72,41 @@ def test_a_reservation_that_is_charged_charges_no_more_than_it_took() -> None:
     assert keeper.settled == [{"rpm": 1_000, "tpm": 1_000_000}]
 
 
+LEFT = Outcome(Ending.ABANDONED, 200, (Attempt("p/m", "caller_gone"),), streamed=True, upstream_bytes=9)
+
+
+@pytest.mark.parametrize(
+    ("failed", "usage", "tokens"), [(REQUEST, None, 1_000), (use(0, 7), None, 1_007), (None, use(100, 7), 1_000)]
+)
+def test_what_is_charged_for_want_of_better_is_never_more_than_was_taken(
+    failed: Use | None, usage: Use | None, tokens: int
+) -> None:
+    """A caller may ask for answers a thousand times as long as a limit has room for; that must not be a debt."""
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, tokens=(100, 10**7))
+    if failed is not None:
+        assert run(hold.extend("p2", failed, failed if failed.tokens else None))
+    hold.finish(LEFT, usage, usage, unseen=True)
+    assert keeper.settled == [{"rpm": 1_000, "tpm": tokens * 1_000}]
+
+
+def test_what_is_certain_is_charged_though_less_was_taken() -> None:
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, tokens=(100, 10**7))
+    hold.finish(LEFT, use(100, 2_000), use(100, 1_500), unseen=True)
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 2_100_000}]
+
+
+def test_a_provider_that_timed_out_is_charged_no_more_than_was_taken_there() -> None:
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, *AT, provider="p1", tokens=(100, 10**7))
+    assert run(hold.extend("p2", hold.reserved.full))
+    hold.finish(Outcome(Ending.COMPLETE, 200, upstream_bytes=9), use(10, 5))
+    assert keeper.settled == [
+        {"rpm": 1_000, "tpm": 15_000, "at|provider=p2": 15_000, "at|provider=p1": 500_000, "one": 1}
+    ]
+
+
 def test_a_request_of_which_nothing_was_sent_gets_all_of_it_back() -> None:
     keeper = FakeKeeper()
     made(keeper, *OWN).leave(0)
