@@ -45,6 +45,7 @@ MICRO: Final = 1_000_000
 _MAX_REMEMBERED: Final = 8192  # lines of end users and providers, of all kinds of requests together: 16 MB
 _DIGEST_BYTES: Final = 10
 _MAX_KEY_BYTES: Final = 64
+_MAX_NAME: Final = 128  # of an end user, to be remembered as it is
 _RESOURCES: Final = {
     "requests": Resource.REQUESTS,
     "tokens": Resource.TOKENS,
@@ -167,12 +168,12 @@ class Limits:
             if self.plain is None or wall_ms >= self.plain.until_ms:
                 self.plain = self._made(wall_ms, "", "")
             return self.plain
-        key = (self, end_user if self._of_end_user else "", provider if self._of_provider else "")
+        key = (self, _short(end_user) if self._of_end_user else "", provider if self._of_provider else "")
         lines = self._remembered.get(key)
         if lines is None or wall_ms >= lines.until_ms:
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
-            lines = self._remembered[key] = self._made(wall_ms, *key[1:])
+            lines = self._remembered[key] = self._made(wall_ms, end_user, provider)
         return lines
 
     def _made(self, wall_ms: int, end_user: str, provider: str) -> Lines:
@@ -193,7 +194,7 @@ class Limits:
         return Lines(made, len(self._own))
 
 
-_Kind = tuple[Limits, str, str]
+_Kind = tuple[Limits, str | bytes, str]
 """Requests that are alike, of one end user, at one provider."""
 
 
@@ -268,6 +269,13 @@ class _Names:
 _ONE_EACH: Final = (Resource.REQUESTS, Resource.IN_FLIGHT)
 _MATCHED: Final = ("org", "team", "key", "user", "model", "route")
 _ALWAYS: Final = frozenset({"key", "model", "route", "end_user", "provider"})
+
+
+def _short(end_user: str) -> str | bytes:
+    """A caller's name for somebody, or a digest of it: what is remembered must not be as long as a body."""
+    if len(end_user) <= _MAX_NAME:
+        return end_user
+    return blake2b(end_user.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
 def _has(subject: Subject, scope: str) -> bool:

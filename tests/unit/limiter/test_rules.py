@@ -143,6 +143,18 @@ def test_who_names_no_end_user_shares_one_bucket_with_others_who_do_not() -> Non
     assert buckets(limits) == ["r|key=demo|end_user="]
 
 
+def test_long_names_of_end_users_are_not_kept() -> None:
+    """A caller may send as many as it likes, each as long as a body."""
+    rules = rules_of(Rule(name="people", per=("key", "end_user"), requests=1, every="minute"))
+    limits = rules.limits(SUBJECT)
+    assert limits is not None
+    names = ["a" * 10_000, "a" * 9_999 + "b", "\ud800" * 10_000, "ann"]
+    buckets = {limits.lines(START_MS, name).lines[0].bucket for name in names}
+    assert len(buckets) == len(rules._remembered) == len(names)
+    assert [limits.lines(START_MS, name) for name in names] == list(rules._remembered.values())
+    assert sum(len(end_user) for _, end_user, _ in rules._remembered) < 100
+
+
 def test_end_users_are_remembered_within_bounds_for_all_keys_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.limiter.rules._MAX_REMEMBERED", 50)
     rules = rules_of(Rule(name="r", per=("key", "end_user"), requests=1, every="minute"))
