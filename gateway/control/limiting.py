@@ -38,6 +38,7 @@ from gateway.limiter.store import Store
 from gateway.limiter.table import TableEngine
 from gateway.telemetry import families
 from gateway.telemetry.scrape import counted
+from gateway.telemetry.transfer import areas
 from gateway.units import NS_PER_US
 
 STORE_DEADLINE_S: Final = 1.0  # nobody waits for control, which has a small share of a busy core
@@ -81,7 +82,7 @@ class NodeLimits:
             return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once)
         there = asyncio.Event()
         store = _store(limits, url, _name(config), there)
-        memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered)
+        memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered, owed=self._owed)
 
         async def connected() -> None:
             store.start()
@@ -94,6 +95,14 @@ class NodeLimits:
         """Settlements that workers could not deliver, and workers that may have had more: births count up, too."""
         failed = sum(counted(self._segment, families.LIMITS_UNDELIVERED).values())
         return failed + sum(self._state.slot(slot).birth for slot in self._state.worker_slots)
+
+    def _owed(self) -> int:
+        """Settlements that living workers still try to deliver, as they said last."""
+        _, *slots = areas(self._segment)
+        living = [slots[slot] for slot, _ in self._state.live_workers()]
+        return sum(
+            area.cells[one.cell] for area in living for one in area.read()[1] if one.family == families.LIMIT_OWED
+        )
 
 
 class Limiting:

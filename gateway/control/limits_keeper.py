@@ -3,7 +3,7 @@
 The engine counts in memory: of this node, or of a store that many nodes share. Such a memory has an *epoch*, a name
 that is made with it. Control remembers the epoch that its rows were last given to (`readers/budgets.py`); another one
 means that the memory began anew, so what the journal says was used goes into it again, bucket by bucket, as settlements
-of holds that never were. Each has an id made of node, epoch and bucket, so doing it twice, after a crash in the middle,
+of holds that never were. Each has an id made of node, time and bucket, so doing it twice, after a crash in the middle,
 charges nothing twice. Every node gives back what its own journal says, so a store has the sum.
 
     the node began anew     the journal is read to its end first; reservations of killed workers count as they are
@@ -18,6 +18,11 @@ For these nobody knows which of the settlements since the store was last seen it
 it marks for a day. Memory of this node cannot be away, and forgets its marks sooner: nothing is repeated there,
 but it knows which holds it waits for in vain. Where a worker wrote the outcome of one and did not get to settle it,
 that is done here, once: a hold that is settled is not waited for any more.
+
+What is given back, and what is settled again, is parted by when a look began that found the memory there. Before
+anything is given back, that is in the checkpoint: a control that is killed meanwhile is followed by one that parts it
+in the same place, and counts nothing on both sides. While workers still have settlements to deliver, which may go to
+any memory, looks do not count for this.
 
 Invariants: an epoch is adopted only when all was given back. Left out: who makes an epoch (the engine), and that what
 another node used is lost with its journal.
@@ -80,6 +85,7 @@ class Memory(NamedTuple):
     `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
     whose lease has ended without a settlement. Raises Unavailable. `undelivered` is another number whenever workers
     could not deliver a settlement, or died with some: then what was settled since the last look is settled again.
+    `owed` is how many they still try to deliver.
     `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there. `kept`: a
     control before this one has given back to it.
     """
@@ -89,6 +95,7 @@ class Memory(NamedTuple):
     marked: bool
     lapsed: Callable[[], Sequence[str]] = _none
     undelivered: Callable[[], int] = _never
+    owed: Callable[[], int] = _never
     kept: bool = False
 
 
@@ -195,6 +202,9 @@ class LimitsKeeper:
     async def _save(self) -> None:
         await asyncio.to_thread(self._reader.save)
 
+    async def _save_anyhow(self) -> None:
+        await asyncio.to_thread(self._reader.save, anyhow=True)
+
     async def _begin(self) -> None:
         reader = self._reader
         await asyncio.to_thread(reader.load)
@@ -203,20 +213,20 @@ class LimitsKeeper:
             _log.info("limits: %d lines of the journal were counted", reader.rebuilt)
             if self._memory.kept:
                 reader.adopt("", 0)  # no checkpoint could be written since it was given back
-        self._undelivered = self._memory.undelivered()
+        at_us, self._undelivered = self._now_unless_owed(), self._memory.undelivered()
         try:
-            await self._remind(await self._memory.epoch(self._reader.epoch, self._known_us))
+            await self._remind(await self._epoch(), at_us)
         except Unavailable:
             if not self._memory.marked:
                 raise
             self._away = True  # a store that is away keeps no node from serving; each limit says what holds meanwhile
 
     async def _look(self) -> None:
-        undelivered = self._memory.undelivered()
+        at_us, undelivered = self._now_unless_owed(), self._memory.undelivered()
         self._away |= undelivered != self._undelivered
-        epoch = await self._memory.epoch(self._reader.epoch, self._known_us)
+        epoch = await self._epoch()
         if self._away or epoch.behind or epoch.id != self._reader.epoch:
-            await self._remind(epoch)
+            await self._remind(epoch, at_us)
         due = self._reader.take_due()
         try:
             await self._settle(self._aged(due))
@@ -225,7 +235,7 @@ class LimitsKeeper:
             raise
         self.repeated += len(due)
         await self._correct()
-        self._reader.adopt(epoch.id, self._clock_us())
+        self._reader.adopt(epoch.id, at_us)
         self._away, self._undelivered = False, undelivered
 
     async def _correct(self) -> None:
@@ -246,23 +256,34 @@ class LimitsKeeper:
         self.corrected += len(found)
         self._searched |= wanted
 
-    async def _remind(self, epoch: Epoch) -> None:
-        """Give the engine what it does not have, as far as that is known."""
+    def _now_unless_owed(self) -> int:
+        """When this look begins; where it does not count, when the last one began that did."""
+        return self._reader.seen_us if self._memory.owed() else self._clock_us()
+
+    async def _epoch(self) -> Epoch:
+        return await self._memory.epoch(self._reader.epoch, self._known_us)
+
+    async def _remind(self, epoch: Epoch, at_us: int) -> None:
+        """Give the engine what it does not have, as far as that is known. `at_us`: when the look began."""
         reader, now_us = self._reader, self._clock_us()
         forgot = epoch.id != reader.epoch and bool(reader.epoch or epoch.fresh)
         known_us = min(self._known_us, epoch.known_us) if epoch.behind else self._known_us
         since_us = max(known_us, now_us - MARKED_US)
         if self._memory.marked:
             reader.await_due(now_us + UNSURE_US)
+            if forgot:
+                await self._tried(self._save_anyhow)
         standing = await asyncio.to_thread(reader.standing)
         again = await self._repeat(standing.places, since_us) if self._memory.marked else {}
         if forgot:
             rows = [_missing(used, again) for used in standing.used]
-            await self._settle(self._gifts(epoch.id, rows))
+            await self._settle(self._gifts(known_us, rows))
+            if (await self._epoch()).id != epoch.id:
+                raise Unavailable(Reason.LOST, "the memory of limits was lost while what was used was given back")
             self.given_back += 1
             if rows:
                 _log.warning("limits: what was used of %d buckets was given back", len(rows))
-        reader.adopt(epoch.id, now_us)
+        reader.adopt(epoch.id, at_us)
 
     async def _repeat(self, places: Mapping[str, Place], since_us: int) -> dict[Key, int]:
         """Settle again what was settled since then; what that comes to."""
@@ -282,13 +303,17 @@ class LimitsKeeper:
         now_ms = self._clock_us() // _US_PER_MS
         return [(fact.hold, tuple(_aged(actual, fact.at_ms, now_ms) for actual in fact.amounts)) for fact in facts]
 
-    def _gifts(self, epoch: str, rows: Iterable[Amount]) -> Iterator[Settlement]:
-        """Settlements that come to these amounts, each within what one may have."""
+    def _gifts(self, known_us: int, rows: Iterable[Amount]) -> Iterator[Settlement]:
+        """Settlements that come to these amounts, each within what one may have.
+
+        Their ids are of the time up to which they count, not of a memory: should one be lost while it is given to, the
+        next may have taken some of them already.
+        """
         for row in rows:
             left, part = row.amount, 0
             while left:
                 some = min(left, MAX_AMOUNT)
-                hold = f"restored|{self._node}|{epoch}|{row.spec.kind.name}|{row.spec.start_ms}|{part}|{row.bucket}"
+                hold = f"restored|{self._node}|{known_us}|{row.spec.kind.name}|{row.spec.start_ms}|{part}|{row.bucket}"
                 yield hold, (Amount(row.bucket, row.spec, some),)
                 left, part = left - some, part + 1
 

@@ -94,11 +94,14 @@ class BudgetReader:
         with self._busy:
             self._load()
 
-    def save(self) -> None:
-        """Keep all there is, if anything is new. Raises Trouble, and then the file is as it was."""
+    def save(self, *, anyhow: bool = False) -> None:
+        """Keep all there is, if anything is new but the time of `seen_us`, or `anyhow`.
+
+        Raises Trouble, and then the file is as it was.
+        """
         with self._saving:
             with self._busy:
-                if not self._changed:
+                if not self._changed and not anyhow:
                     return
                 self._changed = False
                 now_us = self._clock_us()

@@ -125,6 +125,16 @@ def test_what_workers_could_not_deliver_is_known_whoever_they_were(context: Fake
     assert asyncio.run(count()) == before + 4
 
 
+def test_what_living_workers_still_owe_is_known(context: FakeContext) -> None:
+    for slot in range(3):  # of two that live
+        Metrics(context.segment.slot(METRICS, slot)).gauge(families.LIMIT_OWED).set(5)
+
+    async def owed() -> int:
+        return begins(context).open(config(context, Limits(store=Secret("redis://127.0.0.1:1")))).memory.owed()
+
+    assert asyncio.run(owed()) == 10
+
+
 @pytest.mark.parametrize("recounting", [0, 1])
 def test_a_control_that_is_replaced_leaves_a_ready_node_ready(context: FakeContext, recounting: int) -> None:
     context.state.recounting = recounting
