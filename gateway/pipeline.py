@@ -265,6 +265,9 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
     """End the hold with what the last attempt has used, and learn from it."""
     outcome, tariff, transfer, estimator = ex.outcome, ex.tariff, ex.transfer, gateway.estimator
     usage, ending = outcome.usage, outcome.ending
+    if transfer is not None and ending is Ending.REFUSED:  # it has no outcome: a defect of ours broke it off
+        hold.leave(transfer.sent_bytes)
+        return
     used = None if usage is None else use(usage.input_tokens, usage.output_tokens, microusd)
     passed, unseen = None, False
     if ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:

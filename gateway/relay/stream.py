@@ -96,6 +96,11 @@ class Transfer:
         self._status = 0
         self._verdict: asyncio.Future[UpstreamError | None] | None = None
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the request that have gone to providers, by the attempts that are over."""
+        return self._request_bytes
+
     # --- attempts ---------------------------------------------------------------------------------------------------
 
     async def run(self, targets: Sequence[Target], admit: Admit | None = None) -> Outcome:

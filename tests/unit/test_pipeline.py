@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -23,7 +23,8 @@ from gateway.limiter.engine import Amount
 from gateway.limiter.rules import Rules, Subject
 from gateway.listener.head import Head, read_head
 from gateway.pipeline import RandomBytes, finish, identify, run
-from gateway.record import Record, Usage
+from gateway.record import Outcome, Record, Usage
+from gateway.relay.stream import Admit, Transfer
 from tests.fakes.provider import (
     DONE,
     END,
@@ -801,6 +802,36 @@ def test_a_caller_who_leaves_a_model_that_thinks_unseen_pays_what_was_reserved()
     wired.gateway.estimator.learn("acme", "gpt", Asked(text_bytes=40), Usage(10, 10, reasoning_tokens=4))
 
     assert play(left_midway(wired)).settled_amounts == {"tpm|key=demo|rate=10000000/60000": 1_024_000}
+
+
+@pytest.mark.parametrize(("say", "tokens"), [([], 1_024_000), (None, 0)], ids=["sent", "not sent"])
+def test_a_defect_of_ours_charges_what_was_taken_if_any_of_it_was_sent(
+    say: list[bytes] | None, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds a request that crashes us must not use a provider for nothing by it."""
+    connected = Transfer.run
+
+    async def crash(transfer: Transfer, targets: Sequence[Any], admit: Admit | None = None) -> Outcome:
+        work = asyncio.create_task(connected(transfer, targets if say is not None else [], admit))
+        await turns(20)
+        work.cancel()
+        await asyncio.wait([work])
+        raise ZeroDivisionError
+
+    async def story(wired: Wired) -> Record:
+        wired.gateway.wheel.start()
+        ex = asked()
+        identify(ex, wired.gateway)
+        with pytest.raises(ZeroDivisionError):
+            await run(ex, wired.gateway)
+        finish(ex, wired.gateway)
+        wired.gateway.wheel.stop()
+        return wired.recorded[-1]
+
+    monkeypatch.setattr(Transfer, "run", crash)
+    provider = FakeProvider()
+    wired = Wired(provider, **limiting(TPM))
+    assert play(story(wired)).settled_amounts == {"tpm|key=demo|rate=10000000/60000": tokens}
 
 
 def test_answers_teach_what_to_expect() -> None:
