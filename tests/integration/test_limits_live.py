@@ -350,7 +350,7 @@ ODD_NUMBERS: dict[str, tuple[dict[str, Any], int, int | None]] = {
     "the larger of two names": ({"max_tokens": 50, "max_completion_tokens": 70}, 200, 80),
     "each answer counts": ({"max_tokens": 50, "n": 3}, 200, 160),
     "n alone": ({"max_tokens": None, "n": 3}, 200, 10 + 3 * 1_024),
-    "less than nothing is nothing": ({"max_tokens": -(10**14)}, 400, 10),
+    "less than nothing is no limit": ({"max_tokens": -(10**14)}, 400, 1_034),
     "n below one is one": ({"n": -5}, 400, 11),
     "too many digits": ({"max_tokens": 10**15}, 400, None),
     "a fraction": ({"max_tokens": 1.5}, 400, None),
