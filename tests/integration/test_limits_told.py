@@ -14,9 +14,10 @@ from tests.fakes.limited_node import CHAT, MESSAGES, ask, caller, left, limited,
 
 pytestmark = pytest.mark.slow
 
-KEYS = [caller("headed"), caller("passer"), caller("piper", rpm=1_000), caller("free")]
+KEYS = [caller("headed"), caller("passer"), caller("piper"), caller("free")]
 RULES = [
     rule("passes", per=["key"], requests=2, match={"key": "passer"}),
+    rule("pipes", per=["key"], requests=1_000, match={"key": "piper"}),
     rule("head-requests", per=["key"], requests=100, match={"key": "headed"}),
     rule("head-tokens", per=["key"], tokens=100_000, budget=True, match={"key": "headed"}),
     rule("head-more-tokens", per=["key"], tokens=200_000, budget=True, match={"key": "headed"}),
