@@ -47,7 +47,6 @@ class Estimator:
         self._learned = learned
         self._weights = weights
         self._taught: dict[tuple[str, str], int] = {}
-        self._reasoning = set[tuple[str, str]]()
 
     def prompt(self, org: str, model: str, asked: Asked, surface: str = "", body: bytes = b"") -> int:
         """Tokens of a request's prompt. With `surface` and `body` a short text is counted exactly where it can be."""
@@ -70,8 +69,8 @@ class Estimator:
         """
         if usage.source is not UsageSource.PROVIDER:
             return
-        if usage.reasoning_tokens and len(self._reasoning) < _REMEMBERED:
-            self._reasoning.add((org, model))
+        if usage.reasoning_tokens:
+            self._learned.saw_reasoning(org, model)
         if not self._due(org, model):
             return
         if asked.whole:
@@ -86,7 +85,7 @@ class Estimator:
 
     def reasons(self, org: str, model: str) -> bool:
         """Whether answers have been seen that used tokens nobody was shown."""
-        return (org, model) in self._reasoning
+        return self._learned.reasons(org, model)
 
     def learn_abandoned(self, org: str, model: str, tokens: int) -> None:
         """A caller left, and its answer had come to so many tokens."""

@@ -14,6 +14,8 @@ or count one in the wrong row while two of them claim it: estimates, of which th
 What is read is always within bounds. When every place a pair may take is taken, the row with the least evidence there
 gives way, after it has been halved to nothing by those who wanted its place: an active row outlives passers-by.
 
+Which pairs think unseen is known to the process alone that saw it, and outlives its snapshots.
+
 Left out: whether a request may teach at all (`estimate.py`). Nothing is kept over a restart.
 """
 
@@ -66,6 +68,7 @@ class Learned:
         self._ratios = words[:RATIO_ROWS]
         self._answers = words[RATIO_ROWS : RATIO_ROWS + ANSWER_ROWS * _ANSWER_WORDS]
         self._hashes: dict[tuple[str, ...], int] = {}
+        self._reasoning = set[tuple[str, str]]()
 
     # --- bytes a token ------------------------------------------------------------------------------------------------
 
@@ -125,6 +128,17 @@ class Learned:
         if tokens >= _HALVE_AT:
             tokens, size = tokens // 2, size // 2
         self._ratios[at] = tag << _TAG_AT | size << _TOKEN_BITS | tokens
+
+    # --- thinking unseen ----------------------------------------------------------------------------------------------
+
+    def saw_reasoning(self, org: str, model: str) -> None:
+        """An answer used tokens that nobody was shown."""
+        if len(self._reasoning) < _REMEMBERED:
+            self._reasoning.add((org, model))
+
+    def reasons(self, org: str, model: str) -> bool:
+        """Whether there was such an answer."""
+        return (org, model) in self._reasoning
 
     # --- lengths of answers -------------------------------------------------------------------------------------------
 

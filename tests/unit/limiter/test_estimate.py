@@ -204,6 +204,12 @@ def test_absurd_usage_is_survived(estimator: Estimator) -> None:
     assert 0 < estimator.output("m", None, org="o") <= MAX_TOKENS
 
 
+def test_who_thinks_unseen_is_still_known_when_the_config_changes() -> None:
+    learned = Learned(memoryview(bytearray(LEARNED.words_shared * 8)).cast("q"))
+    Estimator(learned, {}).learn("acme", "m", Asked(text_bytes=40), Usage(10, 10, reasoning_tokens=4))
+    assert Estimator(learned, {}).reasons("acme", "m")
+
+
 def test_models_that_think_unseen_are_known_once_they_have_said_so(estimator: Estimator) -> None:
     asked = Asked(text_bytes=40)
     estimator.learn("acme", "m", asked, Usage(10, 10))
