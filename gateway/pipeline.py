@@ -269,10 +269,11 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
         hold.leave(transfer.sent_bytes)
         return
     used = None if usage is None else use(usage.input_tokens, usage.output_tokens, microusd)
-    passed, unseen = None, False
+    passed, unseen, metered = None, False, 0
     if ending in _ENDED_EARLY and transfer is not None and transfer.text_bytes >= 0 and tariff.measured:
         prompt = hold.reserved.prompt.tokens if usage is None else usage.input_tokens
-        passed = spending.passed(tariff, estimator, outcome.attempts[-1].target, prompt, transfer.text_bytes)
+        metered = estimator.metered(tariff.org, tariff.entry, transfer.text_bytes)
+        passed = spending.passed(tariff, estimator, outcome.attempts[-1].target, prompt, metered, ex.asked)
         unseen = estimator.reasons(tariff.org, tariff.entry)
     hold.finish(outcome, used, passed, unseen=unseen)
     if ex.asked is None:
@@ -280,7 +281,7 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
     if ending is Ending.COMPLETE and usage is not None:
         estimator.learn(tariff.org, tariff.entry, ex.asked, usage)
     elif ending is Ending.ABANDONED and passed is not None:
-        estimator.learn_abandoned(tariff.org, tariff.entry, passed.output_tokens)
+        estimator.learn_abandoned(tariff.org, tariff.entry, metered)  # what peers come to would only repeat itself
 
 
 def _read(ex: Exchange, gateway: Gateway, surface: Surface) -> RequestFacts:

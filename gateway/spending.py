@@ -70,10 +70,15 @@ def price_of(tariff: Tariff, target: str, usage: Usage) -> int:
     return cost.of(price, usage) if price is not None else 0
 
 
-def passed(tariff: Tariff, estimator: Estimator, target: str, prompt: int, text_bytes: int) -> Use:
-    """What an answer that was cut has used, by the text of it that passed, and by what its like come to."""
-    org, entry = tariff.org, tariff.entry
-    output = max(estimator.metered(org, entry, text_bytes), estimator.abandoned(org, entry) or 0)
+def passed(tariff: Tariff, estimator: Estimator, target: str, prompt: int, metered: int, asked: Asked | None) -> Use:
+    """What an answer that was cut has used, by the tokens of it that passed, and by what its like come to.
+
+    Those had their own limits; this one cannot have been longer than its caller allows.
+    """
+    peers = estimator.abandoned(tariff.org, tariff.entry) or 0
+    if asked is not None and asked.max_output is not None:
+        peers = min(peers, asked.max_output * asked.n)
+    output = max(metered, peers)
     price = tariff.prices.get(target)
     return use(prompt, output, cost.at_most(price, prompt, output) if price is not None else 0)
 

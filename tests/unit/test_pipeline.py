@@ -797,6 +797,20 @@ def test_a_caller_who_leaves_pays_for_the_text_that_passed() -> None:
     assert left(wired, SLOTS, "slots|key=demo") == 1
 
 
+def test_a_caller_who_leaves_teaches_what_passed_and_not_what_it_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what peers come to would be learned from itself, and never be less again."""
+    wired = Wired(answering(stream(ROLE, TEXT)), **limiting(TPM))
+    estimator = wired.gateway.estimator
+    for _ in range(60):
+        estimator.learn_abandoned("acme", "gpt", 500)
+    learned: list[int] = []
+    monkeypatch.setattr(estimator, "learn_abandoned", lambda _org, _model, tokens: learned.append(tokens))
+
+    settled = play(left_midway(wired)).settled_amounts
+    assert settled["tpm|key=demo|rate=10000000/60000"] >= 500_000
+    assert learned == [2]
+
+
 def test_a_caller_who_leaves_a_model_that_thinks_unseen_pays_what_was_reserved() -> None:
     wired = Wired(answering(stream(ROLE, TEXT)), **limiting(TPM))
     wired.gateway.estimator.learn("acme", "gpt", Asked(text_bytes=40), Usage(10, 10, reasoning_tokens=4))

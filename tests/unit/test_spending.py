@@ -62,12 +62,21 @@ def test_an_attempt_is_priced_at_its_own_target() -> None:
 
 
 def test_a_cut_answer_is_charged_by_its_text_or_by_what_its_like_come_to(estimator: Estimator) -> None:
-    assert passed(TARIFF, estimator, "a/m", 100, 41) == use(100, 11, 100 + 22)
+    assert passed(TARIFF, estimator, "a/m", 100, 11, None) == use(100, 11, 100 + 22)
     for _ in range(60):
         estimator.learn_abandoned("acme", "m", 500)
-    found = passed(TARIFF, estimator, "c/m", 100, 41)
+    found = passed(TARIFF, estimator, "c/m", 100, 11, Asked())
     assert found.output_tokens >= 500
     assert found.microusd == 0
+
+
+@pytest.mark.parametrize(("most", "n", "tokens"), [(20, 1, 20), (20, 3, 60), (5, 1, 11), (0, 1, 11)])
+def test_a_cut_answer_is_not_charged_for_more_than_its_caller_allowed(
+    most: int, n: int, tokens: int, estimator: Estimator
+) -> None:
+    for _ in range(60):
+        estimator.learn_abandoned("acme", "m", 500)
+    assert passed(TARIFF, estimator, "a/m", 100, 11, Asked(max_output=most, n=n)).output_tokens == tokens
 
 
 def test_a_form_is_judged_by_its_length() -> None:
