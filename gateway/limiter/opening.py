@@ -39,15 +39,22 @@ OnChange = Callable[[bool, str], None]
 
 
 class _Report:
-    """Passes on that the store went or came back, until this process lets go of it: that is no outage."""
+    """Passes on that the store went or came back, until this process lets go of it: that is no outage.
+
+    When it is back, `limiter` renews its leases and delivers what it owes at once: slots wait for both.
+    """
 
     def __init__(self, on_change: OnChange) -> None:
         self._on_change = on_change
         self.over = False
+        self.limiter: Limiter | None = None
 
     def __call__(self, there: bool, why: str) -> None:  # noqa: FBT001  # as OnChange
-        if not self.over:
-            self._on_change(there, why)
+        if self.over:
+            return
+        self._on_change(there, why)
+        if there and self.limiter is not None:
+            spawn(self.limiter.renew(), name="limits since the store was away")
 
 
 class Counter:
@@ -115,7 +122,8 @@ def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, o
     store = open_store(limits, report)
     engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
     denials = Denials(segment.shared(DENIALS))
-    return Counter(Limiter(engines, owner=owner, denials=denials), learned, store, report)
+    limiter = report.limiter = Limiter(engines, owner=owner, denials=denials)
+    return Counter(limiter, learned, store, report)
 
 
 def open_store(limits: Limits, on_change: OnChange) -> Store:

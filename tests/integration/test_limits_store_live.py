@@ -249,6 +249,47 @@ def test_callers_who_leave_while_the_store_is_asked_leave_nothing_behind(store: 
         assert statuses(together(node, [slow] * 30)) == {200: 30}  # every slot is free
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_store_that_stutters_under_load_counts_everything_once(store: StoreServer, mode: str) -> None:
+    rules = [rule("all", per=["key"], tokens=CAPACITY, budget=True)]
+    limits = at(store, domain=f"stutter-{mode}", on_store_failure=mode)
+    with limited(rules=rules, keys=[caller("ann", max_in_flight=12)], limits=limits, workers=2) as node:
+        node.expected += [AWAY]
+        there(node)
+        over, answered = threading.Event(), list[int]()
+        callers = [threading.Thread(target=_call_until, args=(node, over, answered)) for _ in range(12)]
+        for thread in callers:
+            thread.start()
+        try:
+            for _ in range(12):
+                store.pause()
+                time.sleep(0.04)  # longer than a call's deadline, shorter than patience
+                store.resume()
+                before = len(answered)
+                node.until(partial(_have_come, answered, before + 4), "answers between two stops")
+        finally:
+            store.resume()
+            over.set()
+            for thread in callers:
+                thread.join()
+        there(node)
+        node.until(lambda: node.metrics("gateway_limit_holds") + node.metrics("gateway_limit_owed") == 0, "the end")
+        assert answered.count(200) >= 10
+        assert set(answered) <= {200, 429, 503}
+        balanced(node, "ann", "all", CAPACITY)
+
+
+def _have_come(answered: list[int], number: int) -> bool:
+    return len(answered) >= number
+
+
+def _call_until(node: GatewayNode, over: threading.Event, answered: list[int]) -> None:
+    raw = node.request(CHAT, {**TINY, "model": "sim-m+ttft-ms=20+tokens=3", "max_tokens": 9}, key=secret("ann"))
+    while not over.wait(0.02):
+        with node.open(raw) as call:
+            answered.append(call.answer().status)
+
+
 # --- denied -----------------------------------------------------------------------------------------------------------
 
 

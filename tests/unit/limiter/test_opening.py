@@ -94,6 +94,30 @@ def test_a_store_that_is_let_go_of_is_not_away() -> None:
     assert told == [True, False, True]
 
 
+def test_what_is_owed_is_delivered_when_the_store_is_back() -> None:
+    """At once, and not at the next renewal of leases: requests that are over must not be taken for ones in flight."""
+    limits = Limits(store=Secret("redis://127.0.0.1:1"), max_buckets=64, max_holds=32, rules=(RPM,))
+
+    async def story() -> None:
+        server = ShimStore()
+        counter = counter_of(limits)
+        found = counter.rules(config_of(limits)).limits(Subject("demo"))
+        assert found is not None
+        assert counter.store is not None
+        hold = await counter.limiter.reserve(found, "h", UNREAD)
+        hold.settle(hold.reserved.full)
+        await asyncio.sleep(0)
+        assert counter.limiter.owed.keys() == {"h"}
+        with server.serving():
+            counter.store.start()  # and no keeping of leases
+            while counter.limiter.owed:  # noqa: ASYNC110  # nothing else tells
+                await asyncio.sleep(0.001)
+            assert any(b"h" in word for words in server.commands for word in words)
+            await counter.close()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
 def test_only_a_store_can_be_opened_as_one() -> None:
     with pytest.raises(ValueError, match="names no store"):
         open_store(TABLE, lambda _there, _why: None)
