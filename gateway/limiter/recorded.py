@@ -7,10 +7,14 @@ The last part is always ours, so a name may contain anything. The amounts beside
 decision, `settled_amounts` of an outcome) are whole numbers of the bucket's own unit: thousandths for rates of requests
 and tokens, micro-USD for rates and budgets of money, whole requests and tokens for other budgets.
 
+A hold that was counted in slices (`slices.py`) is recorded as `slice:` and a digest of the epoch of the store's memory
+that its slices were granted from: while that memory lasts, the store has charged it without knowing its id.
+
 Invariants: `parsed(name_of(bucket, spec))` gives the bucket and a spec that counts in the same way; its limit is not
 told, because what was used does not depend on it. Left out: SLOTS, which nothing outlives.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -21,6 +25,12 @@ from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, rate, window
 
 _SUFFIX: Final = re.compile(r"(.*)\|(?:rate=([0-9]{1,16})/([0-9]{1,16})|window=([0-9]{1,16})-([0-9]{1,16}))", re.DOTALL)
 _REMEMBERED: Final = 65_536  # names of one control process; a journal names few of them over and over
+SLICE: Final = "slice:"
+
+
+def slice_mark(epoch: str) -> str:
+    """Where a hold is counted that has taken from slices of the memory with this name."""
+    return SLICE + hashlib.blake2b(epoch.encode(), digest_size=6).hexdigest()
 
 
 class Bucket(NamedTuple):

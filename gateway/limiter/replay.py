@@ -24,7 +24,7 @@ import msgspec
 
 from gateway.limiter.bucket import Row, charged, current
 from gateway.limiter.engine import Amount
-from gateway.limiter.recorded import parsed
+from gateway.limiter.recorded import SLICE, parsed, slice_mark
 from gateway.limiter.spec import Kind, Spec, prove_amount
 from gateway.record import Kind as RecordKind
 from gateway.record import Record
@@ -46,12 +46,16 @@ class What(Enum):
 
 
 class Fact(NamedTuple):
-    """One line, read. `amounts` are of a hold that was reserved or settled at `at_ms`."""
+    """One line, read. `amounts` are of a hold that was reserved or settled at `at_ms`.
+
+    `sliced` is not empty for a settlement that was counted in slices; see `is_counted`.
+    """
 
     what: What
     at_ms: int
     hold: str = ""
     amounts: tuple[Amount, ...] = ()
+    sliced: str = ""
 
 
 class Key(NamedTuple):
@@ -96,10 +100,17 @@ def fact_of(record: Record) -> Fact | None:
     if record.kind is RecordKind.DECISION and record.hold_id and record.decision == _ALLOW:
         return Fact(What.RESERVED, record.at_us // _US_PER_MS, record.hold_id, _amounts(record.hold_amounts))
     if record.kind is RecordKind.OUTCOME and record.hold_id:
-        return Fact(What.SETTLED, record.at_us // _US_PER_MS, record.hold_id, _amounts(record.settled_amounts))
+        at_ms, sliced = record.at_us // _US_PER_MS, record.limits_verdict
+        amounts = _amounts(record.settled_amounts)
+        return Fact(What.SETTLED, at_ms, record.hold_id, amounts, sliced if sliced.startswith(SLICE) else "")
     if record.kind is RecordKind.CHECKPOINT and record.action == "segment" and begins_a_writer(record):
         return Fact(What.BEGAN, record.at_us // _US_PER_MS)
     return None
+
+
+def is_counted(fact: Fact, epoch: str) -> bool:
+    """Whether the memory with this name has what was settled there, under no id: to repeat it would charge it twice."""
+    return bool(fact.sliced) and fact.sliced == slice_mark(epoch)
 
 
 def begins_a_writer(record: Record) -> bool:

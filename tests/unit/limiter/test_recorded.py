@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limiter.engine import Amount
-from gateway.limiter.recorded import Bucket, amounts_of, name_of, parsed
+from gateway.limiter.recorded import SLICE, Bucket, amounts_of, name_of, parsed, slice_mark
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, slots, window
 
 MINUTE = rate(5_000, 1_000_000, 60_000)
@@ -59,3 +59,8 @@ def test_slots_are_not_recorded() -> None:
     with pytest.raises(ValueError, match="counts slots"):
         name_of("in-flight", slots(3))
     assert amounts_of([Amount("in-flight", slots(3), 1), Amount("b", MONTH, 7)]) == {name_of("b", MONTH): 7}
+
+
+def test_a_hold_counted_in_slices_says_of_which_memory() -> None:
+    assert slice_mark("a") == slice_mark("a") != slice_mark("b")
+    assert slice_mark("a").startswith(SLICE)

@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from msgspec import structs
 
-from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of
+from gateway.limiter.recorded import slice_mark
+from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of, is_counted
 from gateway.limiter.spec import Spec, rate
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, YESTERDAY, decision, outcome, told
@@ -170,3 +172,14 @@ def test_a_fact_is_what_the_line_said() -> None:
     assert (amount.bucket, amount.amount) == (USD[0], 3)
     spec: Spec = amount.spec
     assert list(folded(outcome("h", NOON_MS, {USD: 3})).used(NOON_MS)) == [Used(USD[0], spec, 3)]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "counted"),
+    [(slice_mark("now"), True), (slice_mark("before"), False), ("store", False), ("", False), ("team-tpm", False)],
+)
+def test_what_was_settled_in_slices_of_a_memory_is_counted_while_it_lasts(verdict: str, *, counted: bool) -> None:
+    fact = fact_of(structs.replace(outcome("h", NOON_MS, {USD: 3}), limits_verdict=verdict))
+    assert fact is not None
+    assert is_counted(fact, "now") is counted
+    assert used(folded(structs.replace(outcome("h", NOON_MS, {USD: 3}), limits_verdict=verdict))) == {USD[0]: (3, 0, 0)}
