@@ -357,13 +357,26 @@ def test_a_node_that_is_killed_frees_its_slots_within_ten_seconds(store: StoreSe
                 for pid in sorted(one.session(), key=lambda pid: pid != one.pid):
                     os.kill(pid, signal.SIGKILL)
                 killed = time.monotonic()
-                two.until(lambda: ask(two, "ann").status == 200, "the slot")
-                took_s = time.monotonic() - killed
-                assert took_s <= 10
+                refused_until = _until_admitted(two, "ann")
+                assert refused_until - killed <= 10
             assert one.process is not None
             one.process.wait()
             one.start()
             there(one)
+
+
+def _until_admitted(node: GatewayNode, key: str) -> float:
+    """Ask until it is; when a limit has refused for the last time. A store that was late refuses too, by no limit."""
+    refused_at = 0.0
+
+    def admitted() -> bool:
+        nonlocal refused_at
+        answer = ask(node, key)
+        refused_at = time.monotonic() if refused_by(answer) else refused_at
+        return answer.status == 200
+
+    node.until(admitted, "the slot")
+    return refused_at
 
 
 def test_a_store_that_loses_its_data_is_given_it_back_from_the_journal() -> None:
