@@ -1,10 +1,10 @@
 """Reading back: the lines that processes of an earlier life left behind, and what was settled since some time.
 
 When the memory that limits are counted in began anew, what came before is in the journal alone. A line is *earlier* if
-the process that wrote it began before that memory did: each process begins with a segment of its own, whose first line
-says when. Everything that was written is read, signed or not, because nobody is left to write more; what a power cut
-left behind the good part of a chain (`journal/end.py` cuts it when the chain is opened) does not link, and is passed
-over. All chains come together, in the order of time.
+it was written before that memory began: a process goes on in the segment of the one before it, so the lines of the
+living stand behind those of the dead, and their times tell them apart. Every earlier line is read, signed or not,
+because nobody is left to write more; what a power cut left behind the good part of a chain (`journal/end.py` cuts it
+when the chain is opened) does not link, and is passed over. All chains come together, in the order of time.
 
 Invariants: lines of one chain come in order. Left out: checking a chain against what was signed (`journal/verify.py`).
 """
@@ -19,14 +19,13 @@ from gateway.journal import layout
 from gateway.journal.line import leaf_of, link, parse
 from gateway.journal.read import START, Entry, Place, entries
 from gateway.journal.starts import header_of
-from gateway.limiter.replay import Fact, What, begins_a_writer, fact_of
-from gateway.record import Kind
+from gateway.limiter.replay import Fact, What, fact_of
 
 
 def earlier(journal: Path, cursors: Mapping[str, Cursor], before_us: int) -> Iterator[Entry]:
-    """The lines behind these cursors, by processes that began before `before_us`. Raises OSError.
+    """The lines behind these cursors that were written before `before_us`, by processes of which none lives.
 
-    One that cannot be understood has an `error`.
+    Raises OSError. A line that cannot be understood has an `error`.
     """
     chains = [_earlier(journal, chain, cursors[chain].place, before_us) for chain in cursors]
     return heapq.merge(*chains, key=_time)
@@ -74,8 +73,6 @@ def _earlier(journal: Path, chain: str, start: Place, before_us: int) -> Iterato
     for entry in entries(journal, chain, start):
         if entry.segment != segment:
             segment, seq, head, broken = entry.segment, -1, b"", False
-            if _is_later(entry, before_us):
-                return
         if entry.error:
             head = b""  # one bad line is left out, and those behind it are known by their numbers
             yield entry
@@ -84,10 +81,6 @@ def _earlier(journal: Path, chain: str, start: Place, before_us: int) -> Iterato
         broken |= line.hash != link(head, leaf_of(line.body)) if head else entry.seq <= seq
         seq, head = entry.seq, line.hash
         if not broken:
+            if entry.record.at_us >= before_us:
+                return
             yield entry
-
-
-def _is_later(entry: Entry, before_us: int) -> bool:
-    record = entry.record
-    first = record.kind is Kind.CHECKPOINT and record.action == "segment"
-    return first and record.at_us >= before_us and begins_a_writer(record)

@@ -84,6 +84,19 @@ def test_requests_that_come_meanwhile_count_once(node: LimitsNode) -> None:
     assert node.used == 111
 
 
+def test_requests_in_the_segment_of_who_was_killed_count_once(node: LimitsNode) -> None:
+    run(node)
+    node.settles("a", 100)
+    node.engine.forget()
+    node.pass_us(SECOND_US)
+    node.began_us = node.now_us
+    node.start_control()
+    node.settles("n", 11)  # its worker goes on in the segment that is there
+    run(node)
+    assert node.used == 111
+    assert [found.used for found in node.reader.standing().used] == [111]
+
+
 def test_control_alone_that_begins_anew_gives_nothing_back(node: LimitsNode) -> None:
     run(node)
     node.settles("a", 100)

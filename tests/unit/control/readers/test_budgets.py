@@ -237,7 +237,7 @@ def test_lines_that_nobody_asks_for_are_not_counted(tmp_path: Path, clock: Clock
     journal.chain("w0").segment(long_ago, *[Record(Kind.OUTCOME, "x", long_ago) for _ in range(50)])
     journal.chain("w0").segment(NOON_US - 40 * DAY_MS * 1000, outcome("h", NOON_MS, {USD: 5}))
     reader = reader_of(journal, clock)
-    reader.rebuild(NOON_US)
+    reader.rebuild(NOON_US + 1)
     assert (reader.rebuilt, used(reader)) == (2, {USD[0]: (5, 0, 0)})
 
 

@@ -1,13 +1,12 @@
 """What earlier processes left: all of it, in the order of time, up to where a later one begins, and no garbage."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from gateway.control.readers.base import Cursor
 from gateway.control.readers.earlier import beginnings, earlier, settled
-from gateway.journal.line import body_of, content_of, leaf_of, line_of, link
+from gateway.journal.line import body_of, content_of, line_of
 from gateway.journal.read import START, Place, entries
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, NOON_MS, decision, outcome
@@ -55,19 +54,10 @@ def test_a_process_that_began_later_and_all_after_it_are_left_out(journal: Writt
     assert told(journal, before_us=30) == ["x11", "x12", "x13", "x14", "x21"]
 
 
-def test_a_segment_that_was_only_full_does_not_end_it(journal: WrittenJournal) -> None:
-    chain = journal.chain("w0")
-    path = chain.segment(20, plain(21))
-    raw = path.read_bytes().replace(b'\\"start\\"', b'\\"size\\"')
-    chain.head = bytes.fromhex(json.loads(list(entries(journal.path, "w0"))[2].raw)["hash"])
-    path.write_bytes(b"")
-    for number, line in enumerate(raw.splitlines()):
-        body = line[: line.rindex(b',"hash"')]
-        chain.head = link(chain.head, leaf_of(body))
-        with path.open("ab") as file:
-            file.write(line_of(body, chain.head))
-        assert b'"seq":%d' % (number + 3) in body
-    assert told(journal, before_us=15) == ["x11", "x12", "x13", "x14", "x21"]
+def test_a_process_that_goes_on_in_the_same_segment_is_left_out(journal: WrittenJournal) -> None:
+    journal.chain("w0").add(plain(21), plain(22))
+    assert told(journal, before_us=20) == ["x11", "x12", "x13", "x14"]
+    assert told(journal, before_us=22) == ["x11", "x12", "x13", "x14", "x21"]
 
 
 def test_a_tail_that_does_not_link_is_passed_over(journal: WrittenJournal) -> None:
