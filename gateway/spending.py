@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from gateway.dialects import measure
 from gateway.dialects.asked import Asked
 from gateway.dialects.base import RequestFacts
+from gateway.dialects.media import Kind
 from gateway.ledger import cost
 from gateway.ledger.prices import Price
 from gateway.limiter.estimate import Estimator
@@ -58,9 +59,10 @@ def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, b
     prompt = estimator.prompt(org, entry, asked, surface, body)
     output = estimator.output(entry, asked.max_output, tariff.prior, asked.n, org=org)
     full = alone = 0
+    audio = bool(tariff.charging) and _has_sound(asked, surface)
     for price in tariff.charging:
-        full = max(full, cost.at_most(price, prompt, _longest(price, asked, prompt, output)))
-        alone = max(alone, cost.at_most(price, prompt, 0))
+        full = max(full, cost.at_most(price, prompt, _longest(price, asked, prompt, output), audio=audio))
+        alone = max(alone, cost.at_most(price, prompt, 0, audio=audio))
     return Estimate(use(prompt, output, full), use(prompt, 0, alone))
 
 
@@ -81,6 +83,11 @@ def passed(tariff: Tariff, estimator: Estimator, target: str, prompt: int, meter
     output = max(metered, peers)
     price = tariff.prices.get(target)
     return use(prompt, output, cost.at_most(price, prompt, output) if price is not None else 0)
+
+
+def _has_sound(asked: Asked, surface: str) -> bool:
+    """Whether any of it may cost what sound costs, which is many times the price of text."""
+    return asked.spoken or surface.startswith("audio.") or any(medium.kind is Kind.AUDIO for medium in asked.media)
 
 
 def _longest(price: Price, asked: Asked, prompt: int, expected: int) -> int:

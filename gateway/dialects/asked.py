@@ -26,6 +26,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     n: int = 1  # answers
     stream: bool = False
     whole: bool = True
+    spoken: bool = False  # the answer is to be heard, too
 
 
 UNREAD: Final = Asked(whole=False)

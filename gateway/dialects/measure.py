@@ -170,7 +170,15 @@ class _Tally:
                 self.tokens += len(item) if isinstance(item, list) else 1
         return 1 if any(isinstance(item, int | sized.Part) for item in items) else max(len(items), 1)
 
-    def asked(self, messages: int, max_output: int | None, n: int | None, stream: bool | None) -> Asked:  # noqa: FBT001 - as decoded
+    def asked(
+        self,
+        messages: int,
+        max_output: int | None,
+        n: int | None,
+        stream: bool | None,  # noqa: FBT001 - as decoded
+        *,
+        spoken: bool = False,
+    ) -> Asked:
         return Asked(
             self.text_bytes,
             messages,
@@ -180,6 +188,7 @@ class _Tally:
             max(n, 1) if n is not None else 1,
             bool(stream),
             self.whole and not self.media,
+            spoken,
         )
 
     def _medium(self, part: sized.Part) -> None:
@@ -254,7 +263,7 @@ def _fold_chat(body: sized.Chat, tally: _Tally) -> Asked:
     max_output = body.max_tokens
     if body.max_completion_tokens is not None:
         max_output = _greater(body.max_completion_tokens, max_output)
-    return tally.asked(len(body.messages), max_output, body.n, body.stream)
+    return tally.asked(len(body.messages), max_output, body.n, body.stream, spoken=said(body.audio))
 
 
 def _fold_messages(body: sized.Messages, tally: _Tally) -> Asked:

@@ -114,6 +114,7 @@ class Chat(msgspec.Struct, gc=False):
     functions: msgspec.Raw = ABSENT
     response_format: msgspec.Raw = ABSENT
     web_search_options: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     n: int | None = None

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.dialects.asked import Asked
 from gateway.dialects.base import RequestFacts
+from gateway.dialects.media import Kind, Media
 from gateway.dialects.mediarules import rule
 from gateway.ledger.prices import Price, quoted
 from gateway.limiter.estimate import Estimator, Weights
@@ -48,6 +49,26 @@ def test_money_of_an_answer_without_a_maximum_is_all_that_the_models_context_has
     assert estimate(tariff, estimator, asked, "chat.completions", b"").full.microusd == 100 + 14
     tight = tariff._replace(charging=(Price(CHEAP.rates, context_tokens=50),))
     assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 2_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "surface"),
+    [
+        (Asked(text_bytes=400, max_output=50, media=(Media(Kind.AUDIO),)), "chat.completions"),
+        (Asked(text_bytes=400, max_output=50, spoken=True), "chat.completions"),
+        (Asked(text_bytes=400, max_output=50), "audio.speech"),
+    ],
+)
+def test_money_of_what_may_be_sound_is_reserved_at_the_price_of_sound(
+    asked: Asked, surface: str, estimator: Estimator
+) -> None:
+    sound = quoted({"input": 1, "output": 2, "audio_input": 30, "audio_output": 80})
+    found = estimate(MONEY._replace(charging=(sound,)), estimator, asked, surface, b"")
+    assert found.full.microusd == found.full.input_tokens * 30 + 50 * 80
+    assert found.prompt.microusd == found.full.input_tokens * 30
+    text = Asked(text_bytes=400, max_output=50, media=(Media(Kind.IMAGE),))
+    written = estimate(MONEY._replace(charging=(sound,)), estimator, text, "chat.completions", b"")
+    assert written.full.microusd == written.full.input_tokens + 50 * 2
 
 
 def test_what_has_no_price_costs_nothing_here(estimator: Estimator) -> None:

@@ -186,6 +186,12 @@ def test_the_largest_limit_counts_and_a_negative_one_is_none(
     assert (asked.max_output, asked.n) == (max_output, n)
 
 
+@pytest.mark.parametrize(("audio", "spoken"), [({"voice": "ash", "format": "wav"}, True), (None, False)])
+def test_an_answer_that_is_to_be_heard(audio: object, *, spoken: bool) -> None:
+    assert chat(audio=audio).spoken is spoken
+    assert not chat().spoken
+
+
 # --- media --------------------------------------------------------------------------------------------------------
 
 
