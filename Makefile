@@ -15,6 +15,8 @@ CONFIG ?= gateway.yaml
 PROFILE ?= chat
 LOCUST := build/locust/bin/locust
 PYTEST := $(BIN)/python -W error -m pytest -q
+# Most of the time of tests with processes is waiting; those of one file stay in one process, for what they share.
+PARALLEL := -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
@@ -38,7 +40,7 @@ serve: setup ## the gateway alone, with CONFIG=gateway.yaml
 # ---- prove it
 
 test: test-needs ## every test; installs redis-server and the like where this is root
-	@$(PYTEST) tests
+	@$(PYTEST) $(PARALLEL) tests
 
 check: static ## format, lint, types, layers, and every test but those of integration: a minute and a half
 	@$(PYTEST) tests/unit tests/fault tests/property tests/conformance tests/test_architecture.py
