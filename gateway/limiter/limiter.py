@@ -312,6 +312,8 @@ class Limiter:
                 answer = await self.engine.reserve(
                     hold.id, takes, owner=self._owner, lease_ms=LEASE_MS, attempt=hold.attempt + 1, releases=releases
                 )
+                if answer.outcome is Outcome.NO_ROOM and self._admit_full:  # it goes on as it began, uncounted
+                    return True
                 if answer.outcome is not Outcome.EXPIRED:
                     return answer.outcome is _ADMITTED
                 await self.engine.renew([Renewal(hold.id, hold.lines.slots)], lease_ms=LEASE_MS)

@@ -227,6 +227,21 @@ def test_an_attempt_that_cannot_be_asked_about_follows_its_limits_mode(mode: str
     assert setting.limiter.degraded == 1
 
 
+def test_a_full_table_keeps_no_request_from_its_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, limits = Setting(), limits_of(TPM, AT)
+    full = Reserved(Outcome.NO_ROOM, levels=(0, 0))
+    monkeypatch.setattr(setting.engine.model, "reserve", lambda *_, **__: full)
+
+    async def story() -> bool:
+        hold = await setting.limiter.reserve(limits, "h", estimate(1), providers=("p1",))
+        return await hold.extend("p2")
+
+    with pytest.raises(LimitsUnavailable):
+        run(story())
+    setting.limiter = setting.of(Engines(setting.engine, admit_full=True))
+    assert run(story())
+
+
 # --- the cache of refusals ------------------------------------------------------------------------------------------
 
 
