@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -45,7 +45,8 @@ RETRY_S = 0.02
 def killed_whole(node: GatewayNode) -> None:
     """SIGKILL for every process, the supervisor first."""
     for pid in sorted(node.session(), key=lambda pid: pid != node.pid):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert node.process is not None
     node.process.wait()
 
@@ -307,6 +308,27 @@ def test_a_store_that_was_killed_under_load_has_what_was_used_again() -> None:
             load.serves(60)
             store.start()
             load.serves(60)
+        agreed(node)
+
+
+def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() -> None:
+    with stored() as (node, store):
+        node.expected += ["killed by SIGKILL"]
+        ready(node)
+        with Load(node) as load:
+            for what in ("flush", "control", "store", "store", "control", "flush", "control", "store"):
+                load.serves(40)
+                if what == "flush":
+                    with store.connect() as connection:
+                        connection.ask("FLUSHALL")
+                elif what == "store":
+                    store.kill()
+                    load.serves(20)
+                    store.start()
+                else:
+                    with suppress(ProcessLookupError, StopIteration):  # the one before has no successor yet
+                        os.kill(control_of(node), signal.SIGKILL)
+            load.serves(40)
         agreed(node)
 
 
