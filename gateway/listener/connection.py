@@ -11,11 +11,10 @@ because closing with unread bytes would reset the connection and destroy the ans
 """
 
 import asyncio
-import inspect
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from gateway import pipeline
 from gateway.dialects.base import BodyMode
@@ -31,14 +30,11 @@ from gateway.listener.watch import Valve
 from gateway.units import KIB, NS_PER_S
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from gateway.listener.app import Listener
 
 _LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
-_UNBEGUN: Final = inspect.CORO_CREATED
 _NO_FAULT: Final = Fault.NONE
 _NO_BODY: Final = BodyMode.NONE
 _RAW: Final = BodyMode.RAW
@@ -62,6 +58,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_queue",
         "_reader",
         "_responder",
+        "_serving",
         "_since_ns",
         "_task",
         "_transport",
@@ -79,6 +76,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._body: Body | None = None
         self._body_done = True
         self._responder: Responder | None = None
+        self._serving = False  # the task has taken its first step
         self._queue: deque[Queued] = deque()
         self._aside = Aside()
         self._broken = False
@@ -327,10 +325,12 @@ class DownstreamConnection(asyncio.Protocol):
             return
         ex.intake, ex.reply = body, self._responder
         ex.started_ns = time.monotonic_ns()
+        self._serving = False
         served = self._serve(ex, self._responder)
         self._task = asyncio.Task(served, loop=self._listener.wheel.loop, name="exchange")  # a number costs 0.2 us
 
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
+        self._serving = True
         try:
             await pipeline.run(ex, self._listener.gateway)
             if not responder.finished:
@@ -419,7 +419,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _end_early(self, ex: Exchange, task: asyncio.Task[None] | None) -> None:
         """End an exchange from outside of its pipeline, which records it itself once it has taken its first step."""
-        if task is None or inspect.getcoroutinestate(cast("Coroutine[Any, Any, None]", task.get_coro())) == _UNBEGUN:
+        if task is None or not self._serving:
             self._listener.finished(ex)
         if task is not None:
             task.cancel()
