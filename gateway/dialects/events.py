@@ -13,7 +13,7 @@ from gateway.dialects.jsonguard import replace_surrogates
 
 T = TypeVar("T")
 
-ABSENT: Final = msgspec.Raw()  # a Raw field's default: msgspec knows no `Raw | None`
+ABSENT: Final[msgspec.Raw] = msgspec.Raw()  # a Raw field's default: msgspec knows no `Raw | None`
 
 _NULL: Final = b"null"
 _BOM: Final = b"\xef\xbb\xbf"

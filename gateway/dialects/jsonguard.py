@@ -239,7 +239,8 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> D
             odd.add(name)
         value_at = match.end()
         at = _end_of_value(text, value_at)
-        if name in walked and too_deep(source[slice(*walked[name])], MAX_DEPTH - 1):
+        before = walked.get(name)
+        if before is not None and too_deep(source[before[0] : before[1]], MAX_DEPTH - 1):
             _refuse_depth()  # `check_depth` sees the last of two equal names only
         walked[name] = (value_at, at)
         count += 1

@@ -29,6 +29,7 @@ _CHARSET: Final = re.compile(rb"""(?i)charset\s*=\s*["']?([^"';\s]*)""")
 _UTF_8: Final = frozenset({b"utf-8", b"utf8"})
 _MAX_LOWERED: Final = 1024
 _MAX_AGENT_BYTES: Final = 256
+_OPENAI: Final = dialect_named("openai")  # whose errors are told before a path is known
 _lowered: Final[dict[bytes, bytes]] = {}
 
 Headers = list[tuple[bytes, bytes]]
@@ -40,8 +41,6 @@ class Head:
     path = ""
     query = ""
     surface: Surface | None = None
-    dialect: Dialect = dialect_named("openai")
-    mode: BodyMode = BodyMode.NONE
     params: dict[str, str]
     forwarded: Forwarded
     chunked = False
@@ -58,6 +57,8 @@ class Head:
     def __init__(self, method: str, *, version_11: bool) -> None:
         self.method = method
         self.version_11 = version_11
+        self.dialect: Dialect = _OPENAI
+        self.mode: BodyMode = BodyMode.NONE
 
 
 def lower(name: bytes) -> bytes:

@@ -124,8 +124,8 @@ class RequestReader:
             if not self._detour or self._deaf:
                 return Fault.UPGRADE
             return self._take_detour(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            self.error = error
+        except httptools.HttpParserCallbackError as crash:
+            self.error = crash
             return Fault.CRASHED
         except httptools.HttpParserError as error:
             self.error = error

@@ -72,7 +72,7 @@ def test_connections_are_counted_up_to_the_cap() -> None:
 def test_health(path: str, unready: str, status: bytes, body: bytes) -> None:
     for body_follows in (False, True):
         one, wire, ex = listener(Wired(), unready), Wire(), exchange(path)
-        one.answer_health(ex, Responder(ex, wire, Head.dialect, one.on_stream), body_follows=body_follows)
+        one.answer_health(ex, Responder(ex, wire, ex.head.dialect, one.on_stream), body_follows=body_follows)
         assert wire.sent.split()[1] == status
         assert wire.sent.endswith(b"\r\n\r\n" + body)
         assert wire.kept == [not body_follows]
