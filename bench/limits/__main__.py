@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     )
     proofs.add_argument("--seconds", type=float, default=90.0, help="length of a scenario's load (90)")
     proofs.add_argument("--only", type=_scenarios, default=tuple(BY_NAME), metavar="NAMES", help="some, with commas")
-    proofs.add_argument("--out", type=Path, metavar="DIR", help="where report.md and proof.json go (build/limits)")
+    proofs.add_argument("--out", type=Path, metavar="DIR", help="where proof.md and proof.json go (build/limits)")
     return parsed
 
 
@@ -89,7 +89,7 @@ def run_proof(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     raw = {"conditions": found, "left_out": left_out, "stories": [story.summary() for story in stories]}
     (out / "proof.json").write_text(json.dumps(raw, separators=(",", ":")) + "\n")
-    (out / "report.md").write_text(report)
+    (out / "proof.md").write_text(report)
     print(f"written to {out}", file=sys.stderr)
     return HOLDS if stories and all(story.holds for story in stories) else MISSED
 

@@ -199,5 +199,5 @@ def test_the_proof_is_written_and_its_status_told(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(proof, "prove", prove)
     assert limits.main(["proof", "--only", "requests-table", "--out", str(tmp_path / "a")]) == limits.HOLDS
     assert limits.main(["proof", "--only", "nodes", "--out", str(tmp_path / "b")]) == limits.MISSED
-    assert "Every bound holds" in (tmp_path / "a" / "report.md").read_text()
+    assert "Every bound holds" in (tmp_path / "a" / "proof.md").read_text()
     assert (tmp_path / "b" / "proof.json").stat().st_size > 1_000
