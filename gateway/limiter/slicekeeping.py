@@ -24,7 +24,7 @@ import msgspec
 from gateway.limiter.engine import Amount, Engine, Epoch, Unavailable
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.recorded import SLICE, slice_mark
-from gateway.limiter.slicerows import Asked, Place, SliceRows
+from gateway.limiter.slicerows import BASE, Asked, Place, SliceRows
 from gateway.limiter.slicing import HOT_PER_S, LEASE_MS, Ask, Known, abandoned, due, farewell
 from gateway.limiter.spec import Kind, Spec
 from gateway.limiter.table import Table
@@ -57,9 +57,15 @@ class Account:
     __slots__ = (
         "adopted",
         "asking",
+        "at_left",
+        "at_mark",
+        "at_used",
         "bucket",
+        "epoch",
+        "generation",
         "name",
         "open",
+        "own",
         "place",
         "quiet",
         "shut",
@@ -75,6 +81,10 @@ class Account:
         self.adopted = spec if adopted else None  # while it is the spec, nobody has told the limit
         self.place = place
         self.name = place.bucket
+        self.own = place.spec
+        self.epoch = place.epoch
+        self.generation = place.generation
+        self.at_mark, self.at_left, self.at_used = place.words
         self.open = 0  # holds of this worker in it
         self.taken = 0  # wanted by requests, and not noted yet
         self.takes = 0  # how many these were
@@ -85,7 +95,7 @@ class Account:
 
     def suits(self, spec: Spec) -> bool:
         """Whether a take against this spec can be of this slice; its limit may have changed."""
-        return spec is self.spec or _counts(spec) == _counts(self.spec)
+        return _counts(spec) == _counts(self.spec)
 
 
 def _counts(spec: Spec) -> tuple[int, ...]:
@@ -124,25 +134,33 @@ class Keeper:
         accounts, words, epoch, shut = self.accounts, self._words, self._epoch, not takes
         found: dict[str, Account] = {}
         for take in takes:
-            account = accounts.get(take.bucket)
-            if account is None or not account.suits(take.spec):
+            bucket, spec = take.bucket, take.spec
+            account = accounts.get(bucket)
+            if account is None or not (spec is account.spec or account.suits(spec)):
                 self._count(takes)
                 return None
-            account.spec = take.spec
+            account.spec = spec
             account.taken += take.amount
             account.takes += 1
-            place = account.place
-            shut |= account.shut or place.epoch != epoch or words[place.mark] != place.generation
-            found[take.bucket] = account
+            if account.shut or account.epoch != epoch or words[account.at_mark] != account.generation:
+                shut = True
+            found[bucket] = account
         return None if shut else found
 
     def is_void(self, account: Account) -> bool:
         """Whether the store has lost its data since this slice was granted."""
-        return bool(self._words[account.place.mark] != account.place.generation)
+        return bool(self._words[account.at_mark] != account.generation)
 
     def level(self, account: Account) -> int:
         """What is left of the bucket, this node's slice included, as far as it is known here."""
-        return account.spec.limit - self.rows.used(account.place) + self.rows.left(account.place)
+        words = self._words
+        level: int = account.spec.limit - words[account.at_used] + BASE - words[account.at_left]
+        return level
+
+    def left(self, account: Account) -> int:
+        """What is left of a slice; below zero: used beyond it."""
+        left: int = BASE - self._words[account.at_left]
+        return left
 
     def hurry(self, accounts: Iterable[Account]) -> None:
         """Look at these at once."""
@@ -238,12 +256,12 @@ class Keeper:
         if account.asking is not None:
             return
         if self._is_ending(account):
-            account.shut = self.rows.left(account.place) <= 0
+            account.shut = self.left(account) <= 0
             return
-        if account.place.epoch != self._epoch:
-            self._strange.add(account.place.epoch)
+        if account.epoch != self._epoch:
+            self._strange.add(account.epoch)
         asked = self._asked(account, self._decide(account))
-        account.shut = self.rows.left(account.place) <= 0
+        account.shut = self.left(account) <= 0
         if asked is not None:
             account.asking = spawn(self._exchange(account, asked), name="limit slice")
         elif self.is_void(account):
@@ -298,7 +316,7 @@ class Keeper:
             return
         finally:
             account.asking = None
-        if self.rows.left(account.place) < 0:
+        if self.left(account) < 0:
             self.hurry((account,))
 
     async def _have_answered(self, account: Account, asked: Asked) -> None:
@@ -316,7 +334,7 @@ class Keeper:
                 )
             )
         self.rows.answer(place, asked, granted, spec.limit - level)
-        account.shut = self.rows.left(place) <= 0
+        account.shut = self.left(account) <= 0
 
     def _name(self, spec: Spec) -> str:
         """Who leases a slice: a bucket whose rate was changed has two for a while, which must not meet."""
@@ -335,7 +353,7 @@ class Keeper:
             asked = self._asked(account, decide)
             if asked is None:
                 return
-            before = self.rows.left(account.place)
+            before = self.left(account)
             await self._have_answered(account, asked)
-            if self.rows.left(account.place) == before:
+            if self.left(account) == before:
                 return

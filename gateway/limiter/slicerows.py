@@ -73,9 +73,10 @@ class Place(NamedTuple):
         return _named(self.slice, self.generation)
 
     @property
-    def mark(self) -> int:
-        """The word that says which generation counts."""
-        return self.terms // WORD + ROW_AMOUNT
+    def words(self) -> tuple[int, int, int]:
+        """The words that say which generation counts, BASE - what is left, and what was used of the bucket, as told."""
+        balance = self.balance // WORD
+        return self.terms // WORD + ROW_AMOUNT, balance + ROW_USED, balance + ROW_AMOUNT
 
 
 class Asked(NamedTuple):
@@ -135,7 +136,7 @@ class SliceRows:
                 return None
             if asked_ms:
                 return self._again(place, Asked(turn, Ask(unused, want)), asked_ms, now_ms, taken)
-            ask = decide(Known(self._left(place), had, used, now_ms - told_ms, taken))
+            ask = decide(Known(self.left(place), had, used, now_ms - told_ms, taken))
             if ask is None:
                 if taken != before:
                     self._write((place.asked + _AMOUNT, unused, taken))
@@ -161,12 +162,8 @@ class SliceRows:
 
     def left(self, place: Place) -> int:
         """What is left of a slice, at a glance."""
-        return self._left(place)
-
-    def used(self, place: Place) -> int:
-        """What was used of the bucket when the store last told, at a glance."""
-        used: int = self.words[place.balance // WORD + ROW_AMOUNT]
-        return used
+        used: int = self.words[place.balance // WORD + ROW_USED]
+        return BASE - used
 
     # --- under the mutex --------------------------------------------------------------------------------------------
 
@@ -175,10 +172,6 @@ class SliceRows:
         used, rest, mark = GET[3](self.words, at + _USED)
         amount, period = GET[2](self.words, at + _AMOUNT)
         return used, rest, mark, amount, period
-
-    def _left(self, place: Place) -> int:
-        used: int = self.words[place.balance // WORD + ROW_USED]
-        return BASE - used
 
     def _stands(self, place: Place) -> bool:
         """Whether this is still the slice that counts."""

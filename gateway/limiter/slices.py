@@ -99,8 +99,12 @@ class Held:
 
     def own(self, amounts: Sequence[Amount]) -> list[Amount]:
         """These as the table counts them; what it has never had is left out."""
-        found = ((self.accounts.get(amount.bucket), amount.amount) for amount in amounts)
-        return [Amount(account.name, account.place.spec, amount) for account, amount in found if account is not None]
+        own = []
+        for amount in amounts:
+            account = self.accounts.get(amount.bucket)
+            if account is not None:
+                own.append(Amount(account.name, account.own, amount.amount))
+        return own
 
 
 class SlicedEngine:
@@ -147,20 +151,23 @@ class SlicedEngine:
         releases: Sequence[Amount] = (),
     ) -> Awaitable[Reserved]:
         """RESERVE: from slices if all takes find room there, else from the store."""
-        held = self._held.get(hold)
-        here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
-        there = partial(self._store.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
-        if attempt and held is not None:
+        if attempt or releases:
+            held = self._held.get(hold)
+            there = partial(self._store.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
+            if held is None:
+                return there(takes, releases=releases)
+            here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
             return self._extend(hold, held, takes, releases, here, there)
-        accounts = None if attempt or releases else self.keeper.sliced(takes)
+        accounts = self.keeper.sliced(takes)
         if accounts is not None:
-            held = held or Held()
+            held = self._held.get(hold) or Held()
+            here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms)
             answer = self._take(held, accounts, takes, (), here)
             if answer is not None:
                 if answer.outcome is _ADMITTED:
                     self._held[hold] = held
                 return Ready(answer)
-        return there(takes, releases=releases)
+        return self._store.reserve(hold, takes, owner=owner, lease_ms=lease_ms)
 
     def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
         """SETTLE: where it was reserved. Raises MutexBusy: nothing was settled, and it can be repeated."""
@@ -168,22 +175,18 @@ class SlicedEngine:
         if held is None:
             return self._store.settle(hold, actuals)
         accounts = held.accounts
-        beyond = any(actual.amount for actual in actuals if actual.bucket not in accounts)
+        own = held.own(actuals)
+        beyond = len(own) < len(actuals) and any(actual.amount for actual in actuals if actual.bucket not in accounts)
         if held.moving or beyond or self._is_void(held):
             self._give_back(hold, held)
             return self._store.settle(hold, actuals)
         try:
-            self._table.settle(hold, held.own(actuals))
+            self._table.settle(hold, own)
         except MutexLost:  # and every slice with it
             self._forget(hold)
             return self._store.settle(hold, actuals)
-        keeper = self.keeper
-        owing = [account for account in accounts.values() if keeper.rows.left(account.place) < 0]
-        if owing:
-            keeper.hurry(owing)
         self._forget(hold)
-        known = ((accounts.get(actual.bucket), actual.spec.limit) for actual in actuals)
-        return Ready(Settled(State.OPEN, tuple(limit if of is None else keeper.level(of) for of, limit in known)))
+        return Ready(Settled(State.OPEN, self._settled_levels(accounts, actuals)))
 
     def renew(self, holds: Sequence[Renewal], *, lease_ms: int) -> Awaitable[tuple[State, ...]]:
         """RENEW, where each hold is."""
@@ -225,10 +228,8 @@ class SlicedEngine:
         here: Callable[..., Reserved],
     ) -> Reserved | None:
         """Take from slices; None if they do not have as much."""
-        own = [
-            Amount(account.name, account.place.spec, take.amount)
-            for account, take in zip(accounts.values(), takes, strict=True)
-        ]
+        pairs = zip(accounts.values(), takes, strict=True)
+        own = [Amount(account.name, account.own, take.amount) for account, take in pairs]
         try:
             answer = here(own, releases=held.own(releases))
         except _TROUBLE:
@@ -243,6 +244,18 @@ class SlicedEngine:
         held.add(accounts, takes, releases)
         levels = tuple(map(self.keeper.level, accounts.values()))
         return Sliced(_ADMITTED, NOTHING_BINDS, 0, levels, self.keeper.mark)
+
+    def _settled_levels(self, accounts: Mapping[str, Account], actuals: Sequence[Amount]) -> tuple[int, ...]:
+        """What is left of these buckets; what was used beyond a slice is charged at once."""
+        keeper, levels, owing = self.keeper, [], []
+        for actual in actuals:
+            account = accounts.get(actual.bucket)
+            levels.append(actual.spec.limit if account is None else keeper.level(account))
+            if account is not None and keeper.left(account) < 0:
+                owing.append(account)
+        if owing:
+            keeper.hurry(owing)
+        return tuple(levels)
 
     def _extend(
         self,
@@ -280,9 +293,7 @@ class SlicedEngine:
     def _give_back(self, hold: str, held: Held) -> None:
         """This hold is the store's from now on. Should its slices be void, this is nothing to them."""
         with suppress(*_TROUBLE):  # then it stays charged here, as that of a worker which died
-            self._table.settle(
-                hold, [Amount(account.name, account.place.spec, 0) for account in held.accounts.values()]
-            )
+            self._table.settle(hold, [Amount(account.name, account.own, 0) for account in held.accounts.values()])
         self._forget(hold)
 
     def _is_void(self, held: Held) -> bool:

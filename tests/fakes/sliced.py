@@ -124,7 +124,7 @@ class Node:
     def left(self, bucket: str) -> int:
         """What is left of this node's slice of a bucket."""
         found = {
-            account.name: worker.keeper.rows.left(account.place)
+            account.name: worker.keeper.left(account)
             for worker in self.workers
             for account in worker.keeper.accounts.values()
             if account.bucket == bucket and not worker.keeper.is_void(account)

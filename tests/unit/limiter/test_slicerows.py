@@ -101,7 +101,8 @@ def test_what_is_granted_can_be_taken(scene: Scene) -> None:
     scene.table.settle("h", [Amount(place.bucket, place.spec, 110)])
     scene.moment.now_ms += 30
     assert scene.known(place) == Known(-10, 100, 900, 30)
-    assert (scene.rows.left(place), scene.rows.used(place)) == (-10, 900)
+    _, at_left, at_used = place.words
+    assert (BASE - scene.words[at_left], scene.words[at_used]) == (-10, 900)
     scene.check()
 
 
@@ -168,7 +169,7 @@ def test_after_a_loss_everything_is_given_back_and_begins_anew(scene: Scene) -> 
     anew = scene.process().open("b", RATE, EPOCH + 1)
     assert anew is not None
     assert (anew.generation != place.generation, anew.epoch) == (True, EPOCH + 1)
-    assert scene.words[place.mark] == anew.generation
+    assert scene.words[place.words[0]] == anew.generation
     assert scene.look(place, Ask(0, 5)) is None  # it is not there any more
     scene.moment.now_ms += 1
     asked = scene.look(anew, Ask(0, 5))
