@@ -68,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
 class _LimitTable(Caretaker):
     """The shared limits of the node, in the supervisor's hands."""
 
-    def open(self, node: NodeState) -> None:
+    def open(self, node: NodeState) -> bool:
         """As `Caretaker`; raises StartError."""
         try:
-            super().open(node)
+            return super().open(node)
         except MutexUnsupported as error:
             raise StartError(f"limits: {error}") from error
 

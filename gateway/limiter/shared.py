@@ -47,10 +47,11 @@ class Caretaker:
         self._limits = limits
         self._table: Table | None = None
 
-    def open(self, node: NodeState) -> None:
-        """Before the first fork: make the table, or take over the one that is there. Raises MutexUnsupported."""
+    def open(self, node: NodeState) -> bool:
+        """Before the first fork: make the table (True), or take over the one there is. Raises MutexUnsupported."""
         words, layout = node.segment.view(TABLE), _layout(self._limits)
-        if not words[AT_ROWS]:
+        made = not words[AT_ROWS]
+        if made:
             Table.initialise(words, layout)
             _log.info(
                 "limits: room for %d buckets and %d requests in flight, %.0f MiB of shared memory at most",
@@ -62,6 +63,7 @@ class Caretaker:
             _log.warning(
                 "limits: max_buckets stays %d and max_holds %d: another size needs a restart", found.rows, found.holds
             )
+        return made
 
     def visit(self, node: NodeState) -> None:
         """Each second, and after a process has died."""

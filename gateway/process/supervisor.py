@@ -55,8 +55,8 @@ ImportCounters = Callable[[Segment, Segment], None]
 class Caretaker(Protocol):
     """Looks after memory that all processes write, where one of them may die at any time."""
 
-    def open(self, node: NodeState) -> None:
-        """Before the first fork; raises StartError when it cannot be used."""
+    def open(self, node: NodeState) -> bool:
+        """Before the first fork: whether it is new, and has to be told what it knew; raises StartError."""
 
     def visit(self, node: NodeState) -> None:
         """Each second, and after a process has ended."""
@@ -142,8 +142,7 @@ class Supervisor:
         except OSError as error:
             raise StartError(f"cannot write the boot snapshot: {error}") from error
         if self._caretaker:
-            self._caretaker.open(self._node.state)
-            self._node.state.recounting = int(handover is None)
+            self._node.state.recounting = int(self._caretaker.open(self._node.state))
         self._node.state.workers_wanted = self._settings.worker_count()
         own = self._node.state.slot(self._node.state.supervisor_slot)
         own.begin(Order.SERVE, self._started_ns)

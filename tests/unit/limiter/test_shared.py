@@ -32,12 +32,12 @@ def test_it_declares_all_that_limits_need() -> None:
 def test_a_table_is_made_once_and_then_taken_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     node = node_of()
-    Caretaker(SMALL).open(node)
+    assert Caretaker(SMALL).open(node)
     assert "room for 64 buckets and 32 requests in flight" in caplog.text
     table = open_table(node.segment, SMALL)
     table.reserve("h", [Amount("b", SLOT, 1)], owner=1, lease_ms=9_000)
     caplog.clear()
-    Caretaker(SMALL).open(node)
+    assert not Caretaker(SMALL).open(node)
     assert caplog.text == ""
     assert [standing.level for standing in table.peek([Amount("b", SLOT, 0)])] == [0]
 

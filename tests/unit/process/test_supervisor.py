@@ -353,9 +353,10 @@ class Visitor:
         self.visits = 0
         self.opened = 0
 
-    def open(self, node: NodeState) -> None:
+    def open(self, node: NodeState) -> bool:
         assert node.generation
         self.opened += 1
+        return self.opened == 1
 
     def visit(self, node: NodeState) -> None:
         assert node.worker_slots
@@ -367,6 +368,8 @@ def test_shared_memory_is_visited_each_second_and_after_a_death(scene: Scene) ->
     scene.supervisor._caretaker = visitor
     scene.supervisor.start(lambda: 1, None)
     assert (visitor.opened, visitor.visits, scene.state.recounting) == (1, 0, 1)
+    scene.supervisor.start(lambda: 1, None)
+    assert (visitor.opened, scene.state.recounting) == (2, 0)
     scene.come_up()
     before = visitor.visits
     scene.tick(10 * (NS_PER_S // TICK))
