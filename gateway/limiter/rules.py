@@ -252,8 +252,8 @@ class _Names:
             return self._digest(end_user) if end_user else ""
         if scope == "user":
             return self._digest(f"{subject.org}\0{subject.user}")
-        if scope == "team" and subject.org:
-            return f"{_escaped(subject.org).replace('/', '%2F')}/{_escaped(subject.team)}"
+        if scope == "team":
+            return _team(subject)
         return _escaped(provider if scope == "provider" else _said(subject, scope))
 
     def _shown(self, scope: str, provider: str) -> str:
@@ -286,6 +286,13 @@ def _said(subject: Subject, scope: str) -> str:
     if scope.startswith(LABEL):
         return subject.labels.get(scope.removeprefix(LABEL), "")
     return str(getattr(subject, "entry" if scope == "model" else scope))
+
+
+def _team(subject: Subject) -> str:
+    """A team of an org, or of none: what stands behind the first `/` is the team's own name."""
+    if subject.org:
+        return f"{_escaped(subject.org).replace('/', '%2F')}/{_escaped(subject.team)}"
+    return _escaped(subject.team).replace("/", "%2F")
 
 
 def _in_words(scope: str) -> str:

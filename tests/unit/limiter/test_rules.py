@@ -120,6 +120,8 @@ def test_teams_and_users_of_other_orgs_are_others() -> None:
         one, two = (buckets(limits_of(rule(per=(scope,)), subject=subject(org=org))) for org in ("a", "b"))
         assert one != two
     assert buckets(limits_of(rule(per=("team",)), subject=subject(org=""))) == ["r|team=search"]
+    odd = subject(org="", team="acme/search")  # is not the team of acme
+    assert buckets(limits_of(rule(per=("team",)), subject=odd)) == ["r|team=acme%2Fsearch"]
 
 
 def test_people_are_not_named() -> None:
