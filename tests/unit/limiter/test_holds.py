@@ -1,6 +1,6 @@
 """Holds are kept with all they say, marks live as long as they can, and any part of a change is undone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -130,6 +130,31 @@ def test_a_flood_that_finds_no_memory_does_not_look_for_it_every_time(
     for later_ms in (0, 1, LOOK_AGAIN_MS - 1, LOOK_AGAIN_MS, LOOK_AGAIN_MS + 1):
         assert made.holds.opened(hold("one more"), NOW_MS + later_ms) is None
     assert len(looks) == 2
+
+
+def test_one_look_finds_many_that_give_way_in_their_order(made: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a worker with thousands of holds has died, each new request must not search the whole table."""
+    names = "abcdefghijklmnop"
+    for number, name in enumerate(names):
+        save(made.holds, hold(name, state=State.EXPIRED, until_ms=100 - number))
+    looks: list[tuple[State, ...]] = []
+    look = made.holds.in_states
+
+    def in_states(*wanted: State) -> Iterator[tuple[int, int, int]]:
+        looks.append(wanted)
+        return look(*wanted)
+
+    monkeypatch.setattr(made.holds, "in_states", in_states)
+    assert save(made.holds, hold("q"))
+    settled = made.holds.find(hold_key("o"))  # by its own process, meanwhile
+    assert settled is not None
+    settled.state = State.SETTLED
+    save(made.holds, settled)
+    assert all(save(made.holds, hold(name)) for name in "rst")
+    assert states(made.holds, "lmnop") == ["EXPIRED", "UNKNOWN", "UNKNOWN", "UNKNOWN", "UNKNOWN"]
+    assert len(looks) == 1
+    assert made.count(Counter.FORGOTTEN) == 3
+    assert problems(made.rows, made.holds) == []
 
 
 def test_a_settlement_of_nobody_leaves_a_mark(made: Table) -> None:
