@@ -62,49 +62,58 @@ from gateway.limiter.table import Table
 from gateway.tasks import spawn
 
 _ADMITTED: Final = Outcome.ADMITTED
-_DRY: Final = frozenset({Outcome.REFUSED, Outcome.NO_ROOM})
 _UNASKED: Final = frozenset({Reason.DOWN, Reason.BUSY})
 _TROUBLE: Final = (MutexBusy, MutexLost)
 
 
 class Sliced(Reserved, frozen=True, gc=False, array_like=True):
-    """The answer to a RESERVE that was admitted from slices; `mark` is how its hold is to be recorded."""
+    """The answer to a RESERVE that was admitted from slices."""
 
-    mark: str = ""
+
+class SettledHere(Ready[Settled]):
+    """The answer to a SETTLE that was counted in slices; `mark` is how its hold is to be recorded."""
+
+    __slots__ = ("mark",)
+
+    def __init__(self, levels: tuple[int, ...], mark: str) -> None:
+        super().__init__(Settled(State.OPEN, levels))
+        self.mark = mark
 
 
 class Held:
-    """What a hold has taken from slices, and from which, by the name of the bucket.
+    """What a hold has taken from slices, from which by the name of the bucket, and in which memory (`mark`).
 
     `moving`: the store was asked to take the hold over, and has not refused.
     """
 
-    __slots__ = ("accounts", "moving", "taken")
+    __slots__ = ("accounts", "mark", "moving", "taken")
 
-    def __init__(self) -> None:
-        self.accounts: dict[str, Account] = {}
-        self.taken: dict[str, Amount] = {}
+    def __init__(self, accounts: dict[str, Account], taken: Sequence[Amount], mark: str) -> None:
+        self.mark = mark
+        self.accounts = accounts
+        self.taken = taken
         self.moving = False
+        for account in accounts.values():
+            account.open += 1
+
+    def rest(self, over: Sequence[Amount]) -> list[Amount]:
+        """What it has taken of other buckets than these."""
+        names = {amount.bucket for amount in over}
+        return [taken for taken in self.taken if taken.bucket not in names]
 
     def add(self, accounts: Mapping[str, Account], takes: Sequence[Amount], releases: Sequence[Amount]) -> None:
         """Another attempt was admitted."""
-        for release in releases:
-            self.taken.pop(release.bucket, None)
-        for take in takes:
-            bucket = take.bucket
-            self.taken[bucket] = take
+        self.taken = [*self.rest([*takes, *releases]), *takes]
+        for bucket, account in accounts.items():
             if bucket not in self.accounts:
-                account = self.accounts[bucket] = accounts[bucket]
+                self.accounts[bucket] = account
                 account.open += 1
 
     def own(self, amounts: Sequence[Amount]) -> list[Amount]:
         """These as the table counts them; what it has never had is left out."""
-        own = []
-        for amount in amounts:
-            account = self.accounts.get(amount.bucket)
-            if account is not None:
-                own.append(Amount(account.name, account.own, amount.amount))
-        return own
+        accounts = self.accounts
+        known = [(accounts[one.bucket], one.amount) for one in amounts if one.bucket in accounts]
+        return [Amount(account.name, account.own, amount) for account, amount in known]
 
 
 class SlicedEngine:
@@ -151,23 +160,20 @@ class SlicedEngine:
         releases: Sequence[Amount] = (),
     ) -> Awaitable[Reserved]:
         """RESERVE: from slices if all takes find room there, else from the store."""
-        if attempt or releases:
-            held = self._held.get(hold)
-            there = partial(self._store.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
-            if held is None:
-                return there(takes, releases=releases)
+        held = self._held.get(hold)
+        if held is not None:
+            if not attempt:  # a call that is repeated
+                return Ready(self._admitted(held.accounts))
             here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
+            there = partial(self._store.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
             return self._extend(hold, held, takes, releases, here, there)
-        accounts = self.keeper.sliced(takes)
+        accounts = None if attempt or releases else self.keeper.sliced(takes)
         if accounts is not None:
-            held = self._held.get(hold) or Held()
-            here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms)
-            answer = self._take(held, accounts, takes, (), here)
+            answer = self._take(accounts, takes, partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms))
             if answer is not None:
-                if answer.outcome is _ADMITTED:
-                    self._held[hold] = held
+                self._held[hold] = Held(accounts, takes, self.keeper.mark)
                 return Ready(answer)
-        return self._store.reserve(hold, takes, owner=owner, lease_ms=lease_ms)
+        return self._store.reserve(hold, takes, owner=owner, lease_ms=lease_ms, attempt=attempt, releases=releases)
 
     def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
         """SETTLE: where it was reserved. Raises MutexBusy: nothing was settled, and it can be repeated."""
@@ -186,7 +192,7 @@ class SlicedEngine:
             self._forget(hold)
             return self._store.settle(hold, actuals)
         self._forget(hold)
-        return Ready(Settled(State.OPEN, self._settled_levels(accounts, actuals)))
+        return SettledHere(self._settled_levels(accounts, actuals), held.mark)
 
     def renew(self, holds: Sequence[Renewal], *, lease_ms: int) -> Awaitable[tuple[State, ...]]:
         """RENEW, where each hold is."""
@@ -220,30 +226,24 @@ class SlicedEngine:
     # --- within -----------------------------------------------------------------------------------------------------
 
     def _take(
-        self,
-        held: Held,
-        accounts: dict[str, Account],
-        takes: Sequence[Amount],
-        releases: Sequence[Amount],
-        here: Callable[..., Reserved],
+        self, accounts: dict[str, Account], takes: Sequence[Amount], here: Callable[..., Reserved]
     ) -> Reserved | None:
-        """Take from slices; None if they do not have as much."""
+        """Take from slices by this RESERVE of the table; None if that does not admit it."""
         pairs = zip(accounts.values(), takes, strict=True)
-        own = [Amount(account.name, account.own, take.amount) for account, take in pairs]
         try:
-            answer = here(own, releases=held.own(releases))
+            answer = here([Amount(account.name, account.own, take.amount) for account, take in pairs])
         except _TROUBLE:
             return None
-        if answer.outcome in _DRY:
-            self.counts.dry += 1
-            self.keeper.hurry(accounts.values())
-            return None
-        if answer.outcome is not _ADMITTED:
-            return answer
+        if answer.outcome is _ADMITTED:
+            return self._admitted(accounts)
+        self.counts.dry += 1
+        self.keeper.hurry(accounts.values())
+        return None
+
+    def _admitted(self, accounts: Mapping[str, Account]) -> Reserved:
         self.counts.admitted += 1
-        held.add(accounts, takes, releases)
         levels = tuple(map(self.keeper.level, accounts.values()))
-        return Sliced(_ADMITTED, NOTHING_BINDS, 0, levels, self.keeper.mark)
+        return Sliced(_ADMITTED, NOTHING_BINDS, 0, levels)
 
     def _settled_levels(self, accounts: Mapping[str, Account], actuals: Sequence[Amount]) -> tuple[int, ...]:
         """What is left of these buckets; what was used beyond a slice is charged at once."""
@@ -267,13 +267,13 @@ class SlicedEngine:
         there: Callable[..., Awaitable[Reserved]],
     ) -> Awaitable[Reserved]:
         """A further attempt of a hold that is here: from slices if it can be, else the whole hold goes to the store."""
-        accounts = None if self._is_void(held) else self.keeper.sliced(takes)
+        accounts = self.keeper.sliced(takes) if held.mark == self.keeper.mark else None
         if accounts is not None:
-            answer = self._take(held, accounts, takes, releases, here)
+            answer = self._take(accounts, takes, partial(here, releases=held.own(releases)))
             if answer is not None:
+                held.add(accounts, takes, releases)
                 return Ready(answer)
-        over = {amount.bucket for amount in (*takes, *releases)}
-        kept = [taken for bucket, taken in held.taken.items() if bucket not in over]
+        kept = held.rest([*takes, *releases])
         forced = [Amount(taken.bucket, replace(taken.spec, shadow=True), taken.amount) for taken in kept]
         held.moving = True
         return self._move(hold, held, len(takes), there([*takes, *forced], releases=releases))

@@ -21,7 +21,7 @@ from gateway import tasks
 from gateway.limiter.engine import Amount, Outcome, Reason, Renewal, Unavailable
 from gateway.limiter.recorded import slice_mark
 from gateway.limiter.slicekeeping import EPOCH_TICKS
-from gateway.limiter.slices import Sliced, SlicedEngine
+from gateway.limiter.slices import SettledHere, Sliced, SlicedEngine
 from gateway.limiter.spec import MAX_PERIOD_MS, Spec, rate, slots, window
 from tests.fakes.limit_engines import TimedEngine, lua_engine
 from tests.fakes.limit_model import LimitModel
@@ -53,7 +53,6 @@ class Request:
     provider: str
     attempt: int = 0
     failed: Counter[str] = field(default_factory=Counter)  # at providers that it has left
-    mark: str = ""  # how it is recorded
     unsure: bool = False  # what the store has charged it is not known, or lost: its settlement will tell
 
     def used(self, amounts: dict[str, int]) -> Counter[str]:
@@ -75,7 +74,8 @@ class History:
         self.used: Counter[str] = Counter()
         self.debt: Counter[str] = Counter()  # used beyond what was reserved
         self.origins: Counter[str] = Counter()
-        self.journal: list[tuple[str, list[Amount], str]] = []
+        self.journal: list[tuple[str, list[Amount]]] = []
+        self.marks: dict[str, str] = {}  # of those that were counted in slices
         self.bounded = True  # a store that has lost its data admits more, until it has been told
         self.indebted: set[str] = set()  # they take back a little less than was granted
         self.number = 0
@@ -101,7 +101,6 @@ class History:
         self.origins["slice" if isinstance(answer, Sliced) else answer.outcome.name] += 1
         if answer.outcome is not Outcome.ADMITTED:
             return
-        request.mark = answer.mark if isinstance(answer, Sliced) else ""
         self.open.append(request)
         for bucket, amount in charged.items():
             most = self.specs[bucket].limit + self.debt[bucket]
@@ -114,7 +113,7 @@ class History:
     def settle(self, request: Request, amounts: dict[str, int]) -> None:
         used = request.used(amounts)
         actuals = [Amount(bucket, self.specs[bucket], amount) for bucket, amount in used.items()]
-        self.journal.append((request.hold, actuals, request.mark))
+        self.journal.append((request.hold, actuals))
         for actual in actuals:
             self.used[actual.bucket] += actual.amount
             self.debt[actual.bucket] += max(actual.amount - request.charged[actual.bucket], 0)
@@ -124,6 +123,8 @@ class History:
 
     def deliver(self, worker: SlicedEngine, hold: str, actuals: list[Amount]) -> None:
         answered = worker.settle(hold, actuals)
+        if isinstance(answered, SettledHere):
+            self.marks[hold] = answered.mark
         if isinstance(answered, asyncio.Future):
 
             def done(told: "asyncio.Future[object]") -> None:
@@ -153,12 +154,9 @@ class History:
             )
         except Unavailable as error:
             request.failed[after] += 0  # it may be charged there: it is named in the end
-            request.mark = ""
             request.unsure |= error.reason is Reason.LATE
             return
-        request.mark = answer.mark if isinstance(answer, Sliced) else request.mark
         if answer.outcome is Outcome.ADMITTED:
-            request.mark = request.mark if isinstance(answer, Sliced) else ""
             request.charged[after] = request.charged.pop(before)
             request.failed[before] += self.chance.choice((0, 7))
             request.provider = after
@@ -234,13 +232,13 @@ class History:
         await self.learn(before)
         mark = slice_mark((await store.epoch()).id)
         again, gifts = self.journal[seen:], Counter(self.used)
-        for _, actuals, _ in again:
+        for _, actuals in again:
             gifts.subtract({actual.bucket: actual.amount for actual in actuals})
         await store.settle("gifts", [Amount(bucket, self.specs[bucket], gifts[bucket]) for bucket in self.specs])
         looked = len(self.journal)
         await self.learn(after)
-        for hold, actuals, counted in [*again, *self.journal[looked:]]:
-            if counted != mark:
+        for hold, actuals in [*again, *self.journal[looked:]]:
+            if self.marks.get(hold) != mark:
                 await store.settle(hold, actuals)
         for request in self.open:
             request.unsure = True

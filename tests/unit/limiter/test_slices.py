@@ -12,7 +12,7 @@ from gateway.limiter.hold import State
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.recorded import slice_mark
 from gateway.limiter.slicekeeping import EPOCH_TICKS, HEAT_TICKS, HOT
-from gateway.limiter.slices import Sliced, SlicedEngine
+from gateway.limiter.slices import SettledHere, Sliced, SlicedEngine
 from gateway.limiter.spec import rate, slots, window
 from tests.fakes.sliced import LEASE_MS, OWNER, START_MS, Fleet, settled
 
@@ -73,10 +73,12 @@ async def test_a_request_whose_buckets_all_have_room_does_not_ask_the_store(scen
     await scene.warm()
     answer = await scene.ask("h", BOTH)
     assert isinstance(answer, Sliced)
-    assert (answer.outcome, answer.binding, answer.wait_ms, answer.mark) == (1, -1, 0, slice_mark("life 0"))
+    assert (answer.outcome, answer.binding, answer.wait_ms) == (Outcome.ADMITTED, -1, 0)
     assert answer.levels == (TPM.limit - 100, USD.limit - 200)
-    told = await scene.engine.settle("h", [Amount("tpm", TPM, 40), Amount("usd", USD, 900)])
-    assert told == Settled(State.OPEN, (TPM.limit - 40, USD.limit - 900))
+    settling = scene.engine.settle("h", [Amount("tpm", TPM, 40), Amount("usd", USD, 900)])
+    assert isinstance(settling, SettledHere)
+    assert settling.mark == slice_mark("life 0")
+    assert await settling == Settled(State.OPEN, (TPM.limit - 40, USD.limit - 900))
     assert scene.store.calls == []
     assert scene.engine.counts.admitted > 1
     assert await scene.used() == {"tpm": 40, "usd": 900}
@@ -119,6 +121,9 @@ async def test_a_repeated_call_takes_nothing_again(scene: Scene) -> None:
     await scene.warm()
     for _ in range(2):
         assert isinstance(await scene.ask("h", BOTH), Sliced)
+    for account in scene.engine.keeper.accounts.values():
+        account.shut = True
+    assert isinstance(await scene.ask("h", BOTH), Sliced)
     await scene.engine.settle("h", BOTH)
     assert await scene.used() == {"tpm": 100, "usd": 200}
 
@@ -221,13 +226,15 @@ async def test_leases_are_renewed_where_the_hold_is(scene: Scene) -> None:
 
 
 @in_loop
-async def test_a_lapsed_hold_is_renewed_before_its_next_attempt(scene: Scene) -> None:
+async def test_a_further_attempt_of_a_lapsed_hold_is_the_stores(scene: Scene) -> None:
     await scene.warm(THIRD)
     hold = await scene.admit([*BOTH, THIRD])
     scene.fleet.moment.now_ms += LEASE_MS
-    assert (await scene.ask(hold, [THIRD], 1, [THIRD])).outcome is Outcome.EXPIRED
-    await scene.engine.renew([Renewal(hold)], lease_ms=LEASE_MS)
-    assert (await scene.ask(hold, [THIRD], 1, [THIRD])).outcome is Outcome.ADMITTED
+    answer = await scene.ask(hold, [THIRD], 1, [Amount("p1", USD, 0)])
+    assert (answer.outcome, isinstance(answer, Sliced)) == (Outcome.ADMITTED, False)
+    await scene.engine.settle(hold, [*BOTH, THIRD])
+    assert await scene.used() == {"tpm": 100, "usd": 200}
+    assert scene.store.used("p1", USD) == 50
 
 
 @in_loop
@@ -269,6 +276,20 @@ async def test_after_a_loss_a_hold_is_settled_in_full_with_the_store(scene: Scen
     await settled()
     assert scene.store.calls == ["settle"] * 3
     assert await scene.used() == {"tpm": 200, "usd": 400}
+
+
+@in_loop
+async def test_what_is_settled_in_an_old_slice_is_recorded_so(scene: Scene) -> None:
+    """The worker knows of the loss, and its slices have not begun anew yet."""
+    await scene.warm(THIRD)
+    hold, other = await scene.admit([*BOTH, THIRD]), await scene.admit([*BOTH, THIRD])
+    keeper = scene.engine.keeper
+    keeper.mark = slice_mark("life 1")
+    settling = scene.engine.settle(hold, [*BOTH, THIRD])
+    assert isinstance(settling, SettledHere)
+    assert settling.mark == slice_mark("life 0")
+    assert not isinstance(await scene.ask(other, [THIRD], 1, [THIRD]), Sliced)
+    assert not isinstance(scene.engine.settle(other, [*BOTH, THIRD]), SettledHere)
 
 
 @in_loop
