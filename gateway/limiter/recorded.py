@@ -7,8 +7,8 @@ The last part is always ours, so a name may contain anything. The amounts beside
 decision, `settled_amounts` of an outcome) are whole numbers of the bucket's own unit: thousandths for rates of requests
 and tokens, micro-USD for rates and budgets of money, whole requests and tokens for other budgets.
 
-A hold that was settled in slices (`slices.py`) has as its outcome's `limits_verdict` the word `slice:` and a digest of the
-epoch of the store's memory that granted them: while that memory lasts, the store has charged it without knowing its id.
+A hold that was settled in slices (`slices.py`) has `slice:` and a digest as its outcome's `limits_verdict`: that of the
+epoch of the store's memory which granted them. While that memory lasts, the store has charged it without knowing its id.
 
 Invariants: `parsed(name_of(bucket, spec))` gives the bucket and a spec that counts in the same way; its limit is not
 told, because what was used does not depend on it. Left out: SLOTS, which nothing outlives.
