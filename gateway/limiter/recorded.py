@@ -8,7 +8,7 @@ decision, `settled_amounts` of an outcome) are whole numbers of the bucket's own
 and tokens, micro-USD for rates and budgets of money, whole requests and tokens for other budgets.
 
 A hold that was settled in slices (`slices.py`) has `slice:` and a digest as its outcome's `limits_verdict`: that of the
-epoch of the store's memory which granted them. While that memory lasts, the store has charged it without knowing its id.
+epoch of the store's memory which granted them. While that memory lasts, the store has charged it, without its id.
 
 Invariants: `parsed(name_of(bucket, spec))` gives the bucket and a spec that counts in the same way; its limit is not
 told, because what was used does not depend on it. Left out: SLOTS, which nothing outlives.
