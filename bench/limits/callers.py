@@ -164,6 +164,7 @@ class Caller(asyncio.Protocol):
             return
         self._answer = Answer()
         self._sent_s = self._hammer.now_s()
+        self._hammer.seen.asked_s = self._hammer.seen.asked_s or self._sent_s
         transport.write(self._hammer.load.request)
 
     def _begin_reading(self, answer: Answer) -> None:

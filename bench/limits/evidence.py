@@ -15,7 +15,7 @@ given back later, and neither may move the rate. Pure: times are arguments, in s
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -72,6 +72,7 @@ class Seen:
     refused: int = 0
     refusals: Histogram = field(default_factory=Histogram)
     last_refusal_sent_s: float = 0.0
+    asked_s: float = 0.0  # when the first request of all was sent: it may be charged, and given back later
     unavailable_s: list[float] = field(default_factory=list)  # when a 503 came
     unreachable: int = 0  # connections that were not accepted
     wrong: Counter[str] = field(default_factory=Counter)
@@ -80,6 +81,7 @@ class Seen:
         """For proof.json; every admission is in it, refusals as a distribution."""
         return {
             "admitted": [[*(round(at, 6) for at in a[:3]), a.tokens, a.node] for a in self.admitted],
+            "asked_s": self.asked_s,
             "broken": [asdict(broken) for broken in self.broken],
             "refused": self.refused,
             "refusals": self.refusals.summary() if self.refused else None,
@@ -97,7 +99,8 @@ class Seen:
     @property
     def first_s(self) -> tuple[float, float]:
         """Between which two moments the first charge was made."""
-        return min(sent_s for sent_s, _ in self.begun), min(begun_s for _, begun_s in self.begun)
+        first_sent_s = min(sent_s for sent_s, _ in self.begun)
+        return min(self.asked_s or first_sent_s, first_sent_s), min(begun_s for _, begun_s in self.begun)
 
 
 # ---- requests
@@ -128,21 +131,30 @@ def _with_doubts(number: int, doubts: int) -> str:
     return f"{number:,}, and {doubts:,} that may have been" if doubts else f"{number:,}"
 
 
-# ---- tokens
+# ---- the long run
 
 
 def tokens_at_rate(seen: Seen, rate: Rate, end_s: float) -> list[Finding]:
     """Whether tokens were used at the limit's rate, from the first tenth of the run to its end."""
+    return _at_rate("tokens settled", seen, rate, end_s, lambda admitted: admitted.tokens)
+
+
+def requests_at_rate(seen: Seen, rate: Rate, end_s: float) -> list[Finding]:
+    """The same of requests: where slices lie idle, what is left over is bounded by this alone."""
+    return _at_rate("requests admitted", seen, rate, end_s, lambda _: 1)
+
+
+def _at_rate(what: str, seen: Seen, rate: Rate, end_s: float, amount: Callable[[Admitted], int]) -> list[Finding]:
     if not seen.admitted:
         return [Finding("admitted", "none", "some", holds=False)]
     first_s, _ = seen.first_s
     begin_s = first_s + SETTLED_IN * (end_s - first_s)
-    used = sum(admitted.tokens for admitted in seen.admitted if begin_s < admitted.done_s <= end_s)
+    used = sum(amount(admitted) for admitted in seen.admitted if begin_s < admitted.done_s <= end_s)
     per_s = used / (end_s - begin_s)
     error = per_s / rate.per_s - 1
     return [
         Finding(
-            "tokens settled a second, in the long run",
+            f"{what} a second, in the long run",
             f"{per_s:,.0f}, {error:+.2%} of the limit ({len(seen.admitted):,} streams)",
             f"{rate.per_s:,.0f} ± {MAX_RATE_ERROR:.0%}",
             abs(error) <= MAX_RATE_ERROR,

@@ -203,6 +203,9 @@ class Run:
         story, scenario = self.story, self._scenario
         story.findings = findings(story, standings, waited_s)
         story.told += [*numbers(story.seen, self._seconds), *(recovery(story) if scenario.kills else ())]
+        if self._stand.store is not None:
+            calls, asked = self._stand.store.calls(), len(story.seen.admitted) + story.seen.refused
+            story.told.append(f"the store was called {calls:,} times, {calls / max(asked, 1):.2f} a request")
 
 
 # ---- what it means
@@ -212,7 +215,10 @@ def findings(story: Story, standings: Mapping[str, Standing], waited_s: float) -
     """Everything that the scenario is to show."""
     scenario, seen, rate = story.scenario, story.seen, story.scenario.rate
     found = [evidence.answers_right(seen)]
-    if scenario.resource == REQUESTS:
+    if scenario.slices:
+        found += [evidence.requests_within(seen, rate)[0], *evidence.requests_at_rate(seen, rate, story.end_s)]
+        used, doubt = 0.0, 0.0
+    elif scenario.resource == REQUESTS:
         found += evidence.requests_within(seen, rate)
         used, doubt = float(len(seen.admitted)), float(len(seen.broken) + len(seen.unavailable_s))
     else:

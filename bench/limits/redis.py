@@ -4,6 +4,7 @@ It listens on the same port again, so whoever had its address finds it. Nothing 
 killed comes back without any data, which is the worst that a store can do.
 """
 
+import re
 import socket
 import tempfile
 from collections.abc import Generator
@@ -15,7 +16,7 @@ from bench.speed import launch
 from bench.speed.launch import CannotRun, Process
 
 PATIENCE_S: Final = 10.0
-_PING: Final = b"*1\r\n$4\r\nPING\r\n"
+_SCRIPTS: Final = re.compile(rb"cmdstat_evalsha:calls=(\d+)")
 
 
 class RedisServer:
@@ -37,6 +38,10 @@ class RedisServer:
     def pid(self) -> int | None:
         """Its process; None while there is none."""
         return self._process.pid if self._process else None
+
+    def calls(self) -> int:
+        """How often the scripts of limits were called since it was started."""
+        return calls_in(_asked(self.port, b"INFO commandstats"))
 
     def start(self) -> None:
         """Start, and wait until it answers. CannotRun if it does not."""
@@ -65,11 +70,22 @@ class RedisServer:
 def answers(port: int) -> bool:
     """Whether a server on loopback answers PING."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(_PING)
-            return connection.recv(64).startswith(b"+PONG")
+        return _asked(port, b"PING").startswith(b"+PONG")
     except OSError:
         return False
+
+
+def calls_in(statistics: bytes) -> int:
+    """How often scripts were called, by what a server says of its commands (INFO commandstats)."""
+    found = _SCRIPTS.search(statistics)
+    return int(found[1]) if found else 0
+
+
+def _asked(port: int, words: bytes) -> bytes:
+    """The first part of the answer to a command; a few KB hold it all."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(words + b"\r\n")
+        return connection.recv(65_536)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ def test_a_killed_server_comes_back_where_it_was_and_empty() -> None:
         port = server.port
         assert server.url == f"redis://127.0.0.1:{port}/0"
         assert ask(port, "SET", "a", "1") == b"+OK\r\n"
+        assert server.calls() == 0
         server.kill()
         assert not answers(port)
         server.start()

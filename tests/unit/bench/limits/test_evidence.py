@@ -70,6 +70,14 @@ def test_a_charge_is_made_between_the_request_and_the_head_of_its_answer() -> No
     assert slow.first_s == (0.0, 0.2)
 
 
+def test_the_first_charge_may_be_one_that_was_given_back() -> None:
+    found = seen(161)
+    assert not evidence.requests_within(found, RATE)[0].holds
+    found.admitted = [Admitted(a.sent_s + 5, a.begun_s + 5, a.done_s + 5, a.tokens) for a in found.admitted]
+    found.asked_s = 4.9  # a tenth of a second before
+    assert evidence.requests_within(found, RATE)[0].holds
+
+
 @pytest.mark.parametrize("nothing", [Seen(), Seen(admitted=[admitted(0)]), Seen(last_refusal_sent_s=3.0)])
 def test_without_admissions_and_refusals_nothing_is_proved(nothing: Seen) -> None:
     assert holding(evidence.requests_within(nothing, RATE)) == [False]

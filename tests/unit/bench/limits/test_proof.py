@@ -65,8 +65,13 @@ def test_where_something_is_killed_requests_may_break_off() -> None:
     assert broken(proof.findings(happened, told, 3.0)) == ["requests that broke off"]
 
 
-def test_of_slices_no_bucket_is_asked() -> None:
-    assert not broken(proof.findings(story(BY_NAME["nodes-slices"]), {}, 0.0))
+def test_of_slices_no_bucket_is_asked_and_their_rate_is_judged() -> None:
+    leased = BY_NAME["nodes-slices"]
+    assert not broken(proof.findings(story(leased, count=3_001), {}, 0.0))
+    assert broken(proof.findings(story(leased, count=2_901), {}, 0.0)) == [
+        "requests admitted a second, in the long run"
+    ]
+    assert "admitted at most" in broken(proof.findings(story(leased, count=3_301), {}, 0.0))
 
 
 def test_tokens_are_judged_by_their_rate() -> None:
