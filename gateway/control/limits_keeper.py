@@ -43,7 +43,7 @@ from gateway.limiter.bucket import Row, current
 from gateway.limiter.engine import Amount, Epoch, Reason, Settled, Unavailable
 from gateway.limiter.layout import AT_KEY, hold_key, hold_name
 from gateway.limiter.mutex import MutexBusy, MutexLost
-from gateway.limiter.replay import Fact, Key, Used, key_of
+from gateway.limiter.replay import Fact, Key, Used, is_counted, key_of
 from gateway.limiter.spec import MAX_AMOUNT, Kind
 from gateway.limiter.sweep import lapsed
 from gateway.limiter.table import Table, TableEngine
@@ -227,7 +227,7 @@ class LimitsKeeper:
         epoch = await self._epoch()
         if self._away or epoch.behind or epoch.id != self._reader.epoch:
             await self._remind(epoch, at_us)
-        due = self._reader.take_due()
+        due = [fact for fact in self._reader.take_due() if not is_counted(fact, epoch.id)]
         try:
             await self._settle(self._aged(due))
         except Unavailable:
@@ -274,7 +274,8 @@ class LimitsKeeper:
             if forgot:
                 await self._tried(self._save_anyhow)
         standing = await asyncio.to_thread(reader.standing)
-        again = await self._repeat(standing.places, since_us) if self._memory.marked else {}
+        counted = "" if epoch.behind else epoch.id  # one that went back in time may not have what slices cost
+        again = await self._repeat(standing.places, since_us, counted) if self._memory.marked else {}
         if forgot:
             rows = [_missing(used, again) for used in standing.used]
             await self._settle(self._gifts(known_us, rows))
@@ -285,14 +286,15 @@ class LimitsKeeper:
                 _log.warning("limits: what was used of %d buckets was given back", len(rows))
         reader.adopt(epoch.id, at_us)
 
-    async def _repeat(self, places: Mapping[str, Place], since_us: int) -> dict[Key, int]:
-        """Settle again what was settled since then; what that comes to."""
+    async def _repeat(self, places: Mapping[str, Place], since_us: int, epoch: str) -> dict[Key, int]:
+        """Settle again what was settled since then, and is not counted there in slices; what all of it comes to."""
         sums: dict[Key, int] = {}
         facts = self._reader.settled(places, since_us)
         while some := await asyncio.to_thread(lambda: list(islice(facts, AT_ONCE))):
             settlements = self._aged(some)
-            await self._settle(settlements)
-            self.repeated += len(some)
+            known = [is_counted(fact, epoch) for fact in some]
+            await self._settle(settlement for settlement, there in zip(settlements, known, strict=True) if not there)
+            self.repeated += known.count(False)
             for actual in chain.from_iterable(amounts for _, amounts in settlements):
                 key = key_of(actual)
                 sums[key] = sums.get(key, 0) + actual.amount

@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.control import limits_keeper as module
@@ -16,6 +17,7 @@ from gateway.control.readers import budgets
 from gateway.journal.read import Place
 from gateway.limiter.engine import Amount, Epoch, Settled
 from gateway.limiter.mutex import MutexBusy, MutexLost
+from gateway.limiter.recorded import slice_mark
 from gateway.limiter.replay import Fact
 from gateway.limiter.spec import MAX_AMOUNT
 from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, decision, outcome
@@ -358,6 +360,24 @@ def test_a_node_that_was_killed_while_the_store_was_away(fleet: LimitsNode) -> N
     fleet.engine.away = False
     run(fleet)
     assert (fleet.used, fleet.keeper.given_back) == (33, 0)
+
+
+def test_what_was_counted_in_slices_is_settled_again_only_in_another_memory(fleet: LimitsNode) -> None:
+    run(fleet)
+    fleet.engine.settle("what the slice cost", (Amount(*USD, 7),))
+    mark = slice_mark(fleet.reader.epoch)
+    fleet.engine.away = True
+    fleet.pass_us(60 * SECOND_US)
+    for number, amount in enumerate((3, 4)):
+        at_ms = fleet.now_us // 1000
+        fleet.write(msgspec.structs.replace(outcome(f"s{number}", at_ms, {USD: amount}), limits_verdict=mark))
+        run(fleet)
+        fleet.engine.away = False
+        run(fleet)
+        assert fleet.used == 7
+    fleet.engine.forget()
+    run(fleet, turns=2)
+    assert fleet.used == 7
 
 
 def test_a_settlement_that_a_worker_could_not_deliver_is_settled_again(fleet: LimitsNode) -> None:
