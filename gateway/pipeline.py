@@ -418,6 +418,8 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     ex.route = gateway.router.match(head.path, "", principal.labels)
     out = _outgoing(ex, gateway, surface, "/" + head.params["rest"], None, "")
     limits = _raw_limits(gateway, principal, ex.route)
+    if limits is not None and limits.money and gateway.config.limits.unpriced == "refuse":
+        raise refusal.unread(limits.money)
     return out, (target,), ex.route.terms("", None), _form(gateway, principal, surface, ex.route, ""), limits
 
 

@@ -153,6 +153,8 @@ class Cases:
         refused = barred
         if refused is None and _EVERY_MODEL not in key.models:
             refused = ModelNotAllowed("the key is limited to certain models, which a passthrough request cannot show")
+        if refused is None and limits is not None and limits.money and self._config.limits.unpriced == "refuse":
+            refused = refusal.unread(limits.money)
         aims = (Aim(provider, "*", 1, fallback=False, price=None),)
         return Case(question, key, "", route, aims, limits, Need(UNREAD, UNREAD.full, self._matches), refused)
 

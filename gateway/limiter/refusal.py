@@ -45,6 +45,14 @@ def unpriced(rule: str, model: str) -> ModelNotPriced:
     )
 
 
+def unread(rule: str) -> ModelNotPriced:
+    """A request of which nobody knows what it costs, where a limit counts money."""
+    return ModelNotPriced(
+        f"what a passthrough request costs is not known, and the limit {rule} counts money: "
+        "use the path of an API that the gateway reads"
+    )
+
+
 def unavailable(line: Line, detail: str) -> LimitsUnavailable:
     """A limit that refuses while nobody knows what is left of it."""
     return LimitsUnavailable(

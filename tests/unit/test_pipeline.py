@@ -772,6 +772,21 @@ def test_a_raw_request_is_limited_by_the_request_alone() -> None:
     assert isinstance(reply_of(ex).error, RateLimited)
 
 
+@pytest.mark.parametrize(("unpriced", "served_"), [("zero", True), ("refuse", False)])
+def test_a_raw_request_where_a_limit_counts_money_is_free_or_refused_as_the_config_says(
+    unpriced: str, served_: bool
+) -> None:
+    usd = Rule(name="usd", per=("key",), usd=1, every="month")
+    wired = Wired(answering(name="fake"), **limiting(usd, unpriced=unpriced))
+    ex = asked("/passthrough/fake/v1/chat/completions")
+    if served_:
+        assert play(served(wired, ex)).settled_amounts.popitem()[1] == 0
+    else:
+        error = refused(wired, ex)
+        assert error.code == "model_not_priced"
+        assert "a passthrough request costs is not known, and the limit usd counts money" in error.message
+
+
 async def left_midway(wired: Wired) -> Record:
     """A stream whose caller goes while it runs."""
     wired.gateway.wheel.start()

@@ -10,6 +10,7 @@ from gateway.config.limits import Allowance
 from gateway.config.load import load
 from gateway.control.limits_case import Case, Cases, NotThere
 from gateway.control.limits_question import BadQuestion, Question
+from gateway.errors import ModelNotPriced
 from gateway.ledger.prices import Book, Clause, Entry, Price, PriceList, Rates, Shelf
 from gateway.limiter.learned import COMPLETE, LEARNED, MIN_SAMPLES, Learned
 from gateway.limiter.use import UNREAD, use
@@ -187,6 +188,17 @@ def test_a_passthrough_path_names_its_provider_and_no_model(cases: Cases) -> Non
     case = of(cases, model="", path="/passthrough/big/v1/things")
     assert (case.entry, case.need.estimate, case.providers) == ("", UNREAD, ("big",))
     assert rules(case, "big") == ["org-money", "key.tpm", "team.rpm", "at-big"]
+
+
+def test_what_a_passthrough_request_costs_is_not_known(cases: Cases, tmp_path: Path, learned: Learned) -> None:
+    refused = of(cases, model="", path="/passthrough/big/v1/things").refused
+    assert isinstance(refused, ModelNotPriced)
+    assert "org-money counts money" in refused.message
+    assert of(cases, FREE, model="", path="/passthrough/big/v1/things").refused is None
+    file = tmp_path / "zero.yaml"
+    file.write_text(CONFIG.replace("limits:", "limits:\n  unpriced: zero"))
+    free = Cases(load(file), PriceList(BOOK), learned)
+    assert of(free, model="", path="/passthrough/big/v1/things").refused is None
 
 
 # --- what is not there ---

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.config.limits import Rule
 from gateway.limiter.lines import Line
-from gateway.limiter.refusal import limited, span, too_large, unavailable, unpriced
+from gateway.limiter.refusal import limited, span, too_large, unavailable, unpriced, unread
 from tests.fakes.limits import START_MS, limits_of
 
 
@@ -72,3 +72,4 @@ def test_a_model_without_a_price_is_named_with_the_limit_that_wants_one() -> Non
     assert error.param == "model"
     assert "model 'm' has no price" in error.message
     assert "key.usd_per_month" in error.message
+    assert "the limit key.usd_per_month counts money" in unread("key.usd_per_month").message
