@@ -187,6 +187,7 @@ class Assembly:
             store=None if store is None else store.counts,
             store_up=store is None or store.there,
             store_outages=0 if store is None else store.breaker.trips,
+            slices=None if self._counter.slices is None else self._counter.slices.counts,
         )
 
     def _journaled(self) -> Journaled:

@@ -276,6 +276,7 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
         passed = spending.passed(tariff, estimator, outcome.attempts[-1].target, prompt, metered, ex.asked)
         unseen = estimator.reasons(tariff.org, tariff.entry)
     hold.finish(outcome, used, passed, unseen=unseen)
+    ex.limits_verdict = hold.mark or ex.limits_verdict
     if ex.asked is None:
         return
     if ending is Ending.COMPLETE and usage is not None:

@@ -141,9 +141,15 @@ def _desk(config: Config, context: WorkerContext) -> Desk | None:
 def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Counter:
     """What the worker counts limits with; it says when the store goes and comes back."""
 
+    was_there = False
+
     def changed(there: bool, why: str) -> None:  # noqa: FBT001 - as OnChange
-        if there:
+        nonlocal was_there
+        if there and was_there:
             _log.warning("the limit store is back")
+        elif there:
+            was_there = True
+            _log.info("limits are counted by the store")
         else:
             _log.error("the limit store is away, each limit does as its on_store_failure says: %s", why)
         if desk is not None:

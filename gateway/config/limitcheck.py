@@ -147,6 +147,8 @@ def _store(path: Path, limits: Limits) -> Iterator[Found]:
             tls = storeurl.read(limits.store_url.reveal()).tls
         except ValueError as error:
             yield (*path, "store"), f"{error} (`embedded`, {storeurl.FORMS})", ""
+    if limits.slices and limits.store_url is None:
+        yield (*path, "slices"), "is of no use without a `store`: this node's own memory needs no call", ""
     for name in ("ca_file", "client_cert", "client_key"):
         if getattr(limits, name) and not tls:
             yield (*path, name), "is of no use unless `store` is rediss:// or sentinels://: remove it", ""

@@ -129,6 +129,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     client_key: File = ""
     domain: Scope = "main"
     nodes: Annotated[int, Meta(ge=1, le=10_000)] = 1  # that share the store: `share` is this part of a limit
+    slices: bool = False  # admit from leased parts of hot buckets, without asking the store
     on_store_failure: OnStoreFailure = "share"
     on_table_full: OnTableFull = "other"
     max_buckets: Annotated[int, Meta(ge=16, le=2**22)] = 100_000

@@ -19,6 +19,7 @@ _LIMITS: Final = (
     "client_key",
     "domain",
     "nodes",
+    "slices",
     "on_table_full",
     "max_buckets",
     "max_holds",

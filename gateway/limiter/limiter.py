@@ -38,6 +38,7 @@ from gateway.limiter.reservation import Hold, Origin
 from gateway.limiter.rules import Limits
 from gateway.limiter.scripts import MAX_RENEWALS
 from gateway.limiter.sharing import Shares
+from gateway.limiter.slices import SettledHere, Sliced
 from gateway.limiter.use import NOTHING, Estimate
 from gateway.units import NS_PER_MS
 
@@ -145,6 +146,8 @@ class Limiter:
         levels = hold.levels = hold.limits.seen = answer.levels
         if lines.shadows:
             self._count_shadows(lines, levels)
+        if type(answer) is Sliced:
+            hold.origin = Origin.SLICE
         self.open[hold.id] = hold
         return hold
 
@@ -275,6 +278,8 @@ class Limiter:
             return
         if isinstance(answered, asyncio.Future):
             answered.add_done_callback(lambda done: self._delivered(hold.id, actuals, done))
+        elif type(answered) is SettledHere:
+            hold.mark = answered.mark
 
     def _delivered(self, hold: str, actuals: Sequence[Amount], done: "asyncio.Future[Settled]") -> None:
         if done.cancelled() or done.exception() is not None:

@@ -23,6 +23,7 @@ from gateway.limiter.limiter import Engines, Limiter
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Rules
 from gateway.limiter.shared import open_table
+from gateway.limiter.slices import SlicedEngine
 from gateway.limiter.store import Store
 from gateway.limiter.sweep import owner_of
 from gateway.limiter.table import TableEngine
@@ -61,10 +62,16 @@ class Counter:
     """A worker's limiter and its engines. `store` None: usage is counted in this node's shared memory."""
 
     def __init__(
-        self, limiter: Limiter, learned: Learned, store: Store | None = None, report: _Report | None = None
+        self,
+        limiter: Limiter,
+        learned: Learned,
+        store: Store | None = None,
+        slices: SlicedEngine | None = None,
+        report: _Report | None = None,
     ) -> None:
         self.limiter: Final = limiter
         self.store: Final = store
+        self.slices: Final = slices
         self._report = report
         self._learned = learned
         self._tokenizers: dict[tuple[str, int, int], Tokenizer] = {}
@@ -74,6 +81,8 @@ class Counter:
         """Begin to keep the store's connection and the leases; on the worker's loop."""
         if self.store is not None:
             self.store.start()
+        if self.slices is not None:
+            self.slices.start()
         self._keeping = spawn(self.limiter.keep(), name="limit leases")
 
     def rules(self, config: Config) -> Rules:
@@ -120,10 +129,18 @@ def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, o
         return Counter(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned)
     report = _Report(on_change)
     store = open_store(limits, report)
-    engines = Engines(store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
+    slices = _slices(limits, store, table, node)
+    engines = Engines(slices or store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
     denials = Denials(segment.shared(DENIALS))
     limiter = report.limiter = Limiter(engines, owner=owner, denials=denials)
-    return Counter(limiter, learned, store, report)
+    return Counter(limiter, learned, store, slices, report)
+
+
+def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -> SlicedEngine | None:
+    if not limits.slices:
+        return None
+    name = f"{node.boot_id:x}"  # nobody else's, and another one when the memory that has the slices is another
+    return SlicedEngine(store, table.table, name, nodes=limits.nodes, epoch=store.epoch)
 
 
 def open_store(limits: Limits, on_change: OnChange) -> Store:

@@ -34,6 +34,7 @@ class Origin(Enum):
 
     TABLE = "table"
     STORE = "store"
+    SLICE = "slice"  # parts of the store's limits that this node has leased
     SHARE = "share"  # the store was away: this node's part of the limits
     OPEN = "open"  # the store was away, and the limits say: uncounted
 
@@ -72,6 +73,7 @@ class Hold:
         "levels",
         "limits",
         "lines",
+        "mark",
         "origin",
         "reserved",
         "settled",
@@ -100,6 +102,7 @@ class Hold:
         self.shared: Sequence[Amount] = ()  # what was taken of this node's part instead
         self.levels: tuple[int, ...] = ()
         self.attempt = 0
+        self.mark = ""  # of the memory that its slices were leased from, once it is settled in them (`recorded.py`)
         self.first = 0
         self.aged = False  # it was open when leases were last renewed
         self.settled = False

@@ -132,6 +132,12 @@ LIMIT_STORE_CALLS: Final = Family(
     "Calls to the store of limits: answered, late, refused by it, or unasked, because it was away or too many waited.",
     ("result",),
 )
+LIMIT_SLICES: Final = Family(
+    "gateway_limit_slices_total",
+    Kind.COUNTER,
+    "Slices of limits: requests admitted from them, requests that found too little in one (dry), exchanges with the store.",
+    ("event",),
+)
 LIMIT_STORE_RELOADS: Final = Family(
     "gateway_limit_store_reloads_total", Kind.COUNTER, "Scripts that the store of limits had lost and was given again."
 )
@@ -268,6 +274,7 @@ FAMILIES: Final = (
     LIMIT_STORE_UP,
     LIMIT_STORE_OUTAGES,
     LIMIT_STORE_CALLS,
+    LIMIT_SLICES,
     LIMIT_STORE_RELOADS,
     LIMIT_STORE_DIALS,
     LIMIT_STORE_LOST,

@@ -80,6 +80,14 @@ class StoreNumbers(Protocol):
     lost: int
 
 
+class SliceNumbers(Protocol):
+    """What a worker counts of slices of limits; totals."""
+
+    admitted: int
+    dry: int
+    exchanges: int
+
+
 class Limited(msgspec.Struct, frozen=True):
     """What a worker's limiter says of itself; totals are since the worker's start, by the name of the rule."""
 
@@ -93,6 +101,7 @@ class Limited(msgspec.Struct, frozen=True):
     store: StoreNumbers | None = None  # None: usage is counted in shared memory
     store_up: bool = True
     store_outages: int = 0
+    slices: SliceNumbers | None = None  # None: none are leased
 
 
 class Gauges(msgspec.Struct, frozen=True):
@@ -174,6 +183,7 @@ class LimitCounts:
         self._up.set(1)
         self._seen = Limited()
         self._store: _StoreCounts | None = None
+        self._slices: _SliceCounts | None = None
 
     def show(self, now: Limited, rules: frozenset[str]) -> None:
         """Count what was added since the last time; `rules` may become labels."""
@@ -190,6 +200,25 @@ class LimitCounts:
             if self._store is None:
                 self._store = _StoreCounts(self._metrics)
             self._store.show(now.store, now.store_outages)
+        if now.slices is not None:
+            if self._slices is None:
+                self._slices = _SliceCounts(self._metrics)
+            self._slices.show(now.slices)
+
+
+class _SliceCounts:
+    """Shows what a worker counts of slices."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        events = ("admitted", "dry", "exchanges")
+        self._counters = [metrics.counter(families.LIMIT_SLICES, event=event) for event in events]
+        self._seen = (0,) * len(events)
+
+    def show(self, now: SliceNumbers) -> None:
+        totals = (now.admitted, now.dry, now.exchanges)
+        for counter, total, seen in zip(self._counters, totals, self._seen, strict=True):
+            counter.add(total - seen)
+        self._seen = totals
 
 
 class _StoreCounts:

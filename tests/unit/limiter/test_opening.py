@@ -118,6 +118,20 @@ def test_what_is_owed_is_delivered_when_the_store_is_back() -> None:
     asyncio.run(asyncio.wait_for(story(), 10))
 
 
+def test_slices_are_leased_where_the_config_says_so() -> None:
+    limits = Limits(store=Secret("redis://127.0.0.1:1"), slices=True, max_buckets=64, max_holds=32, rules=(RPM,))
+
+    async def story() -> None:
+        counter = counter_of(limits)
+        counter.start()
+        assert counter.slices is not None
+        assert counter.limiter.engine is counter.slices
+        assert counter_of(TABLE).slices is None
+        await counter.close()
+
+    asyncio.run(story())
+
+
 def test_only_a_store_can_be_opened_as_one() -> None:
     with pytest.raises(ValueError, match="names no store"):
         open_store(TABLE, lambda _there, _why: None)

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.config.limits import SHORT_FORMS
+from gateway.limiter.slicekeeping import SliceCounts
 from gateway.limiter.store import StoreCounts
 from gateway.record import Attempt, Ending, Kind, Record, Usage
 from gateway.segment import Segment
@@ -200,6 +201,21 @@ def test_without_a_store_there_is_none_to_be_away(bench: Bench) -> None:
     assert bench.shown("gateway_limit_store") == ['_up{slot="1"} 1']
     bench.recorder.tick(Gauges(limits=Limited()))
     assert bench.shown("gateway_limit_store") == ['_up{slot="1"} 1']
+
+
+def test_slices_are_counted_once_where_there_are_any(bench: Bench) -> None:
+    bench.recorder.tick(Gauges(limits=Limited()))
+    assert bench.shown("gateway_limit_slices_total") == []
+    counts = SliceCounts(admitted=10, dry=2, exchanges=3)
+    for _ in range(2):
+        bench.recorder.tick(Gauges(limits=Limited(slices=counts)))
+    counts.admitted = 12
+    bench.recorder.tick(Gauges(limits=Limited(slices=counts)))
+    assert bench.shown("gateway_limit_slices_total") == [
+        '{event="admitted"} 12',
+        '{event="dry"} 2',
+        '{event="exchanges"} 3',
+    ]
 
 
 def test_a_store_s_calls_and_outages_are_counted_once(bench: Bench) -> None:
