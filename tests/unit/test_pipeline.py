@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import hashlib
 import random
+import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -12,6 +13,7 @@ import msgspec
 import orjson
 import pytest
 
+from gateway import spending
 from gateway.config.limits import Limits, Rule, RuleMatch
 from gateway.config.schema import Match, Model, Route, Target, Timeouts
 from gateway.dialects.asked import Asked
@@ -871,11 +873,21 @@ def test_answers_teach_what_to_expect() -> None:
     assert 2_000 <= last["hold_amounts"]["tpm|key=demo|rate=1000000000/60000"] < 10_000  # answers have two tokens
 
 
-def test_a_large_body_is_measured_off_the_loop() -> None:
+def test_a_large_body_is_measured_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop: list[bool] = []
+    measure = spending.asked_of
+
+    def asked_of(surface: str, body: bytes, facts: RequestFacts | None, length: int) -> Asked:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return measure(surface, body, facts, length)
+
+    monkeypatch.setattr(spending, "asked_of", asked_of)
     wired = Wired(answering(), inline_bytes=64, **limiting(TPM))
+    play(served(wired, asked(body=b'{"model":"gpt","messages":[]}', exchange_id="req_0")))
     body = b'{"model":"gpt","messages":[{"role":"user","content":"%b"}]}' % (b"a" * 400)
     play(served(wired, asked(body=body)))
-    amounts = wired.desk.lines.told()[0]["hold_amounts"]
+    assert on_loop == [True, False]
+    amounts = [line["hold_amounts"] for line in wired.desk.lines.told() if line["kind"] == "decision"][-1]
     assert amounts["tpm|key=demo|rate=10000000/60000"] == (100 + 7 + 1_024) * 1_000
 
 
