@@ -92,8 +92,8 @@ class Estimator:
         self._learned.saw_answer(ABANDONED, org, model, tokens)
 
     def abandoned(self, org: str, model: str) -> int | None:
-        """Tokens that 19 of 20 abandoned answers stayed within; None where too few are known."""
-        return self._learned.p95(ABANDONED, org, model)
+        """Tokens that 19 of 20 abandoned answers of this org stayed within; None where too few are known."""
+        return self._learned.own_p95(ABANDONED, org, model)
 
     def _due(self, org: str, model: str) -> bool:
         key = (org, model)

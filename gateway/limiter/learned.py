@@ -146,6 +146,10 @@ class Learned:
         """Tokens that 19 of 20 such answers stay within (rounded up by at most an eighth), None below MIN_SAMPLES."""
         return self._p95(answers, org, model) or self._p95(answers, "", model) or None
 
+    def own_p95(self, answers: str, org: str, model: str) -> int | None:
+        """The same of this pair alone, for what is charged: nobody's bill depends on what others do."""
+        return self._p95(answers, org, model) or None
+
     def saw_answer(self, answers: str, org: str, model: str, tokens: int) -> None:
         """A settled request: its answer was so long."""
         bucket = _bucket(min(max(tokens, 0), MAX_TOKENS))

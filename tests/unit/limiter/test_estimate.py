@@ -145,6 +145,7 @@ def test_abandoned_answers_are_remembered_apart(estimator: Estimator) -> None:
     for _ in range(MIN_SAMPLES):
         estimator.learn_abandoned("o", "m", 12)
     assert estimator.abandoned("o", "m") == 12
+    assert estimator.abandoned("other", "m") is None, "what one org does is not another's to pay"
     assert estimator.output("m", None, org="o") == OUTPUT_PRIOR
 
 
