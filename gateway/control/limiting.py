@@ -82,7 +82,14 @@ class NodeLimits:
             return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once)
         there = asyncio.Event()
         store = _store(limits, url, _name(config), there)
-        memory = Memory(store, store.epoch, marked=True, undelivered=self._undelivered, owed=self._owed)
+        memory = Memory(
+            store,
+            store.epoch,
+            marked=True,
+            sliced=limits.slices,
+            undelivered=self._undelivered,
+            owed=self._owed,
+        )
 
         async def connected() -> None:
             store.start()

@@ -19,6 +19,10 @@ it marks for a day. Memory of this node cannot be away, and forgets its marks so
 but it knows which holds it waits for in vain. Where a worker wrote the outcome of one and did not get to settle it,
 that is done here, once: a hold that is settled is not waited for any more.
 
+What a worker held that has died is certain to get no outcome. A store is told of it once more, as it was reserved and
+under its own id: should it have lost the hold, or never heard of it, it is charged all the same. Of holds that may have
+been counted in slices (`sliced`), which no store knows by their ids, this is done where its memory is younger only.
+
 What is given back, and what is settled again, is parted by when a look began that found the memory there. Before
 anything is given back, that is in the checkpoint: a control that is killed meanwhile is followed by one that parts it
 in the same place, and counts nothing on both sides. While workers still have settlements to deliver, which may go to
@@ -82,9 +86,10 @@ def _never() -> int:
 class Memory(NamedTuple):
     """An engine, and what is known of its memory.
 
-    `marked`: it marks what was settled for a day, as stores do. `lapsed` names the holds, as `layout.hold_name` does,
-    whose lease has ended without a settlement. Raises Unavailable. `undelivered` is another number whenever workers
-    could not deliver a settlement, or died with some: then what was settled since the last look is settled again.
+    `marked`: it marks what was settled for a day, as stores do. `sliced`: it may have granted slices. `lapsed` names
+    the holds, as `layout.hold_name` does, whose lease has ended without a settlement. Raises Unavailable. `undelivered`
+    is another number whenever workers could not deliver a settlement, or died with some: then what was settled since
+    the last look is settled again.
     `owed` is how many they still try to deliver.
     `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there. `kept`: a
     control before this one has given back to it.
@@ -93,6 +98,7 @@ class Memory(NamedTuple):
     engine: Engine
     epoch: Callable[[str, int], Awaitable[Epoch]]
     marked: bool
+    sliced: bool = False
     lapsed: Callable[[], Sequence[str]] = _none
     undelivered: Callable[[], int] = _never
     owed: Callable[[], int] = _never
@@ -234,9 +240,23 @@ class LimitsKeeper:
             self._reader.give_back_due(due)
             raise
         self.repeated += len(due)
+        await self._lay_to_rest()
         await self._correct()
         self._reader.adopt(epoch.id, at_us)
         self._away, self._undelivered = False, undelivered
+
+    async def _lay_to_rest(self) -> None:
+        """Make sure that a store has what the dead held."""
+        orphans = self._reader.orphans() if self._memory.marked else []
+        if orphans:
+            await self._settle(self._aged(filter(self._may_be_missing, orphans)))
+            self._reader.laid_to_rest(orphans)
+
+    def _may_be_missing(self, orphan: Fact) -> bool:
+        at_us = orphan.at_ms * _US_PER_MS
+        if self._clock_us() - at_us >= MARKED_US:
+            return False
+        return not self._memory.sliced or at_us <= self._reader.epoch_us
 
     async def _correct(self) -> None:
         """Settle what a worker wrote the outcome of and did not live to settle."""
@@ -273,6 +293,8 @@ class LimitsKeeper:
             reader.await_due(now_us + UNSURE_US)
             if forgot:
                 await self._tried(self._save_anyhow)
+        if epoch.behind:
+            reader.disturb()
         standing = await asyncio.to_thread(reader.standing)
         counted = "" if epoch.behind else epoch.id  # one that went back in time may not have what slices cost
         again = await self._repeat(standing.places, since_us, counted) if self._memory.marked else {}
@@ -281,6 +303,7 @@ class LimitsKeeper:
             await self._settle(self._gifts(known_us, rows))
             if (await self._epoch()).id != epoch.id:
                 raise Unavailable(Reason.LOST, "the memory of limits was lost while what was used was given back")
+            reader.laid_to_rest(standing.orphans)
             self.given_back += 1
             if rows:
                 _log.warning("limits: what was used of %d buckets was given back", len(rows))

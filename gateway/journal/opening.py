@@ -1,23 +1,32 @@
 """A process's own chain, opened as the config says: what workers and control are given to write with.
 
 Opening blocks (locks, reads the end of the chain, perhaps repairs it), so it happens before a process serves.
+
+A process goes on in the segment that is there, so its first line says that it began: who reads the chain knows that
+whoever wrote the lines before is gone, and will not end what it has begun.
 """
 
+import json
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from gateway import __version__
 from gateway.config.schema import Config
 from gateway.journal import layout
 from gateway.journal.end import Signed
 from gateway.journal.journal import Journal, JournalSettings
+from gateway.journal.line import content_of
 from gateway.journal.manifest import BadManifest, last_manifest
 from gateway.journal.read import Place
 from gateway.journal.scribe import Scribe
 from gateway.journal.seal import Sealer
 from gateway.journal.signing import SigningError, has_signer, load_signer
-from gateway.units import US_PER_S
+from gateway.record import Kind, Record
+from gateway.units import NS_PER_US, US_PER_S
 
 _GENERATIONS: Final = 4
 _log: Final = logging.getLogger("gateway.journal")
@@ -70,14 +79,17 @@ def open_desk(config: Config, slot: int, slots: int) -> Desk | None:
 
 
 def open_journal(config: Config, names: Iterable[str]) -> Journal:
-    """The first chain of these names that no other process writes."""
+    """The first chain of these names that no other process writes. The first line will say that this process began."""
     state_dir = Path(config.state_dir)
-    return Journal.open(
+    journal = Journal.open(
         settings_of(config),
         names,
         lambda: load_signer(layout.signing_of(state_dir)),
         lambda chain: signed_end(layout.journal_of(state_dir), chain),
     )
+    detail = json.dumps({"pid": os.getpid(), "version": __version__})
+    journal.append(content_of(Record(Kind.CHECKPOINT, "", time.time_ns() // NS_PER_US, action="began", detail=detail)))
+    return journal
 
 
 def signed_end(journal: Path, chain: str) -> Signed | None:

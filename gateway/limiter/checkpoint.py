@@ -4,8 +4,8 @@
 
 Rows and places are of one moment and replaced together, so after a crash the lines behind the places are folded again
 onto rows that do not contain them: nothing is counted twice, nothing is left out. Two things more are kept, because
-they are true only together with the rows: which memory the rows were last given to (`epoch`, and when it was last
-there), and which thresholds of which windows have been told.
+they are true only together with the rows: which memory the rows were last given to (`epoch`, since when, and when it
+was last there), and which thresholds of which windows have been told.
 
 Invariants: a file is whole or it is the one before; one that was damaged is never half believed. Left out: what the
 rows mean (`replay.py`), and what to do without a checkpoint: the journal holds everything that is in it.
@@ -55,6 +55,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     at_us: int = 0
     epoch: str = ""
+    epoch_us: int = 0
     seen_us: int = 0
     places: Mapping[str, At] = {}
     told: Mapping[str, Told] = {}
@@ -74,6 +75,7 @@ class _HeldRow(msgspec.Struct, frozen=True, array_like=True):
     at_ms: int
     dead: bool
     charges: dict[str, int]
+    due: bool = False
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     told: Mapping[str, Told]
     accounts: list[_AccountRow]
     holds: list[_HeldRow]
+    epoch_us: int = 0  # what a file of an earlier build does not have
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -107,6 +110,7 @@ def encoded(checkpoint: Checkpoint) -> bytes:
             node=checkpoint.node,
             at_us=checkpoint.at_us,
             epoch=checkpoint.epoch,
+            epoch_us=checkpoint.epoch_us,
             seen_us=checkpoint.seen_us,
             places=checkpoint.places,
             told=checkpoint.told,
@@ -119,6 +123,7 @@ def encoded(checkpoint: Checkpoint) -> bytes:
                     held.at_ms,
                     held.dead,
                     {names[key]: amount for key, amount in held.charges.items() if key in names},
+                    held.due,
                 )
                 for hold, held in ledger.holds.items()
             ],
@@ -143,6 +148,7 @@ def decoded(raw: bytes, node: str) -> Checkpoint:
         node=node,
         at_us=file.at_us,
         epoch=file.epoch,
+        epoch_us=file.epoch_us,
         seen_us=file.seen_us,
         places=dict(file.places),
         told=dict(file.told),
@@ -179,5 +185,5 @@ def _ledger(file: _File) -> Ledger:
         ledger.accounts[key_of(Amount(bucket, spec, 0))] = Account(row, spec)
     for held in file.holds:
         charges = {key_of(Amount(*parsed(name), 0)): amount for name, amount in held.charges.items()}
-        ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead)
+        ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead, held.due)
     return ledger

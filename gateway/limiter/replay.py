@@ -2,7 +2,8 @@
 
 A decision charges what its hold reserved; its outcome replaces that by what was settled. A hold whose worker died has a
 decision and no outcome: it stays charged as reserved, which is an estimate, and is corrected, once, should its outcome
-be found after all. Who writes a chain anew has its lock, so the worker before is gone: that is how a death shows here.
+be found after all. Who writes a chain anew has its lock and says that it began, so the worker before is gone: that is
+how a death shows here.
 
 The arithmetic is the engines' own (`bucket.py`) with the records' wall clock as the time, so a RATE refills
 between two lines as it did then. A record names how each bucket counts (`recorded.py`): no config and no price is
@@ -16,7 +17,7 @@ what a RATE refills meanwhile; an amount is applied once for every line. Left ou
 (`checkpoint.py`), and giving it to an engine.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -77,12 +78,16 @@ class Account:
 
 
 class Held(msgspec.Struct):
-    """A hold without an outcome. `dead`: its worker is gone, so what it is charged stays an estimate."""
+    """A hold without an outcome. `dead`: its worker is gone, so what it is charged stays an estimate.
+
+    `due`: nobody has made sure yet that a store has it, which may have lost it while the worker still lived.
+    """
 
     chain: str
     at_ms: int
     charges: dict[Key, int]
     dead: bool = False
+    due: bool = False
 
 
 class Used(NamedTuple):
@@ -103,7 +108,7 @@ def fact_of(record: Record) -> Fact | None:
         at_ms, sliced = record.at_us // _US_PER_MS, record.limits_verdict
         amounts = _amounts(record.settled_amounts)
         return Fact(What.SETTLED, at_ms, record.hold_id, amounts, sliced if sliced.startswith(SLICE) else "")
-    if record.kind is RecordKind.CHECKPOINT and record.action == "segment" and begins_a_writer(record):
+    if record.kind is RecordKind.CHECKPOINT and begins_a_writer(record):
         return Fact(What.BEGAN, record.at_us // _US_PER_MS)
     return None
 
@@ -114,7 +119,9 @@ def is_counted(fact: Fact, epoch: str) -> bool:
 
 
 def begins_a_writer(record: Record) -> bool:
-    """Whether a segment's first line is by another process than the lines before it."""
+    """Whether a checkpoint is by another process than the lines before it; a segment's first line may be, too."""
+    if record.action != "segment":
+        return record.action == "began"
     try:
         detail = msgspec.json.decode(record.detail or b"{}", type=_Opened)
     except msgspec.DecodeError:
@@ -149,7 +156,28 @@ class Ledger:
     def bury(self, chain: str = "") -> None:
         """Whoever wrote this chain (any chain) is gone: what it holds will not be settled any more."""
         for held in self.holds.values():
-            held.dead |= not chain or held.chain == chain
+            if not held.dead and chain in ("", held.chain):
+                held.dead = held.due = True
+
+    def orphans(self) -> list[Fact]:
+        """What the dead have left that is due: to be settled as it was reserved."""
+        return [
+            Fact(What.SETTLED, held.at_ms, hold, tuple(self._charged(held)))
+            for hold, held in self.holds.items()
+            if held.due
+        ]
+
+    def laid_to_rest(self, holds: Iterable[str]) -> None:
+        """What these have left is due no more."""
+        for hold in holds:
+            held = self.holds.get(hold)
+            if held is not None:
+                held.due = False
+
+    def disturb(self) -> None:
+        """What any of the dead have left is due again."""
+        for held in self.holds.values():
+            held.due = held.dead
 
     def used(self, now_ms: int) -> Iterator[Used]:
         """Every bucket that is not as good as new."""
@@ -167,6 +195,12 @@ class Ledger:
             del self.holds[hold]
 
     # --- within -----------------------------------------------------------------------------------------------------
+
+    def _charged(self, held: Held) -> Iterator[Amount]:
+        for key, reserved in held.charges.items():
+            account = self.accounts.get(key)
+            if account is not None:
+                yield Amount(key.bucket, account.spec, reserved)
 
     def _reserve(self, chain: str, fact: Fact) -> None:
         if fact.hold in self.holds:

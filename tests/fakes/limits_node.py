@@ -9,7 +9,7 @@ from gateway.control.readers.budgets import BudgetReader
 from gateway.control.readers.runner import Runner, Source
 from gateway.limiter.engine import Amount
 from gateway.limiter.spec import Spec
-from gateway.record import Record
+from gateway.record import Kind, Record
 from tests.fakes.forgetful_engine import ForgetfulEngine
 from tests.fakes.limit_records import BUDGET, NOON_MS, decision, outcome
 from tests.fakes.written_journal import WrittenJournal
@@ -44,6 +44,10 @@ class LimitsNode:
         self.runner = Runner(self.reader, source, journal.state_dir)
         memory = self.engine.memory
         self.keeper = LimitsKeeper(self.reader, memory, journal.node, self.began_us, lambda: self.now_us)
+
+    def worker_dies(self, chain: str = "w0") -> None:
+        """Another takes its chain over, in the segment that is there."""
+        self.write(Record(Kind.CHECKPOINT, "", self.now_us, action="began"), chain=chain)
 
     def pass_us(self, us: int) -> None:
         self.now_us += us

@@ -283,7 +283,7 @@ def test_a_worker_writes_its_own_chain_and_gives_it_back(worker: Worker) -> None
         gateway.tick(0, 0)
         gateway.poll()
         page = scrape(worker.segment, live={SLOT})
-        assert "gateway_journal_lines_total 2\n" in page, "where the segment begins, and the count"
+        assert "gateway_journal_lines_total 3\n" in page, "where the segment begins, who writes it, and the count"
         await gateway.close()
         (counted,) = [entry.record for entry in entries(worker.state_dir / "journal", "w1") if entry.record.count == 2]
         assert (counted.action, counted.error) == ("refusals", "invalid_api_key")

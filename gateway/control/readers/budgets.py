@@ -6,7 +6,8 @@ began anew, `rebuild` folds what else is in the journal, and `standing` tells wh
 
 A store that many nodes share may be away, or lose its data, while requests go on. Then nobody can say which of the
 settlements since then it took. They are handed out one by one, under the ids of their holds, so the store takes what
-it has not: those that are read already by `settled`, those that are signed later by `take_due`.
+it has not: those that are read already by `settled`, those that are signed later by `take_due`. What a worker held that
+has died, and nobody will settle, is handed out likewise, by `orphans`.
 
 Invariants: rows and cursors move together, in memory and in the file; the file's places are never ahead of its rows.
 Methods may be called from any thread. Left out: when (`limits_keeper.py`).
@@ -15,7 +16,7 @@ Methods may be called from any thread. Left out: when (`limits_keeper.py`).
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,10 +36,11 @@ _log: Final = logging.getLogger("gateway.readers")
 
 
 class Standing(NamedTuple):
-    """What is used of every bucket by the lines before these places."""
+    """What is used of every bucket by the lines before these places; what the dead held is in it."""
 
     used: list[Used]
     places: dict[str, Place]
+    orphans: list[Fact]
 
 
 class BudgetReader:
@@ -62,6 +64,7 @@ class BudgetReader:
         self._due: list[Fact] = []
         self._due_until_ms = 0
         self.epoch = ""  # which memory the rows were last given to
+        self.epoch_us = 0  # and when that was
         self.seen_us = 0  # when that memory was last known to be there
         self.told: dict[str, Told] = {}
         self.saved_us = 0  # when the file was last written; 0: there is none
@@ -116,7 +119,8 @@ class BudgetReader:
     def adopt(self, epoch: str, seen_us: int) -> None:
         """The rows are in this memory, which is there at this time."""
         with self._busy:
-            self._changed |= self.epoch != epoch
+            if self.epoch != epoch:
+                self._changed, self.epoch_us = True, self._clock_us()
             self.epoch, self.seen_us = epoch, seen_us
 
     def tell(self, bucket: str, told: Told) -> None:
@@ -144,7 +148,25 @@ class BudgetReader:
     def standing(self) -> Standing:
         """What is used now."""
         with self._busy:
-            return Standing(list(self._ledger.used(self._clock_us() // _US_PER_MS)), self._places())
+            used = list(self._ledger.used(self._clock_us() // _US_PER_MS))
+            return Standing(used, self._places(), self._ledger.orphans())
+
+    def orphans(self) -> list[Fact]:
+        """What the dead held of which nobody has made sure that a store has it."""
+        with self._busy:
+            return self._ledger.orphans()
+
+    def laid_to_rest(self, orphans: Iterable[Fact]) -> None:
+        """A store has them."""
+        with self._busy:
+            self._ledger.laid_to_rest(orphan.hold for orphan in orphans)
+            self._changed = True
+
+    def disturb(self) -> None:
+        """The store may have lost what it was told of the dead."""
+        with self._busy:
+            self._ledger.disturb()
+            self._changed = True
 
     def holds(self) -> list[str]:
         """The holds of which there is no outcome yet."""
@@ -205,7 +227,8 @@ class BudgetReader:
         self._cursors = {
             chain: Cursor(Place(at.segment, at.offset), at.seq, at.missing) for chain, at in kept.places.items()
         }
-        self.epoch, self.seen_us, self.told, self.saved_us = kept.epoch, kept.seen_us, dict(kept.told), kept.at_us
+        self.epoch, self.epoch_us, self.seen_us = kept.epoch, kept.epoch_us, kept.seen_us
+        self.told, self.saved_us = dict(kept.told), kept.at_us
         self.saved_places = self._places()
         self._loaded = True
 
@@ -224,6 +247,7 @@ class BudgetReader:
                 node=self._node,
                 at_us=now_us,
                 epoch=self.epoch,
+                epoch_us=self.epoch_us,
                 seen_us=self.seen_us,
                 places=places,
                 told=self.told,

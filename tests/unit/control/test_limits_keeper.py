@@ -35,7 +35,7 @@ def node(tmp_path: Path) -> LimitsNode:
 @pytest.fixture
 def fleet(tmp_path: Path) -> LimitsNode:
     """A node whose engine is a store."""
-    made = LimitsNode(tmp_path, marked=True)
+    made = LimitsNode(tmp_path, marked=True, chains=("w0", "w1"))
     made.engine.fresh = False
     run(made)
     return made
@@ -378,6 +378,107 @@ def test_what_was_counted_in_slices_is_settled_again_only_in_another_memory(flee
     fleet.engine.forget()
     run(fleet, turns=2)
     assert fleet.used == 7
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+@pytest.mark.parametrize("died_before", [True, False])
+def test_what_the_dead_held_is_charged_in_a_store_that_lost_it(
+    fleet: LimitsNode, *, died_before: bool, read_before: bool
+) -> None:
+    fleet.reserves("killed", 40)
+    fleet.reserves("alive", 7, chain="w1")
+    run(fleet)
+    fleet.pass_us(5 * SECOND_US)
+    run(fleet)
+    if died_before:
+        fleet.worker_dies()
+        if read_before:
+            run(fleet)
+    fleet.engine.forget()
+    run(fleet)
+    if not died_before:
+        fleet.worker_dies()
+    run(fleet, turns=2)
+    assert fleet.used == 40
+    fleet.settles("alive", 2, chain="w1")
+    run(fleet, turns=2)
+    assert fleet.used == 42
+
+
+def test_what_the_dead_held_changes_nothing_in_a_store_that_has_it(fleet: LimitsNode) -> None:
+    fleet.reserves("killed", 40)
+    fleet.reserves("settled, and killed before it said so", 30)
+    fleet.engine.settle("settled, and killed before it said so", (Amount(*USD, 3),))
+    fleet.worker_dies()
+    run(fleet, turns=2)
+    assert (fleet.used, fleet.reader.orphans()) == (43, [])
+
+
+def test_what_the_dead_held_counts_where_a_store_never_heard_of_it(fleet: LimitsNode) -> None:
+    run(fleet)
+    fleet.engine.away = True
+    fleet.write(decision("counted here", fleet.now_us // 1000, {USD: 40}))
+    fleet.worker_dies()
+    run(fleet)
+    fleet.start_control()
+    fleet.engine.away = False
+    run(fleet, turns=2)
+    assert fleet.used == 40
+
+
+def test_the_dead_are_told_of_again_where_a_store_went_back(fleet: LimitsNode) -> None:
+    before = copy.deepcopy(fleet.engine.model)
+    fleet.reserves("killed", 40)
+    fleet.worker_dies()
+    run(fleet, turns=2)
+    fleet.engine.model = before
+    fleet.engine.go_back(fleet.now_us)
+    run(fleet)
+    assert fleet.used == 40
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_control_that_is_killed_lays_nobody_to_rest_twice(fleet: LimitsNode, turns: int) -> None:
+    fleet.reserves("killed", 40)
+    fleet.worker_dies()
+    run(fleet)
+    fleet.pass_us(5 * SECOND_US)
+    fleet.engine.forget()
+    for _ in range(turns):
+        asyncio.run(fleet.keeper._look())
+    fleet.start_control()
+    run(fleet, turns=2)
+    assert (fleet.used, fleet.reader.orphans()) == (40, [])
+
+
+def test_what_the_dead_may_have_held_of_slices_counts_in_a_younger_memory_only(fleet: LimitsNode) -> None:
+    fleet.engine.memory = fleet.engine.memory._replace(sliced=True)
+    fleet.start_control()
+    run(fleet)
+    fleet.pass_us(SECOND_US)
+    fleet.engine.settle("what the slice cost", (Amount(*USD, 40),))
+    fleet.write(decision("killed", fleet.now_us // 1000, {USD: 40}))
+    fleet.worker_dies()
+    run(fleet, turns=2)
+    assert (fleet.used, fleet.reader.orphans()) == (40, [])
+    fleet.write(decision("killed later", fleet.now_us // 1000, {USD: 5}))
+    run(fleet)
+    fleet.pass_us(SECOND_US)
+    fleet.engine.forget()
+    run(fleet)
+    fleet.worker_dies()
+    run(fleet, turns=2)
+    assert fleet.used == 45
+
+
+def test_what_was_held_long_ago_is_left_as_it_is(fleet: LimitsNode) -> None:
+    """A store may have forgotten that it was settled."""
+    fleet.write(decision("old", fleet.now_us // 1000, {USD: 40}))
+    run(fleet)
+    fleet.pass_us(module.MARKED_US)
+    fleet.worker_dies()
+    run(fleet, turns=2)
+    assert (fleet.engine.used(*USD), fleet.reader.orphans()) == (0, [])
 
 
 def test_a_settlement_that_a_worker_could_not_deliver_is_settled_again(fleet: LimitsNode) -> None:

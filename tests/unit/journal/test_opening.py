@@ -1,14 +1,17 @@
 """A process's chain as the config says: whose it is, what it rests on, and what is there before any is opened."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from gateway import __version__
 from gateway.config.schema import Config, Journal
 from gateway.journal import layout
+from gateway.journal.findings import Fault
 from gateway.journal.layout import NoJournal
 from gateway.journal.manifest import MANIFEST_VERSION, ChainEnd, Manifest, sign
 from gateway.journal.merkle import EMPTY_ROOT
@@ -16,6 +19,8 @@ from gateway.journal.opening import Desk, ensure_journal, open_desk, open_journa
 from gateway.journal.read import Place, entries
 from gateway.journal.recover import NoFreeChain
 from gateway.journal.signing import SigningError, load_signer
+from gateway.journal.verify import verify
+from gateway.limiter.replay import Fact, What, fact_of
 from gateway.record import Kind, Personal, Record
 
 SLOTS = 6
@@ -75,6 +80,23 @@ def test_a_slot_has_its_own_chain_and_another_while_that_is_still_written(config
     again = opened(config, 2)
     assert again.journal.chain == "w2"
     asyncio.run(again.close(0))
+
+
+def test_who_takes_a_chain_over_says_so_before_anything_else(config: Config, tmp_path: Path) -> None:
+    async def write(exchange: str) -> None:
+        desk = opened(config)
+        desk.journal.start(asyncio.get_running_loop())
+        desk.scribe.outcome(Record(Kind.OUTCOME, exchange, 1, key_id="k"))
+        await desk.close(0)
+
+    for exchange in ("x", "y"):
+        asyncio.run(write(exchange))
+    found = [entry.record for entry in entries(tmp_path / "journal", "w0")]
+    assert [record.action or record.exchange_id for record in found] == ["segment", "began", "x", "began", "y"]
+    assert json.loads(found[3].detail) == {"pid": os.getpid(), "version": __version__}
+    assert found[3].kind is Kind.CHECKPOINT
+    assert fact_of(found[3]) == Fact(What.BEGAN, found[3].at_us // 1_000)
+    assert [finding.fault for finding in verify(tmp_path / "journal").findings] == [Fault.UNSIGNED]
 
 
 def test_controls_chain_has_one_writer(config: Config) -> None:

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was, is whole or the one before, and is believed only when all of it is there."""
 
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -27,7 +28,7 @@ def ledger() -> Ledger:
         fact = fact_of(record)
         assert fact is not None
         made.take("w0", fact)
-    made.holds["g"].dead = True
+    made.holds["g"].dead = made.holds["g"].due = True
     return made
 
 
@@ -36,6 +37,7 @@ def checkpoint(at_us: int = 7) -> Checkpoint:
         node=NODE,
         at_us=at_us,
         epoch="e1",
+        epoch_us=5,
         seen_us=6,
         places={"w0": At(3, 999, 41, 2)},
         told={USD[0]: Told(BUDGET.start_ms, 70)},
@@ -53,9 +55,11 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     found = load(path, NODE)
     assert found is not None
     assert same(found, checkpoint())
-    assert (found.epoch, found.seen_us, found.at_us, found.places["w0"].seq) == ("e1", 6, 7, 41)
-    assert found.ledger.holds["g"].dead
-    assert not found.ledger.holds["h"].dead
+    assert (found.epoch, found.epoch_us, found.seen_us, found.at_us, found.places["w0"].seq) == ("e1", 5, 6, 7, 41)
+    assert [(hold, held.dead, held.due) for hold, held in found.ledger.holds.items()] == [
+        ("h", False, False),
+        ("g", True, True),
+    ]
     assert list(found.ledger.used(NOON_MS + 9)) == list(ledger().used(NOON_MS + 9))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -68,6 +72,16 @@ def test_it_goes_on_as_the_one_that_was_kept() -> None:
             assert fact is not None
             each.take("w0", fact)
     assert list(found.used(NOON_MS + 30)) == list(kept.used(NOON_MS + 30))
+
+
+def test_one_of_an_earlier_build_goes_on() -> None:
+    said = json.loads(encoded(checkpoint()).split(b"\n")[0])
+    del said["epoch_us"]
+    said["holds"] = [held[:5] for held in said["holds"]]
+    content = json.dumps(said).encode()
+    found = decoded(b"%b\n%b\n" % (content, hashlib.sha256(content).hexdigest().encode()), NODE)
+    assert (found.epoch, found.epoch_us) == ("e1", 0)
+    assert [(held.dead, held.due) for held in found.ledger.holds.values()] == [(False, False), (True, False)]
 
 
 def test_there_is_none_at_first(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, YESTERDAY, decision, outcome, told
 
 BEGUN = Record(Kind.CHECKPOINT, "", NOON_MS * 1000, action="segment", detail=json.dumps({"opened_by": "start"}))
+BEGAN = Record(Kind.CHECKPOINT, "", NOON_MS * 1000, action="began", detail=json.dumps({"pid": 7}))
 USD = ("org-budget|org=a", BUDGET)
 TPM = ("tpm|key=k", MINUTE)
 
@@ -56,11 +57,12 @@ def test_an_outcome_without_a_decision_counts_in_full() -> None:
     assert used(folded(outcome("h", NOON_MS, {USD: 44}))) == {USD[0]: (44, 0, 0)}
 
 
-def test_a_worker_that_died_leaves_an_estimate_which_its_outcome_corrects_once() -> None:
+@pytest.mark.parametrize("line", [BEGUN, BEGAN])
+def test_a_worker_that_died_leaves_an_estimate_which_its_outcome_corrects_once(line: Record) -> None:
     ledger = folded(decision("h", NOON_MS, {USD: 500}), decision("g", NOON_MS, {USD: 50}))
-    fold(ledger, BEGUN, chain="w1")
+    fold(ledger, line, chain="w1")
     assert used(ledger) == {USD[0]: (550, 550, 0)}
-    fold(ledger, BEGUN)
+    fold(ledger, line)
     assert used(ledger) == {USD[0]: (550, 0, 550)}
     fold(ledger, outcome("h", NOON_MS, {USD: 100}))
     assert used(ledger) == {USD[0]: (150, 0, 50)}
@@ -123,6 +125,33 @@ def test_all_workers_may_be_gone_at_once() -> None:
     fold(ledger, decision("g", NOON_MS, {USD: 6}), chain="w1")
     ledger.bury()
     assert used(ledger) == {USD[0]: (11, 0, 11)}
+
+
+def test_what_the_dead_held_is_due_until_they_are_laid_to_rest() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, TPM: 7}), decision("g", NOON_MS, {USD: 50}))
+    fold(ledger, decision("f", NOON_MS, {USD: 1}), chain="w1")
+    assert ledger.orphans() == []
+    fold(ledger, BEGAN)
+    orphans = ledger.orphans()
+    assert [(fact.what, fact.hold, fact.at_ms) for fact in orphans] == [
+        (What.SETTLED, "h", NOON_MS),
+        (What.SETTLED, "g", NOON_MS),
+    ]
+    assert [(amount.bucket, amount.amount) for amount in orphans[0].amounts] == [(USD[0], 500), (TPM[0], 7)]
+    ledger.laid_to_rest(["h", "nobody"])
+    fold(ledger, BEGAN)
+    assert [fact.hold for fact in ledger.orphans()] == ["g"]
+    ledger.disturb()
+    assert [fact.hold for fact in ledger.orphans()] == ["h", "g"]
+    fold(ledger, outcome("h", NOON_MS, {USD: 1}))
+    assert [fact.hold for fact in ledger.orphans()] == ["g"]
+
+
+def test_what_has_refilled_since_is_not_due() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, TPM: 7}), BEGAN)
+    ledger.prune(NOON_MS + 60_000)
+    (orphan,) = ledger.orphans()
+    assert [amount.bucket for amount in orphan.amounts] == [USD[0]]
 
 
 @pytest.mark.parametrize(
