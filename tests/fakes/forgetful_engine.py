@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import NoReturn
 
 from gateway.control.limits_keeper import Memory
-from gateway.limiter.engine import Amount, Epoch, Ready, Reason, Reserved, Settled, Standing, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Ready, Reason, Renewal, Reserved, Settled, Standing, Unavailable
+from gateway.limiter.hold import State
 from gateway.limiter.spec import Spec
 from tests.fakes.limit_engines import TimedEngine
 from tests.fakes.limit_model import LimitModel
@@ -52,6 +53,9 @@ class ForgetfulEngine:
             self.away = True
         self.fails_after -= self.fails_after > 0
         return _Away() if self.away else Ready(self.model.settle(self.now_ms, hold, actuals))
+
+    def renew(self, holds: Sequence[Renewal], *, lease_ms: int) -> Awaitable[tuple[State, ...]]:
+        return _Away() if self.away else Ready(self.model.renew(self.now_ms, holds, lease_ms=lease_ms))
 
     def peek(self, asked: Sequence[Amount]) -> Awaitable[tuple[Standing, ...]]:
         return _Away() if self.away else Ready(self.model.peek(self.now_ms, asked))
