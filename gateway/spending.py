@@ -7,8 +7,9 @@ attempt at the price of the target that was tried.
 A budget of money must not be overspent, so it reserves what the answer can cost at most: up to the caller's own limit,
 or up to the model's context where the caller sets none and the catalogue knows it. Tokens reserve what is expected.
 
-Invariants: nothing is estimated for a request that no limit measures; money is whole micro-USD. Left out: what limits
-do with it (`limiter/`), and what tokens and prices are (`limiter/estimate.py`, `ledger/`).
+Invariants: nothing is estimated for a request that no limit measures; no answer is estimated to be longer than the
+context of the model that would give it, where that is known, whatever its caller asks for; money is whole micro-USD.
+Left out: what limits do with it (`limiter/`), and what tokens and prices are (`limiter/estimate.py`, `ledger/`).
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class Tariff(NamedTuple):
     prices: Mapping[str, Price | None]
     measured: bool = False  # a limit counts tokens or money
     charging: tuple[Price, ...] = ()  # the prices that there are, where a limit counts money
+    context: int = 0  # tokens that no target's answer exceeds; 0: not known of every target
 
 
 def tariff_of(
@@ -41,7 +43,9 @@ def tariff_of(
 ) -> Tariff:
     """The tariff of such requests; `money`: a limit counts it."""
     charging = tuple(price for price in prices.values() if price is not None) if money else ()
-    return Tariff(org, entry, prior, prices, measured, charging)
+    contexts = [price.context_tokens if price is not None else 0 for price in prices.values()]
+    context = max(contexts) if contexts and all(contexts) else 0
+    return Tariff(org, entry, prior, prices, measured, charging, context)
 
 
 UNPRICED: Final = Tariff("", "", 0, {})
@@ -58,6 +62,8 @@ def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, b
     org, entry = tariff.org, tariff.entry
     prompt = estimator.prompt(org, entry, asked, surface, body)
     output = estimator.output(entry, asked.max_output, tariff.prior, asked.n, org=org)
+    if tariff.context:
+        output = min(output, tariff.context * asked.n)
     full = alone = 0
     audio = bool(tariff.charging) and _has_sound(asked, surface)
     for price in tariff.charging:
@@ -91,7 +97,13 @@ def _has_sound(asked: Asked, surface: str) -> bool:
 
 
 def _longest(price: Price, asked: Asked, prompt: int, expected: int) -> int:
-    """Tokens that the answers cannot exceed, as far as that is known; what is expected where it is not."""
-    if asked.max_output is not None or not price.context_tokens:
+    """Tokens that the answers cannot exceed, as far as that is known; what is expected where it is not.
+
+    What the caller allows is bounded by all of the context: what the prompt leaves of it is an estimate.
+    """
+    context = price.context_tokens
+    if not context:
         return expected
-    return max(expected, (price.context_tokens - prompt) * asked.n)
+    if asked.max_output is None:
+        expected = max(expected, (context - prompt) * asked.n)
+    return min(expected, context * asked.n)

@@ -138,7 +138,7 @@ class Cases:
         if refused is None and money and self._config.limits.unpriced == "refuse" and None in prices.values():
             refused = refusal.unpriced(money, model)
         estimate = self._estimate(tariff, question, surface)
-        need = Need(estimate, _at_most(question, estimate, list(prices.values())), self._matches)
+        need = Need(estimate, _at_most(question, tariff, estimate), self._matches)
         return Case(question, key, entry.pattern, route, aims, limits, need, refused)
 
     def _passthrough(self, question: Question, key: KeyRecord, provider: str, barred: GatewayError | None) -> Case:
@@ -226,17 +226,15 @@ def _subject(key: KeyRecord, model: str, entry: str, route: str) -> Subject:
     return Subject(key.id, key.org, key.team, key.user, key.labels, model, entry, route, key.allowance)
 
 
-def _at_most(question: Question, estimate: Estimate, prices: Sequence[Price | None]) -> Use | None:
+def _at_most(question: Question, tariff: Tariff, estimate: Estimate) -> Use | None:
     """What such a request can use when its answer is as long as it may be."""
-    prompt = estimate.prompt.input_tokens
-    longest = question.output_tokens
+    prompt, longest = estimate.prompt.input_tokens, question.output_tokens
+    if tariff.context:
+        longest = max(tariff.context - prompt, 0) if longest is None else min(longest, tariff.context)
     if longest is None:
-        windows = [price.context_tokens if price is not None else 0 for price in prices]
-        if not windows or not all(windows):
-            return None
-        longest = max(max(windows) - prompt, 0)
-    dearest = (cost.at_most(price, prompt, longest) for price in prices if price is not None)
-    return use(prompt, longest, max(dearest, default=0))
+        return None
+    prices = [price for price in tariff.prices.values() if price is not None]
+    return use(prompt, longest, max((cost.at_most(price, prompt, longest) for price in prices), default=0))
 
 
 def _no_media(_medium: Media) -> int:

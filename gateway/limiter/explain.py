@@ -97,7 +97,10 @@ async def explain(engine: Engine, lines: Lines, need: Need, provider: str = "", 
 
     Raises Unavailable when the engine cannot answer.
     """
-    takes = [Amount(line.bucket, line.spec, _cost(line, need.estimate)) for line in lines.lines[first:]]
+    costs = [_cost(line, ceiling, need.estimate) for line, ceiling in zip(lines.lines, lines.ceilings, strict=True)]
+    takes = [
+        Amount(line.bucket, line.spec, cost) for line, cost in zip(lines.lines[first:], costs[first:], strict=True)
+    ]
     standings: Sequence[Standing] = await engine.peek(takes) if takes else ()
     return [
         Explained(
@@ -105,7 +108,7 @@ async def explain(engine: Engine, lines: Lines, need: Need, provider: str = "", 
             take.amount,
             standing.level,
             standing.wait_ms,
-            _bound(line, lines, need),
+            _bound(line, take.amount, lines, need),
             provider if at >= lines.own else "",
         )
         for at, (line, take, standing) in enumerate(zip(lines.lines[first:], takes, standings, strict=True), first)
@@ -153,20 +156,18 @@ def _order(row: Explained) -> tuple[bool, bool, int, float]:
     return (row.line.spec.shadow, not never, -wait_ms, more)
 
 
-def _cost(line: Line, estimate: Estimate) -> int:
+def _cost(line: Line, ceiling: int, estimate: Estimate) -> int:
     """What such a request would take, as `Lines.takes` has it; a prompt that never fits is asked for, too."""
     full, prompt = estimate.full[line.resource] * line.unit, estimate.prompt[line.resource] * line.unit
-    if line.spec.shadow:
-        return min(full, MAX_AMOUNT)
-    return full if full <= line.spec.limit else max(prompt, line.spec.limit)
+    return full if full <= ceiling else min(max(prompt, ceiling), MAX_AMOUNT)
 
 
-def _bound(line: Line, lines: Lines, need: Need) -> int | None:
+def _bound(line: Line, taken: int, lines: Lines, need: Need) -> int | None:
     if line.resource not in _PER_ANSWER:
         return 0
     if need.at_most is None:
         return None
-    over = max(need.at_most[line.resource] * line.unit - _cost(line, need.estimate), 0)
+    over = max(need.at_most[line.resource] * line.unit - taken, 0)
     if not over:
         return 0
     requests = in_flight(line, lines.lines, need.matches)

@@ -3,8 +3,12 @@
 `rows` is what the hot loop unpacks, one for each bucket; what it does not need stands in `lines`, at the same index.
 The buckets of the attempt's provider come last, from `own` on.
 
+A request takes nowhere more of a resource than the tightest of its limits on it has at all, its *ceiling* there: one
+that asks for a billion tokens under a key of a thousand must not empty the bucket of the key's whole org. What a
+provider's limit has is no ceiling for the request's own buckets: the next attempt may be at another provider.
+
 Invariants: nothing here changes after it was made; a new window makes new Lines. Left out: how they are found
-(`rules.py`), and what is taken from them (`charges` is told).
+(`rules.py`), and what is taken from them (`takes` is told).
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,8 +42,8 @@ class Line(NamedTuple):
     on_failure: str  # as config.limits.OnStoreFailure
 
 
-Row = tuple[str, Spec, int, int, Amount | None]
-"""Bucket, spec, place in a Use, unit; and what a request takes of it where that is always the same."""
+Row = tuple[str, Spec, int, int, Amount | None, int]
+"""Bucket, spec, place in a Use, unit; what a request takes of it where that is always the same; its ceiling."""
 
 Told = tuple[int, int, int, int, int, int, int]
 """What the headers need of a line: index, unit, limit in the resource; limit, amount, period, end of its spec."""
@@ -59,14 +63,15 @@ class TooLarge(Exception):
 class Lines:
     """The buckets of a request. Raises ValueError for more than one step can take from."""
 
-    __slots__ = ("families", "lines", "own", "recorded", "rows", "shadows", "slots", "until_ms")
+    __slots__ = ("ceilings", "families", "lines", "own", "recorded", "rows", "shadows", "slots", "until_ms")
 
     def __init__(self, lines: Sequence[Line], own: int) -> None:
         if len(lines) > MAX_CHARGES:
             raise ValueError(f"{len(lines)} limits on one request, and at most {MAX_CHARGES} can be taken from at once")
         self.lines = tuple(lines)
         self.own = own
-        self.rows: tuple[Row, ...] = tuple(map(_row, lines))
+        self.ceilings = tuple(_ceiling(line, lines[:own] if at < own else lines) for at, line in enumerate(lines))
+        self.rows: tuple[Row, ...] = tuple(map(_row, lines, self.ceilings))
         budgets = [line.spec.end_ms for line in lines if line.spec.kind is Kind.WINDOW]
         self.until_ms = min(budgets, default=FOREVER)
         self.slots = tuple(line.bucket for line in lines if line.spec.kind is Kind.SLOTS)
@@ -84,11 +89,11 @@ class Lines:
         """What a request is to take, from line `first` on. Raises TooLarge."""
         full = estimate.full
         takes = []
-        for bucket, spec, resource, unit, fixed in self.rows[first:] if first else self.rows:
+        for bucket, spec, resource, unit, fixed, ceiling in self.rows[first:] if first else self.rows:
             if fixed is None:
                 cost = full[resource] * unit
-                if cost > spec.limit:
-                    cost = self._all_it_has(bucket, estimate.prompt[resource] * unit, cost)
+                if cost > ceiling:
+                    cost = self._all_there_is(bucket, estimate.prompt[resource] * unit, ceiling)
                 takes.append(Amount(bucket, spec, cost))
             else:
                 takes.append(fixed)
@@ -104,20 +109,21 @@ class Lines:
         """Takes or actuals of these lines as a record names them; slots are not recorded."""
         return {name: amounts[index].amount for index, name in self.recorded}
 
-    def _all_it_has(self, bucket: str, prompt: int, cost: int) -> int:
-        """What is taken where all of the estimate never fits: what the limit has, if the prompt fits into that."""
+    def _all_there_is(self, bucket: str, prompt: int, ceiling: int) -> int:
+        """What is taken where all of the estimate never fits: the ceiling, if the limit has room for the prompt.
+
+        Where the prompt is above the ceiling, another line is the one that has no room for it, and raises.
+        """
         index = next(index for index, line in enumerate(self.lines) if line.bucket == bucket)
         spec = self.lines[index].spec
-        if spec.shadow:
-            return min(cost, MAX_AMOUNT)
-        if prompt > spec.limit:
+        if prompt > spec.limit and not spec.shadow:
             raise TooLarge(index, prompt)
-        return spec.limit
+        return ceiling
 
 
 def _used(rows: tuple[Row, ...], used: Use) -> list[Amount]:
     actuals = []
-    for bucket, spec, resource, unit, fixed in rows:
+    for bucket, spec, resource, unit, fixed, _ in rows:
         cost = used[resource] * unit
         if fixed is not None and cost:
             actuals.append(fixed)
@@ -126,10 +132,16 @@ def _used(rows: tuple[Row, ...], used: Use) -> list[Amount]:
     return actuals
 
 
-def _row(line: Line) -> Row:
+def _row(line: Line, ceiling: int) -> Row:
     bucket, spec, resource, unit = line[:4]
     fixed = Amount(bucket, spec, unit) if resource in _ONE_EACH else None
-    return (bucket, spec, int(resource), unit, fixed)
+    return (bucket, spec, int(resource), unit, fixed, ceiling)
+
+
+def _ceiling(line: Line, lines: Sequence[Line]) -> int:
+    """The most of a line's bucket, in its own unit, that the limits of its resource can ever admit at once."""
+    binding = [other for other in lines if other.resource is line.resource and not other.spec.shadow]
+    return min((-(-other.spec.limit * line.unit // other.unit) for other in binding), default=MAX_AMOUNT)
 
 
 def _told(lines: Sequence[Line], resource: Resource) -> Iterator[Told]:

@@ -160,7 +160,7 @@ class Hold:
 
     def leave(self, upstream_bytes: int) -> None:
         """End the hold of a request that broke off without an outcome: a refund if no byte of it was sent."""
-        self.settle(self.reserved.full if upstream_bytes else NOTHING)
+        self.settle(self.reserved.full if upstream_bytes else NOTHING, certain=NOTHING)
 
     async def extend(self, provider: str, failed: Use = NOTHING, usage: Use | None = None) -> bool:
         """Move on to an attempt at another provider; False where its own limits refuse: ask for the one after it.

@@ -11,7 +11,7 @@ from gateway.limiter.estimate import Estimator, Weights
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.use import use
 from gateway.record import Usage
-from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of
+from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of, tariff_of
 
 CHEAP = quoted({"input": 1, "output": 2})
 DEAR = quoted({"input": 10, "output": 20})
@@ -48,7 +48,41 @@ def test_money_of_an_answer_without_a_maximum_is_all_that_the_models_context_has
     asked = Asked(text_bytes=400, max_output=7)
     assert estimate(tariff, estimator, asked, "chat.completions", b"").full.microusd == 100 + 14
     tight = tariff._replace(charging=(Price(CHEAP.rates, context_tokens=50),))
-    assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 2_000
+    assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 50 * 2
+
+
+@pytest.mark.parametrize(("most", "n", "tokens"), [(10**9, 1, 5_000), (10**9, 3, 15_000), (70, 3, 210)])
+def test_no_answer_is_longer_than_the_models_context_whatever_its_caller_allows(
+    most: int, n: int, tokens: int, estimator: Estimator
+) -> None:
+    small, large = Price(CHEAP.rates, context_tokens=1_000), Price(CHEAP.rates, context_tokens=5_000)
+    prices = {"a/m": small, "b/m": large}
+    tariff = tariff_of("acme", "m", 300, prices, measured=True, money=True)
+    asked = Asked(text_bytes=400, max_output=most, n=n)
+    assert estimate(tariff, estimator, asked, "chat.completions", b"").full == use(100, tokens, 100 + tokens * 2)
+
+
+def test_money_is_bounded_by_each_targets_own_context(estimator: Estimator) -> None:
+    prices = {"a/m": Price(DEAR.rates, context_tokens=10), "b/m": Price(CHEAP.rates, context_tokens=5_000)}
+    tariff = tariff_of("acme", "m", 300, prices, measured=True, money=True)
+    asked = Asked(text_bytes=400, max_output=10**9)
+    found = estimate(tariff, estimator, asked, "chat.completions", b"").full
+    assert found == use(100, 5_000, 100 + 5_000 * 2)  # not 5,000 at the dear one's price
+
+
+def test_what_is_learned_of_answers_is_bounded_by_the_context_too(estimator: Estimator) -> None:
+    prices = {"a/m": Price(CHEAP.rates, context_tokens=200)}
+    tariff = tariff_of("acme", "m", 300, prices, measured=True, money=False)
+    assert estimate(tariff, estimator, Asked(text_bytes=4), "chat.completions", b"").full == use(1, 200)
+
+
+@pytest.mark.parametrize("other", [None, CHEAP])
+def test_a_target_of_unknown_context_leaves_the_callers_word(other: Price | None, estimator: Estimator) -> None:
+    prices = {"a/m": Price(CHEAP.rates, context_tokens=1_000), "b/m": other}
+    tariff = tariff_of("acme", "m", 300, prices, measured=True, money=False)
+    assert tariff.context == tariff_of("acme", "m", 300, {}, measured=True, money=False).context == 0
+    asked = Asked(text_bytes=400, max_output=9_000)
+    assert estimate(tariff, estimator, asked, "chat.completions", b"").full == use(100, 9_000)
 
 
 @pytest.mark.parametrize(

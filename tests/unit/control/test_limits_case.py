@@ -129,6 +129,8 @@ def test_nothing_said_is_what_the_gateway_would_reserve(cases: Cases, learned: L
 def test_a_model_s_context_bounds_its_answer(cases: Cases) -> None:
     case = of(cases, model="open/small", tokens=1_000)
     assert case.need.at_most == use(1_000, 4_000, 1)
+    case = of(cases, model="open/small", tokens=1_000, output_tokens=10**9)
+    assert case.need.at_most == case.need.estimate.full == use(1_000, 5_000, 1)
 
 
 # --- what is refused at once ---

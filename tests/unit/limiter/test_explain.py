@@ -16,6 +16,8 @@ from tests.fakes.limits import START_MS, FakeEngine, Setting, estimate, limits_o
 TPM = Rule(name="tpm", per=("team",), tokens=1000, every="minute")
 SLOTS = Rule(name="slots", per=("key",), in_flight=2)
 BUDGET = Rule(name="money", usd=1, every="day", shadow=True)
+DAILY = Rule(name="daily", per=("org",), tokens=1500, every="day", budget=True)
+TIGHT = Rule(name="tight", per=("key",), tokens=150, every="second")
 LIMITS = limits_of(TPM, SLOTS, BUDGET)
 BIG = Rule(name="big", per=("provider",), tokens=1000, every="minute", match=RuleMatch(provider="big"))
 TINY = Rule(name="tiny", per=("provider",), tokens=10, every="minute", match=RuleMatch(provider="tiny"))
@@ -146,7 +148,7 @@ def reserved(
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_foretold_is_what_a_request_then_meets(seed: int) -> None:
     draw = random.Random(seed)
-    rules = (TPM, SLOTS, BIG, TINY, BUDGET, Rule(name="rpm", per=("key",), requests=3, every="second"))
+    rules = (TPM, SLOTS, BIG, TINY, BUDGET, DAILY, TIGHT, Rule(name="rpm", per=("key",), requests=3, every="second"))
     limits, setting = limits_of(*draw.sample(rules, draw.randint(1, len(rules)))), Setting()
     names = draw.choice((["big"], ["tiny"], ["tiny", "big"], ["big", "tiny"]))
     for step in range(12):

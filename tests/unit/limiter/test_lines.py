@@ -64,6 +64,50 @@ def test_a_prompt_that_fits_by_all_there_is_is_taken() -> None:
     assert take.amount == 1_000_000
 
 
+TIGHT = Rule(name="tight", per=("key",), tokens=500, every="minute")
+WIDE = Rule(name="wide", per=("org",), tokens=10**6, every="day", budget=True)
+ENDLESS = estimate(10, 10**8)
+
+
+def test_nowhere_more_is_taken_than_the_tightest_limit_has() -> None:
+    """One key with a small budget must not empty its org's: thousandths here, whole tokens there."""
+    assert costs(lines_of(WIDE, TIGHT).takes(ENDLESS)) == [500, 500_000]
+    assert costs(lines_of(TIGHT, WIDE).takes(ENDLESS)) == [500_000, 500]
+    dollars = (Rule(name="org", per=("org",), usd=100, every="month"), Rule(name="key", usd=0.5, every="hour"))
+    assert costs(lines_of(*dollars).takes(Estimate(use(1, 1, 10**9), use(1, 0, 5)))) == [500_000, 500_000]
+
+
+def test_the_limits_of_one_resource_are_no_ceiling_of_another() -> None:
+    out = Rule(name="out", output_tokens=1000, every="minute")
+    assert costs(lines_of(TIGHT, out).takes(ENDLESS)) == [500_000, 1_000_000]
+
+
+def test_a_shadow_limit_has_a_ceiling_and_is_none() -> None:
+    shadow = msgspec.structs.replace(TIGHT, name="shadow", tokens=5, shadow=True)
+    assert costs(lines_of(shadow, WIDE, TIGHT).takes(ENDLESS)) == [500_000, 500, 500_000]
+
+
+def test_a_fraction_of_a_token_is_rounded_up_where_tokens_are_whole() -> None:
+    odd = Rule(name="odd", tokens=500, capacity=499.5, every="minute")
+    assert costs(lines_of(odd, WIDE).takes(ENDLESS)) == [499_500, 500]
+
+
+def test_a_prompt_above_the_tightest_limit_is_told_by_that_line() -> None:
+    for rules, index in (((WIDE, TIGHT), 1), ((TIGHT, WIDE), 0)):
+        with pytest.raises(TooLarge) as caught:
+            lines_of(*rules).takes(estimate(501, 5))
+        assert (caught.value.index, caught.value.cost) == (index, 501_000)
+
+
+def test_a_providers_limit_is_no_ceiling_for_the_others_but_theirs_are_for_it() -> None:
+    """The next attempt may be at a provider with more room, and then nothing more is taken of the others."""
+    small = Rule(name="small", per=("provider",), tokens=100, every="minute")
+    large = Rule(name="large", per=("provider",), tokens=5000, every="minute")
+    assert costs(lines_of(WIDE, TIGHT, small, large).takes(ENDLESS)) == [500, 500_000, 100_000, 100_000]
+    lines = lines_of(WIDE, TIGHT, large)
+    assert costs(lines.takes(ENDLESS, lines.own)) == [500_000]
+
+
 def test_a_shadow_limit_takes_it_all_within_what_can_be_counted() -> None:
     shadow = msgspec.structs.replace(RULES[2], shadow=True)
     lines = lines_of(shadow)

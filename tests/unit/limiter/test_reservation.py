@@ -72,6 +72,14 @@ def test_a_reservation_that_is_charged_charges_no_more_than_it_took() -> None:
     assert keeper.settled == [{"rpm": 1_000, "tpm": 1_000_000}]
 
 
+def test_neither_does_one_whose_first_attempt_failed() -> None:
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, tokens=(100, 128_000))
+    assert run(hold.extend("p2", REQUEST))
+    hold.leave(7)
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 1_000_000}]
+
+
 LEFT = Outcome(Ending.ABANDONED, 200, (Attempt("p/m", "caller_gone"),), streamed=True, upstream_bytes=9)
 
 
