@@ -23,7 +23,7 @@ from gateway.config.keys import KeyRecord
 from gateway.config.limits import Limits
 from gateway.config.schema import Config
 from gateway.config.secrets import Secret
-from gateway.control import budget_events, limits_keeper
+from gateway.control import budget_events, limits_repeat
 from gateway.control.alerting import Alerting
 from gateway.control.context import Context
 from gateway.control.limits_keeper import LimitsKeeper, Memory, of_table
@@ -33,7 +33,9 @@ from gateway.journal import layout
 from gateway.journal.journal import Journal
 from gateway.journal.read import Place
 from gateway.limiter import address
+from gateway.limiter.rules import Rule
 from gateway.limiter.shared import open_table
+from gateway.limiter.spec import Spec
 from gateway.limiter.store import Store
 from gateway.limiter.table import TableEngine
 from gateway.telemetry import families
@@ -48,7 +50,7 @@ _READING: Final = "what was used of limits is being read from the journal"
 _log: Final = logging.getLogger("gateway.limits")
 
 
-class Engine(limits_keeper.Engine, budget_events.Engine, Protocol):
+class Engine(limits_repeat.Engine, budget_events.Engine, Protocol):
     """The part of an engine that control needs."""
 
     async def close(self) -> None:
@@ -119,7 +121,14 @@ class Limiting:
         state_dir = Path(config.state_dir)
         self.reader = BudgetReader(state_dir, source.journal, source.node)
         self.runner = Runner(self.reader, source, state_dir)
-        self.keeper = LimitsKeeper(self.reader, limits.memory, source.node, node.began_us)
+        self.keeper = LimitsKeeper(
+            self.reader,
+            limits.memory,
+            source.node,
+            node.began_us,
+            nodes=1 if config.limits.store_url is None else config.limits.nodes,
+            capacity_of=capacities(config.limits),
+        )
         self.alerting = Alerting(config, limits.engine, self.reader, journal, node.keys)
         self._there = limits.there
 
@@ -156,6 +165,17 @@ class Limiting:
         """Keep what is new. The engine is its owner's to close."""
         await self.keeper.close()
         await self.alerting.close()
+
+
+def capacities(limits: Limits) -> Callable[[str, Spec], int]:
+    """What the bucket of a rate has at most: as its rule says, and a period's amount for short forms."""
+    rates = [rule for rule in limits.rules if rule.in_flight is None and not rule.is_budget]
+    known = {rule.name: Rule(rule, limits).spec(0).limit for rule in rates}
+
+    def capacity_of(bucket: str, spec: Spec) -> int:
+        return known.get(bucket.partition("|")[0], spec.amount)
+
+    return capacity_of
 
 
 def warn_unkept(config: Config, keys: Iterable[KeyRecord] | None) -> None:

@@ -36,43 +36,31 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+from gateway.control.limits_repeat import Engine, Repetition, Settlement, batches, settle
 from gateway.control.readers.base import Trouble
 from gateway.control.readers.budgets import BudgetReader
-from gateway.journal.read import Place
-from gateway.limiter.bucket import Row, current
-from gateway.limiter.engine import Amount, Epoch, Reason, Settled, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Reason, Unavailable
 from gateway.limiter.layout import AT_KEY, hold_key, hold_name
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.replay import Fact, Key, Used, is_counted, key_of
-from gateway.limiter.spec import MAX_AMOUNT, Kind
+from gateway.limiter.spec import MAX_AMOUNT, Spec
 from gateway.limiter.sweep import lapsed
 from gateway.limiter.table import Table, TableEngine
 from gateway.units import NS_PER_US, US_PER_S
 
 TURN_S: Final = 1.0
-AT_ONCE: Final = 128  # settlements under way
 MARKED_US: Final = 20 * 3600 * US_PER_S  # how far back a settlement may be repeated: an engine's marks last a day
 UNSURE_US: Final = 3 * US_PER_S  # before a look: what was under way, and what workers have not said yet (a second)
 RIPE_US: Final = 5 * US_PER_S  # after which the outcome of a lapsed hold is signed and read, if there is one
 SEARCHED_US: Final = 600 * US_PER_S  # before a lapse was noticed: a lease, and a control that was away
+ASKED_AT_ONCE: Final = 16  # buckets that one peek is about
 SAVING_SHARE: Final = 10  # at most one part in so many of the time goes into writing checkpoints
 _US_PER_MS: Final = 1_000
 _FAILURES: Final = (Unavailable, Trouble, OSError)
 _log: Final = logging.getLogger("gateway.limits")
-
-Settlement = tuple[str, tuple[Amount, ...]]
-"""A hold's id, and what it comes to."""
-
-
-class Engine(Protocol):
-    """The part of an engine that giving back needs."""
-
-    def settle(self, hold: str, actuals: tuple[Amount, ...]) -> Awaitable[Settled]:
-        """Apply what was used, once. Raises Unavailable when awaited."""
 
 
 def _none() -> Sequence[str]:
@@ -89,10 +77,9 @@ class Memory(NamedTuple):
     `marked`: it marks what was settled for a day, as stores do. `sliced`: it may have granted slices. `lapsed` names
     the holds, as `layout.hold_name` does, whose lease has ended without a settlement. Raises Unavailable. `undelivered`
     is another number whenever workers could not deliver a settlement, or died with some: then what was settled since
-    the last look is settled again.
-    `owed` is how many they still try to deliver.
+    the last look is settled again. `owed` is how many they still try to deliver.
     `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there. `kept`: a
-    control before this one has given back to it.
+    checkpoint was written since the memory was made, so it has been given what was used.
     """
 
     engine: Engine
@@ -123,8 +110,16 @@ def of_table(table: Table, *, kept: bool) -> Memory:
     return Memory(TableEngine(table), epoch, marked=False, lapsed=waiting, kept=kept)
 
 
+def one_period(_bucket: str, spec: Spec) -> int:
+    """What a RATE has at most, where nothing else is said."""
+    return spec.amount
+
+
 class LimitsKeeper:
-    """Keeps one node's part. `began_us`: when the node began, by the wall clock; older processes are its past."""
+    """Keeps one node's part. `began_us`: when the node began, by the wall clock; older processes are its past.
+
+    `nodes` is how many share the memory, `capacity_of` what a RATE has at most.
+    """
 
     def __init__(
         self,
@@ -133,6 +128,9 @@ class LimitsKeeper:
         node: str,
         began_us: int,
         clock_us: Callable[[], int] | None = None,
+        *,
+        nodes: int = 1,
+        capacity_of: Callable[[str, Spec], int] = one_period,
     ) -> None:
         self.ready = False  # what was used is where it counts
         self.given_back = 0  # times that an engine was
@@ -141,6 +139,8 @@ class LimitsKeeper:
         self._reader = reader
         self._memory = memory
         self._node = node
+        self._nodes = reader.nodes = nodes
+        self._capacity_of = capacity_of
         self._began_us = began_us
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._failing: dict[str, str] = {}
@@ -233,13 +233,12 @@ class LimitsKeeper:
         epoch = await self._epoch()
         if self._away or epoch.behind or epoch.id != self._reader.epoch:
             await self._remind(epoch, at_us)
-        due = [fact for fact in self._reader.take_due() if not is_counted(fact, epoch.id)]
+        due = self._reader.take_due()
         try:
-            await self._settle(self._aged(due))
+            await self._repeat(lambda: iter(due), epoch.id)
         except Unavailable:
             self._reader.give_back_due(due)
             raise
-        self.repeated += len(due)
         await self._lay_to_rest()
         await self._correct()
         self._reader.adopt(epoch.id, at_us)
@@ -249,7 +248,7 @@ class LimitsKeeper:
         """Make sure that a store has what the dead held."""
         orphans = self._reader.orphans() if self._memory.marked else []
         if orphans:
-            await self._settle(self._aged(filter(self._may_be_missing, orphans)))
+            await self._repeat(lambda: filter(self._may_be_missing, orphans), "")
             self._reader.laid_to_rest(orphans)
 
     def _may_be_missing(self, orphan: Fact) -> bool:
@@ -272,7 +271,7 @@ class LimitsKeeper:
         places = self._reader.standing().places
         outcomes = self._reader.settled(places, min(ripe[name] for name in wanted) - SEARCHED_US)
         found = await asyncio.to_thread(lambda: [fact for fact in outcomes if hold_name(hold_key(fact.hold)) in wanted])
-        await self._settle((fact.hold, fact.amounts) for fact in found)
+        await settle(self._memory.engine, ((fact.hold, fact.amounts) for fact in found))
         self.corrected += len(found)
         self._searched |= wanted
 
@@ -297,10 +296,14 @@ class LimitsKeeper:
             reader.disturb()
         standing = await asyncio.to_thread(reader.standing)
         counted = "" if epoch.behind else epoch.id  # one that went back in time may not have what slices cost
-        again = await self._repeat(standing.places, since_us, counted) if self._memory.marked else {}
+        again = (
+            await self._repeat(lambda: reader.settled(standing.places, since_us), counted)
+            if self._memory.marked
+            else {}
+        )
         if forgot:
-            rows = [_missing(used, again) for used in standing.used]
-            await self._settle(self._gifts(known_us, rows))
+            rows = await self._missing(standing.used, again)
+            await settle(self._memory.engine, self._gifts(known_us, rows))
             if (await self._epoch()).id != epoch.id:
                 raise Unavailable(Reason.LOST, "the memory of limits was lost while what was used was given back")
             reader.laid_to_rest(standing.orphans)
@@ -309,24 +312,41 @@ class LimitsKeeper:
                 _log.warning("limits: what was used of %d buckets was given back", len(rows))
         reader.adopt(epoch.id, at_us)
 
-    async def _repeat(self, places: Mapping[str, Place], since_us: int, epoch: str) -> dict[Key, int]:
-        """Settle again what was settled since then, and is not counted there in slices; what all of it comes to."""
-        sums: dict[Key, int] = {}
-        facts = self._reader.settled(places, since_us)
-        while some := await asyncio.to_thread(lambda: list(islice(facts, AT_ONCE))):
-            settlements = self._aged(some)
-            known = [is_counted(fact, epoch) for fact in some]
-            await self._settle(settlement for settlement, there in zip(settlements, known, strict=True) if not there)
-            self.repeated += known.count(False)
-            for actual in chain.from_iterable(amounts for _, amounts in settlements):
-                key = key_of(actual)
-                sums[key] = sums.get(key, 0) + actual.amount
-        return sums
-
-    def _aged(self, facts: Iterable[Fact]) -> list[Settlement]:
-        """Settlements as they come to by now: what a RATE would have refilled since is not charged any more."""
+    async def _repeat(self, facts: Callable[[], Iterator[Fact]], epoch: str) -> Mapping[Key, int]:
+        """Settle these again, but for those counted in slices of this memory; what all of them come to."""
+        repetition = Repetition(self._memory.engine, self._nodes, lambda fact: is_counted(fact, epoch))
+        async for some in _batches(facts()):
+            await repetition.see(some)
         now_ms = self._clock_us() // _US_PER_MS
-        return [(fact.hold, tuple(_aged(actual, fact.at_ms, now_ms) for actual in fact.amounts)) for fact in facts]
+        async for some in _batches(facts()):
+            await repetition.settle(some, now_ms)
+        self.repeated += repetition.settled
+        return repetition.used(now_ms)
+
+    async def _missing(self, used: Sequence[Used], again: Mapping[Key, int]) -> list[Amount]:
+        """What of buckets is to be given back: all that is neither settled again nor going to be. Raises Unavailable.
+
+        What nodes that share a RATE have used between them, none of them knows: each relies on its part of the refill,
+        and gives back what may be missing by that, as far as the bucket has it.
+        """
+        rows = []
+        for first in range(0, len(used), ASKED_AT_ONCE):
+            some = used[first : first + ASKED_AT_ONCE]
+            buckets = [Amount(found.bucket, found.spec, 0) for found in some]
+            room = await self._room(buckets) if any(found.more for found in some) else [0] * len(some)
+            for found, bucket, left in zip(some, buckets, room, strict=True):
+                there = found.live + again.get(key_of(bucket), 0)
+                certain = max(0, found.used - there)
+                rows.append(Amount(found.bucket, found.spec, max(certain, min(found.used + found.more - there, left))))
+        return rows
+
+    async def _room(self, buckets: Sequence[Amount]) -> list[int]:
+        """What is left of these buckets, by the limits of now; 0 where that is not known."""
+        standings = await self._memory.engine.peek(buckets)
+        return [
+            standing.level - bucket.spec.limit + self._capacity_of(bucket.bucket, bucket.spec)
+            for standing, bucket in zip(standings, buckets, strict=True)
+        ]
 
     def _gifts(self, known_us: int, rows: Iterable[Amount]) -> Iterator[Settlement]:
         """Settlements that come to these amounts, each within what one may have.
@@ -342,28 +362,9 @@ class LimitsKeeper:
                 yield hold, (Amount(row.bucket, row.spec, some),)
                 left, part = left - some, part + 1
 
-    async def _settle(self, settlements: Iterable[Settlement]) -> None:
-        """Settle all of them. Raises Unavailable."""
-        waiting = iter(settlements)
-        while some := [self._memory.engine.settle(*settlement) for settlement in islice(waiting, AT_ONCE)]:
-            answers = await asyncio.gather(*map(_answer, some), return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-            await asyncio.sleep(0)
 
-
-async def _answer(settled: Awaitable[Settled]) -> Settled:
-    return await settled
-
-
-def _aged(actual: Amount, at_ms: int, now_ms: int) -> Amount:
-    if actual.spec.kind is not Kind.RATE:
-        return actual
-    return Amount(actual.bucket, actual.spec, current(Row(actual.amount, 0, at_ms), actual.spec, now_ms).used)
-
-
-def _missing(used: Used, again: Mapping[Key, int]) -> Amount:
-    """What of a bucket is to be given back: all that is neither settled again nor going to be."""
-    bucket = Amount(used.bucket, used.spec, 0)
-    return Amount(used.bucket, used.spec, max(0, used.used - used.live - again.get(key_of(bucket), 0)))
+async def _batches(facts: Iterator[Fact]) -> AsyncIterator[list[Fact]]:
+    """Read in a thread, since it is the journal."""
+    groups = batches(facts)
+    while some := await asyncio.to_thread(next, groups, None):
+        yield some

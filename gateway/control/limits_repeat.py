@@ -17,13 +17,15 @@ its refill. Left out: which settlements these are, and when (`limits_keeper.py`)
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.limiter.bucket import Row, charged, current
-from gateway.limiter.engine import Amount, Renewal, Settled
+from gateway.limiter.engine import Amount, Renewal, Settled, Standing
 from gateway.limiter.hold import State
-from gateway.limiter.replay import Fact, Key, key_of
-from gateway.limiter.spec import Kind, Spec, rate
+from gateway.limiter.replay import Fact, Key, key_of, part_of
+
+if TYPE_CHECKING:
+    from gateway.limiter.spec import Spec
 
 AT_ONCE: Final = 100  # calls under way, and holds that are asked about in one
 _LEASE_MS: Final = 1_000  # of holds that are over: asking for their state renews them
@@ -40,6 +42,9 @@ class Engine(Protocol):
 
     def renew(self, holds: Sequence[Renewal], *, lease_ms: int) -> Awaitable[tuple[State, ...]]:
         """Prolong leases; the state of each hold. Raises Unavailable when awaited."""
+
+    def peek(self, asked: Sequence[Amount]) -> Awaitable[Sequence[Standing]]:
+        """How buckets stand. Raises Unavailable when awaited."""
 
 
 class Repetition:
@@ -110,7 +115,7 @@ class Fold:
     def add(self, fact: Fact) -> None:
         """One more; they come in the order of their time, by and large."""
         for actual in fact.amounts:
-            key, spec = key_of(actual), part(actual.spec, self._nodes)
+            key, spec = key_of(actual), part_of(actual.spec, self._nodes)
             row, _ = self._rows.get(key) or (Row(0, spec.end_ms, spec.start_ms or fact.at_ms), spec)
             self._rows[key] = charged(current(row, spec, fact.at_ms), spec, actual.amount), spec
             self._sums[key] = self._sums.get(key, 0) + actual.amount
@@ -123,13 +128,6 @@ class Fold:
     def refilled(self, now_ms: int) -> dict[Key, int]:
         """What of them has been refilled since, by bucket."""
         return {key: self._sums[key] - used for key, used in self.used(now_ms).items()}
-
-
-def part(spec: Spec, nodes: int) -> Spec:
-    """How a bucket counts where this node may rely on its part of the refill alone."""
-    if nodes == 1 or spec.kind is not Kind.RATE:
-        return spec
-    return rate(spec.limit, -(-spec.amount // nodes), spec.period_ms, shadow=spec.shadow)
 
 
 def batches(facts: Iterator[Fact]) -> Iterator[list[Fact]]:

@@ -26,7 +26,7 @@ import msgspec
 from gateway.limiter.bucket import Row, charged, current
 from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import SLICE, parsed, slice_mark
-from gateway.limiter.spec import Kind, Spec, prove_amount
+from gateway.limiter.spec import Kind, Spec, prove_amount, rate
 from gateway.record import Kind as RecordKind
 from gateway.record import Record
 
@@ -68,12 +68,16 @@ class Key(NamedTuple):
 
 
 class Account:
-    """What is used, and how it counts as the newest record says."""
+    """What is used, and how it counts as the newest record says.
 
-    __slots__ = ("row", "spec")
+    `share` is what is used of a RATE of which this node may rely on its part of the refill alone; a checkpoint has no
+    such number, and then it begins with the other.
+    """
+
+    __slots__ = ("row", "share", "spec")
 
     def __init__(self, row: Row, spec: Spec) -> None:
-        self.row = row
+        self.row = self.share = row
         self.spec = spec
 
 
@@ -91,13 +95,17 @@ class Held(msgspec.Struct):
 
 
 class Used(NamedTuple):
-    """So much of a bucket is used; `live` of it is reserved by requests that are still on their way."""
+    """So much of a bucket is used; `live` of it is reserved by requests that are still on their way.
+
+    `more` is what may be used beyond that: what has refilled here only if other nodes have left it.
+    """
 
     bucket: str
     spec: Spec
     used: int
     live: int = 0
     estimated: int = 0  # reserved by requests whose worker died
+    more: int = 0
 
 
 def fact_of(record: Record) -> Fact | None:
@@ -141,6 +149,7 @@ class Ledger:
     """The rows and the holds that a journal comes to."""
 
     def __init__(self) -> None:
+        self.nodes = 1  # that share the memory which counts the same
         self.accounts: dict[Key, Account] = {}
         self.holds: dict[str, Held] = {}
 
@@ -183,13 +192,13 @@ class Ledger:
         """Every bucket that is not as good as new."""
         live, estimated = self._reserved()
         for key, account in self.accounts.items():
-            used = used_at(account, now_ms)
-            if used:
-                yield Used(key.bucket, account.spec, used, live.get(key, 0), estimated.get(key, 0))
+            used, share = used_at(account, now_ms), self._share_at(account, now_ms)
+            if share:
+                yield Used(key.bucket, account.spec, used, live.get(key, 0), estimated.get(key, 0), share - used)
 
     def prune(self, now_ms: int) -> None:
         """Forget what says nothing any more."""
-        for key in [key for key, account in self.accounts.items() if not used_at(account, now_ms)]:
+        for key in [key for key, account in self.accounts.items() if not self._share_at(account, now_ms)]:
             del self.accounts[key]
         for hold in [hold for hold, held in self.holds.items() if held.dead and now_ms - held.at_ms >= KEPT_MS]:
             del self.holds[hold]
@@ -231,7 +240,16 @@ class Ledger:
         if account is None:
             account = self.accounts[key] = Account(Row(0, spec.end_ms, spec.start_ms or at_ms), spec)
         account.row = charged(current(account.row, spec, at_ms), spec, amount)
+        if self.nodes > 1:
+            part = part_of(spec, self.nodes)
+            account.share = charged(current(account.share, part, at_ms), part, amount)
         account.spec = spec
+
+    def _share_at(self, account: Account, now_ms: int) -> int:
+        """At least what is used at this moment."""
+        if self.nodes == 1 or account.spec.kind is not Kind.RATE:
+            return used_at(account, now_ms)
+        return current(account.share, part_of(account.spec, self.nodes), now_ms).used
 
     def _reserved(self) -> tuple[dict[Key, int], dict[Key, int]]:
         """What is reserved and not settled: by the living, and by the dead."""
@@ -245,6 +263,13 @@ class Ledger:
 def key_of(taken: Amount) -> Key:
     """Where an amount is counted."""
     return Key(taken.spec.kind, taken.bucket, taken.spec.start_ms)
+
+
+def part_of(spec: Spec, nodes: int) -> Spec:
+    """How a bucket counts where this node may rely on its part of the refill alone."""
+    if nodes == 1 or spec.kind is not Kind.RATE:
+        return spec
+    return rate(spec.limit, -(-spec.amount // nodes), spec.period_ms, shadow=spec.shadow)
 
 
 def used_at(account: Account, now_ms: int) -> int:

@@ -71,6 +71,15 @@ class BudgetReader:
         self.saved_places: dict[str, Place] = {}  # what lies before them nobody needs any more
         self.rebuilt = 0  # lines that `rebuild` folded
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes share the memory that counts the same."""
+        return self._ledger.nodes
+
+    @nodes.setter
+    def nodes(self, nodes: int) -> None:
+        self._ledger.nodes = nodes
+
     # --- Reader -----------------------------------------------------------------------------------------------------
 
     def cursors(self, chains: Sequence[str]) -> dict[str, Cursor]:
@@ -223,6 +232,7 @@ class BudgetReader:
             _log.error("%s counts for nothing, the journal is counted from its beginning: %s", self.path, error)
             found = None
         kept = found or Checkpoint(node=self._node, ledger=Ledger())
+        kept.ledger.nodes = self._ledger.nodes
         self._ledger = kept.ledger
         self._cursors = {
             chain: Cursor(Place(at.segment, at.offset), at.seq, at.missing) for chain, at in kept.places.items()

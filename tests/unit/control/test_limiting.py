@@ -13,12 +13,12 @@ from gateway.config.limits import Allowance, Limits, Rule
 from gateway.config.schema import Config
 from gateway.config.secrets import Secret
 from gateway.control import limiting as module
-from gateway.control.limiting import Counted, Limiting, NodeLimits, warn_unkept
+from gateway.control.limiting import Counted, Limiting, NodeLimits, capacities, warn_unkept
 from gateway.control.readers.runner import Source
 from gateway.journal import layout
 from gateway.journal.opening import open_journal
 from gateway.limiter.engine import Amount
-from gateway.limiter.spec import window
+from gateway.limiter.spec import rate, window
 from gateway.nodestate import Order
 from gateway.telemetry import families
 from gateway.telemetry.directory import METRICS
@@ -244,3 +244,16 @@ def test_rates_alone_need_no_journal(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_unkept(Config(limits=Limits(rules=rules)), None)
     assert caplog.text == ""
+
+
+def test_a_rates_capacity_is_its_rules_own_or_a_periods_amount() -> None:
+    rules = (
+        Rule(name="burst", requests=60, every="minute", capacity=5),
+        Rule(name="plain", tokens=60, every="minute"),
+        Rule(name="budget", usd=1, every="month"),
+        Rule(name="slots", in_flight=3),
+    )
+    capacity_of = capacities(Limits(rules=rules))
+    spec = rate(10**12, 7, 1_000)
+    found = [capacity_of(bucket, spec) for bucket in ("burst|key=a", "plain", "key.rpm|key=a", "gone|key=a")]
+    assert found == [5_000, 60_000, 7, 7]

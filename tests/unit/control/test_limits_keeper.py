@@ -19,7 +19,7 @@ from gateway.limiter.engine import Amount, Epoch, Settled
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.recorded import slice_mark
 from gateway.limiter.replay import Fact
-from gateway.limiter.spec import MAX_AMOUNT
+from gateway.limiter.spec import MAX_AMOUNT, rate
 from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, decision, outcome
 from tests.fakes.limit_table import Moment, empty, memory, table
 from tests.fakes.limits_node import SECOND_US, USD, LimitsNode, run
@@ -564,6 +564,41 @@ def test_two_nodes_give_back_their_own(tmp_path: Path) -> None:
     run(one)
     run(other)
     assert one.used == 75
+
+
+@pytest.mark.parametrize(("capacity", "left"), [(60_000, 0), (20_000, 0), (200_000, 140_000)])
+def test_a_rate_that_nodes_used_together_is_used_up_when_their_store_lost_it(
+    tmp_path: Path, capacity: int, left: int
+) -> None:
+    """Three nodes have kept a limit of one a second at its end: none of them alone has used more than refilled."""
+    nodes = [LimitsNode(tmp_path / f"n{number}", marked=True) for number in range(3)]
+    engine = nodes[0].engine
+    spec = rate(MAX_AMOUNT, 60_000, 60_000)
+    for number, node in enumerate(nodes):
+        node.engine = engine
+        node.journal.node = node.journal.chain("w0").node = str(number) * 32
+        node.start_control()
+        node.keeper = LimitsKeeper(
+            node.reader,
+            engine.memory,
+            node.journal.node,
+            node.began_us,
+            lambda node=node: node.now_us,  # type: ignore[misc]
+            nodes=3,
+            capacity_of=lambda _bucket, _spec: capacity,
+        )
+        run(node)
+    for second in range(180):  # each a third, and the first minute on top of it twice as much
+        for number, node in enumerate(nodes):
+            if second % 3 == number or second < 60:
+                node.settles(f"{number}-{second}", 1_000, ("rpm", spec))
+            node.pass_us(SECOND_US)
+    for node in nodes:
+        run(node)
+    engine.forget()
+    for node in nodes:
+        run(node, turns=2)
+    assert capacity - engine.used("rpm", spec) <= left
 
 
 def test_a_rate_is_not_charged_for_what_has_refilled_since(fleet: LimitsNode) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.control.limits_repeat import AT_ONCE, Repetition, batches, part, settle
+from gateway.control.limits_repeat import AT_ONCE, Repetition, batches, settle
 from gateway.limiter.engine import Amount, Unavailable
 from gateway.limiter.replay import Fact, What, key_of
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, window
@@ -92,9 +92,6 @@ def test_nodes_that_share_a_store_rely_on_their_part_of_the_refill() -> None:
     for node in range(3):
         repeat(engine, [fact(f"{node}-{number}", NOW_MS, 1_000) for number in range(40)], nodes=3)
     assert used(engine) == 3 * (40_000 - 10_000)  # together they have used 120, and 30 have refilled
-    assert part(DAY, 3) is DAY
-    assert part(TOLD, 1) is TOLD
-    assert part(rate(5, 5, 1_000), 3).amount == 2
 
 
 def test_what_is_there_under_no_id_counts_and_is_not_settled() -> None:

@@ -5,9 +5,10 @@ import json
 import pytest
 from msgspec import structs
 
+from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import slice_mark
-from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of, is_counted
-from gateway.limiter.spec import Spec, rate
+from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of, is_counted, part_of
+from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, window
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, YESTERDAY, decision, outcome, told
 
@@ -212,3 +213,24 @@ def test_what_was_settled_in_slices_of_a_memory_is_counted_while_it_lasts(verdic
     assert fact is not None
     assert is_counted(fact, "now") is counted
     assert used(folded(structs.replace(outcome("h", NOON_MS, {USD: 3}), limits_verdict=verdict))) == {USD[0]: (3, 0, 0)}
+
+
+def test_where_nodes_share_a_rate_each_relies_on_its_part_of_the_refill() -> None:
+    ledger = Ledger()
+    ledger.nodes = 3
+    spec = rate(MAX_AMOUNT, 60, 20_000)
+    for number in range(60):  # a third of what the limit refills, each second of a minute
+        ledger.take("w0", Fact(What.SETTLED, number * 1_000, f"h{number}", (Amount("b", spec, 1),)))
+    (used,) = ledger.used(59_500)
+    assert (used.used, used.more) == (0, 1)
+    ledger.prune(59_500)
+    assert len(ledger.accounts) == 1
+    ledger.prune(61_000)
+    assert ledger.accounts == {}
+
+
+def test_a_part_is_of_a_rate_alone() -> None:
+    budget = window(100, 1, 2)
+    assert part_of(budget, 3) is budget
+    assert part_of(MINUTE, 1) is MINUTE
+    assert part_of(rate(5, 5, 1_000), 3).amount == 2
