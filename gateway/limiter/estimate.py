@@ -4,8 +4,9 @@ Prompt = text + media + framing. Text is counted exactly where the model names a
 it is bytes over a ratio learned from what the same org and model used before, from 4 bytes a token on. Media follow the
 rules of the target's vendor. Framing is what chat templates add to a message.
 
-Answer = the caller's own limit; else what 19 of 20 earlier answers stayed within; else the model's `output_prior`;
-times the answers asked for. What of it a limit reserves that is smaller than all of it is the limit's business.
+Answer = the caller's own limit; else what 19 of 20 earlier answers of the org stayed within; else the model's
+`output_prior`; times the answers asked for. What of it a limit reserves that is smaller than all of it is the limit's
+business.
 
 Invariants: an estimate is between 0 and MAX_TOKENS, whatever a caller sends; only requests that the body tells whole,
 with usage that the provider reported, teach a ratio, and only answers without a limit of the caller's teach a length.
@@ -93,7 +94,7 @@ class Estimator:
 
     def abandoned(self, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 abandoned answers of this org stayed within; None where too few are known."""
-        return self._learned.own_p95(ABANDONED, org, model)
+        return self._learned.p95(ABANDONED, org, model)
 
     def _due(self, org: str, model: str) -> bool:
         key = (org, model)

@@ -7,7 +7,9 @@ Two tables in one section of the control segment, each with room for a fixed num
 - Answers. A row is a histogram of lengths, eight buckets to the octave, and the 95th percentile found in it when it was
   last looked for; a reader needs that one word. Halved at MAX_SAMPLES, so that old habits fade.
 
-Everything is kept twice, for the pair and for the model alone, and a pair that is new leans on its model.
+What one org does teaches nothing about another: an org with long answers or an unusual script must not make another's
+requests dearer, nor too large. A pair that is new begins with what is known of nobody; a few requests are enough. Keys
+without an org are one org.
 
 Nothing is locked. Aligned words are never torn (`segment.py`), so what writers can do to each other is lose a sample,
 or count one in the wrong row while two of them claim it: estimates, of which the next settlement is the correction.
@@ -75,14 +77,12 @@ class Learned:
     def bytes_per_token(self, org: str, model: str) -> float:
         """What a token of text takes there, in LEAST_RATIO to MOST_RATIO; PRIOR_RATIO where nothing is known.
 
-        A row is mixed with a prior that fades as evidence grows: the pair's with its model's, that with PRIOR_RATIO.
+        A row is mixed with the prior, which fades as evidence grows.
         """
         size, tokens = self._sums(org, model)
         if tokens > _ENOUGH:
             return size / tokens
-        all_size, all_tokens = self._sums("", model)
-        prior = (all_size + PRIOR_RATIO * PRIOR_TOKENS) / (all_tokens + PRIOR_TOKENS)
-        return (size + prior * PRIOR_TOKENS) / (tokens + PRIOR_TOKENS)
+        return (size + PRIOR_RATIO * PRIOR_TOKENS) / (tokens + PRIOR_TOKENS)
 
     def saw_text(self, org: str, model: str, text_bytes: int, tokens: int) -> None:
         """A settled request: so much text was so many tokens."""
@@ -91,8 +91,6 @@ class Learned:
         weight = min(tokens, _MOST_WEIGHT)
         size = min(max(text_bytes * weight // tokens, int(weight * LEAST_RATIO)), weight * MOST_RATIO)
         self._add(org, model, weight, size)
-        if org:
-            self._add("", model, weight, size)
 
     def _sums(self, org: str, model: str) -> tuple[int, int]:
         """Bytes and tokens of a row, zeros where there is none."""
@@ -144,22 +142,13 @@ class Learned:
 
     def p95(self, answers: str, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 such answers stay within (rounded up by at most an eighth), None below MIN_SAMPLES."""
-        return self._p95(answers, org, model) or self._p95(answers, "", model) or None
-
-    def own_p95(self, answers: str, org: str, model: str) -> int | None:
-        """The same of this pair alone, for what is charged: nobody's bill depends on what others do."""
-        return self._p95(answers, org, model) or None
+        row = self._find((answers, org, model))
+        found = self._answers[row + _P95] if row >= 0 else 0
+        return min(found, MAX_TOKENS + 1) if found > 0 else None
 
     def saw_answer(self, answers: str, org: str, model: str, tokens: int) -> None:
         """A settled request: its answer was so long."""
-        bucket = _bucket(min(max(tokens, 0), MAX_TOKENS))
-        self._count(answers, org, model, bucket)
-        if org:
-            self._count(answers, "", model, bucket)
-
-    def _p95(self, answers: str, org: str, model: str) -> int:
-        row = self._find((answers, org, model))
-        return min(max(self._answers[row + _P95], 0), MAX_TOKENS + 1) if row >= 0 else 0
+        self._count(answers, org, model, _bucket(min(max(tokens, 0), MAX_TOKENS)))
 
     def _count(self, answers: str, org: str, model: str, bucket: int) -> None:
         row = self._claim((answers, org, model))

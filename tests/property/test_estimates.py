@@ -92,10 +92,8 @@ def race(fd: int, seed: int, samples: int) -> None:
 def check_race(fd: int) -> None:
     learned = Learned(Segment(fd).shared(LEARNED))
     for org in (f"org-{n}" for n in range(40)):
-        assert RACED_RATIO - 0.01 <= learned.bytes_per_token(org, "m") <= 4
-        assert learned.p95(COMPLETE, org, "m") in {*RACED_LENGTHS, None}
-    assert learned.bytes_per_token("", "m") == pytest.approx(RACED_RATIO, abs=0.02)
-    assert learned.p95(COMPLETE, "", "m") == max(RACED_LENGTHS)
+        assert learned.bytes_per_token(org, "m") == pytest.approx(RACED_RATIO, abs=0.02)
+        assert learned.p95(COMPLETE, org, "m") in RACED_LENGTHS
 
 
 def test_writers_who_race_leave_no_half_rows() -> None:
