@@ -9,12 +9,14 @@ import hashlib
 import hmac
 import json
 import os
+import random
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -40,6 +42,8 @@ PRICED: dict[str, Any] = {
 }
 AWAY = "limits: tried again each second"
 RETRY_S = 0.02
+HELD, USED = 19, 13  # tokens of a request of the load
+CALLERS = 4
 
 
 def killed_whole(node: GatewayNode) -> None:
@@ -116,8 +120,9 @@ def counted(node: GatewayNode, family: str, number: int, **labels: str) -> None:
 class Load:
     """Callers that go on through anything."""
 
-    def __init__(self, node: GatewayNode, callers: int = 4) -> None:
+    def __init__(self, node: GatewayNode, model: str = "sim-m+tokens=3", callers: int = CALLERS) -> None:
         self.node = node
+        self.model = model
         self.answered = 0
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
@@ -141,7 +146,7 @@ class Load:
     def _call(self) -> None:
         while not self._over.is_set():
             try:
-                answer = ask(self.node, "ann", "sim-m+tokens=3", max_tokens=9)
+                answer = ask(self.node, "ann", self.model, max_tokens=9)
             except (OSError, AssertionError, ValueError):
                 time.sleep(RETRY_S)
                 continue
@@ -292,8 +297,7 @@ def test_a_store_that_was_flushed_has_what_was_used_again() -> None:
         ready(node)
         with Load(node) as load:
             load.serves(60)
-            with store.connect() as connection:
-                connection.ask("FLUSHALL")
+            flush(store)
             load.serves(60)
         agreed(node)
         counted(node, "gateway_limits_given_back_total", 2)  # once when the node began
@@ -319,8 +323,7 @@ def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() ->
             for what in ("flush", "control", "store", "store", "control", "flush", "control", "store"):
                 load.serves(40)
                 if what == "flush":
-                    with store.connect() as connection:
-                        connection.ask("FLUSHALL")
+                    flush(store)
                 elif what == "store":
                     store.kill()
                     load.serves(20)
@@ -330,6 +333,65 @@ def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() ->
                         os.kill(control_of(node), signal.SIGKILL)
             load.serves(40)
         agreed(node)
+
+
+@pytest.mark.parametrize("flush_first", [True, False])
+def test_what_killed_workers_held_is_there_again_after_a_store_lost_its_data(*, flush_first: bool) -> None:
+    with stored() as (node, store):
+        node.expected += ["killed by SIGKILL"]
+        ready(node)
+        calls = [begun_by(node) for _ in range(4)]
+        node.until(lambda: len(recorded(node)) == 4, "the decisions")
+        if flush_first:
+            flush(store)
+        for pid in node.workers():
+            os.kill(pid, signal.SIGKILL)
+        if not flush_first:
+            flush(store)
+        for call in calls:
+            call.close()
+        node.until(lambda: len(node.workers()) == 2, "two workers")
+        with Load(node) as load:
+            load.serves(20)
+        agreed(node)
+        assert [told.settled for told in recorded(node).values()].count(None) == 4
+
+
+def test_a_storm_of_killed_workers_and_lost_stores_leaves_nothing_out() -> None:
+    dice, turns = random.Random(7), 3
+    with stored() as (node, store):
+        node.expected += ["killed by SIGKILL"]
+        ready(node)
+        with Load(node, "sim-m+tokens=3+ttft-ms=300") as load:
+            acts = [partial(flush, store), partial(kill_one, node)]
+            for turn in range(turns):
+                load.serves(8)
+                for act in reversed(acts) if turn % 2 else acts:
+                    act()
+                    time.sleep(dice.random() * 0.2)
+                node.until(lambda: len(node.workers()) == 2, "two workers")
+            load.serves(8)
+        node.until(lambda: none_left_out(node, turns), "all that was used")
+
+
+def flush(store: StoreServer) -> None:
+    with store.connect() as connection:
+        connection.ask("FLUSHALL")
+
+
+def kill_one(node: GatewayNode) -> None:
+    with suppress(ProcessLookupError, IndexError):
+        os.kill(node.workers()[-1], signal.SIGKILL)
+
+
+def none_left_out(node: GatewayNode, kills: int) -> bool:
+    """Every outcome counts, and so does what the dead held.
+
+    A worker may die between a reservation and its decision: of those the journal knows nothing. And one may die between
+    a settlement and its outcome: that counts as it was settled, which is less.
+    """
+    journal = told(node)["words"]
+    return journal - kills * (HELD - USED) <= spent(node).get("words", -1) <= journal + kills * CALLERS * HELD
 
 
 def test_a_node_and_its_store_that_both_died_agree_before_it_is_ready() -> None:
