@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     return serve(
         settings,
         partial(_data_plane, config),
-        control_main,
+        partial(control_main, limits=config.limits),
         publish=partial(_publish, arguments.config, overrides, str(config.state_dir)),
         on_ready=partial(_ready, config, with_curl=arguments.curl),
         import_counters=import_counters,
@@ -140,7 +140,6 @@ def _desk(config: Config, context: WorkerContext) -> Desk | None:
 
 def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Counter:
     """What the worker counts limits with; it says when the store goes and comes back."""
-
     was_there = False
 
     def changed(there: bool, why: str) -> None:  # noqa: FBT001 - as OnChange

@@ -7,6 +7,9 @@ the journal, and the place where usage of limits is counted. Everything else act
 
 from typing import Final
 
+from msgspec.structs import replace
+
+from gateway.config.limits import Limits
 from gateway.config.schema import Admin, Config, Tls
 
 _LISTEN: Final = ("host", "port", "backlog")
@@ -38,6 +41,11 @@ def restart_needed(old: Config, new: Config) -> list[str]:
     if old.journal.enabled != new.journal.enabled:
         changed.append("journal.enabled")
     return changed
+
+
+def as_started(started: Limits, limits: Limits) -> Limits:
+    """The limits of a later snapshot as a node counts them that was started with these."""
+    return replace(limits, **{name: getattr(started, name) for name in _LIMITS})
 
 
 def _tls(old: Tls | None, new: Tls | None) -> list[str]:

@@ -94,9 +94,13 @@ class Keeping:
         self._revoked |= ids
 
     def reloaded(self, result: Reloaded, actor: str) -> None:
-        """Write down what came of a reload."""
+        """Write down what came of a reload, or that other prices have come in force."""
+        subject = f"generation {result.generation}"
+        if result.prices:
+            self.tell(Kind.ADMIN, "prices.renew", subject, actor, prices=result.prices)
+            return
         action = "config.refused" if result.problems else "config.reload"
-        self.tell(Kind.ADMIN, action, f"generation {result.generation}", actor, problems=len(result.problems))
+        self.tell(Kind.ADMIN, action, subject, actor, problems=len(result.problems))
 
     @property
     def unready(self) -> str:

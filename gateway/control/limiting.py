@@ -18,11 +18,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from msgspec.structs import replace
+
 from gateway.config.keyindex import KeyIndex
 from gateway.config.keys import KeyRecord
 from gateway.config.limits import Limits
+from gateway.config.restart import as_started
 from gateway.config.schema import Config
-from gateway.config.secrets import Secret
 from gateway.control import budget_events, limits_repeat
 from gateway.control.alerting import Alerting
 from gateway.control.context import Context
@@ -32,7 +34,7 @@ from gateway.control.readers.runner import Runner, Source
 from gateway.journal import layout
 from gateway.journal.journal import Journal
 from gateway.journal.read import Place
-from gateway.limiter import address
+from gateway.limiter.opening import open_store
 from gateway.limiter.rules import Rule
 from gateway.limiter.shared import open_table
 from gateway.limiter.spec import Spec
@@ -66,24 +68,32 @@ class Counted(NamedTuple):
 
 
 class NodeLimits:
-    """What is known of a node's limits when control begins. `keys` are those of the snapshot in use."""
+    """What is known of a node's limits when control begins. `keys` are those of the snapshot in use.
 
-    def __init__(self, context: Context, keys: Callable[[], KeyIndex | None]) -> None:
+    `started`: what the node was started with, and its workers count by, whatever a later snapshot says.
+    """
+
+    def __init__(self, context: Context, keys: Callable[[], KeyIndex | None], started: Limits | None = None) -> None:
         age_us = (time.monotonic_ns() - context.boot_ns) // NS_PER_US
         self.keys = keys
         self.began_us = time.time_ns() // NS_PER_US - age_us  # the node, by the wall clock
         self.given_back = not context.state.recounting  # by a control before this one
         self._segment = context.segment
         self._state = context.state
+        self._started = started
+
+    def as_counted(self, config: Config) -> Limits:
+        """What a config says of limits, as this node counts them."""
+        return config.limits if self._started is None else as_started(self._started, config.limits)
 
     def open(self, config: Config) -> Counted:
         """The engine of these limits. Raises OSError, which says what of a store cannot be used, and NoJournal."""
-        limits, url = config.limits, config.limits.store_url
-        if url is None:
+        limits = self.as_counted(config)
+        if limits.store_url is None:
             table = open_table(self._segment, limits)
             return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once)
         there = asyncio.Event()
-        store = _store(limits, url, _name(config), there)
+        store = _opened(limits, _name(config), there)
         memory = Memory(
             store,
             store.epoch,
@@ -118,6 +128,7 @@ class Limiting:
     """Control's part in the limits of one node, from when its journal is open. `run` until cancelled, then `close`."""
 
     def __init__(self, config: Config, node: NodeLimits, limits: Counted, journal: Journal, source: Source) -> None:
+        config = replace(config, limits=node.as_counted(config))
         state_dir = Path(config.state_dir)
         self.reader = BudgetReader(state_dir, source.journal, source.node)
         self.runner = Runner(self.reader, source, state_dir)
@@ -202,18 +213,15 @@ def _name(config: Config) -> str:
     return layout.node_id(layout.journal_of(Path(config.state_dir))) if config.journal.enabled else ""
 
 
-def _store(limits: Limits, url: Secret, node: str, there: asyncio.Event) -> Store:
+def _opened(limits: Limits, node: str, there: asyncio.Event) -> Store:
     """Raises OSError."""
-    files = {"ca_file": limits.ca_file, "client_cert": limits.client_cert, "client_key": limits.client_key}
+
+    def changed(here: bool, _why: str) -> None:  # noqa: FBT001  # as OnChange
+        if here:
+            there.set()
+
     try:
-        where = address.parse(url.reveal(), **files)
-        return Store(
-            where,
-            domain=limits.domain,
-            node=node,
-            deadline_s=STORE_DEADLINE_S,
-            on_change=lambda here, _why: there.set() if here else None,
-        )
+        return open_store(limits, changed, node=node, deadline_s=STORE_DEADLINE_S)
     except ValueError as error:
         raise OSError(f"limits.store cannot be used: {error}") from error
 

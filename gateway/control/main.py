@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from gateway import __version__
+from gateway.config.limits import Limits
 from gateway.control.admin import Admin
 from gateway.control.context import Context
 from gateway.control.counts import Counts
@@ -36,9 +37,12 @@ _CLOSE_S: Final = 1.0  # of the two seconds the process layer gives
 _log: Final = logging.getLogger("gateway.control")
 
 
-async def control_main(context: Context) -> None:
-    """Run control until `context.stopping`; raises when the admin port cannot be served, or a part of it breaks."""
-    keeping = Keeping(lambda: publisher.config, limits=NodeLimits(context, lambda: publisher.keys))
+async def control_main(context: Context, limits: Limits | None = None) -> None:
+    """Run control until `context.stopping`; raises when the admin port cannot be served, or a part of it breaks.
+
+    `limits` are those that the node was started with, None where they are the snapshot's.
+    """
+    keeping = Keeping(lambda: publisher.config, limits=NodeLimits(context, lambda: publisher.keys, limits))
     publisher = Publisher(context, keeping.reloaded)
     publisher.open()
     keeping.tell(Kind.ADMIN, "control.start", f"generation {publisher.generation}", GATEWAY, version=__version__)

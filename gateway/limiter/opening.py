@@ -24,7 +24,7 @@ from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Rules
 from gateway.limiter.shared import open_table
 from gateway.limiter.slices import SlicedEngine
-from gateway.limiter.store import Store
+from gateway.limiter.store import DEADLINE_S, Store
 from gateway.limiter.sweep import owner_of
 from gateway.limiter.table import TableEngine
 from gateway.limiter.tokens import Tokenizer
@@ -143,8 +143,8 @@ def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -
     return SlicedEngine(store, table.table, name, nodes=limits.nodes, epoch=store.epoch)
 
 
-def open_store(limits: Limits, on_change: OnChange) -> Store:
-    """The store that the config names. Raises ValueError, as `open_counter`."""
+def open_store(limits: Limits, on_change: OnChange, *, node: str = "", deadline_s: float = DEADLINE_S) -> Store:
+    """The store that the config names; `node` is who leaves word there. Raises ValueError, as `open_counter`."""
     if limits.store_url is None:
         raise ValueError("limits.store names no store")
     where = address.parse(
@@ -153,4 +153,4 @@ def open_store(limits: Limits, on_change: OnChange) -> Store:
         client_cert=limits.client_cert,
         client_key=limits.client_key,
     )
-    return Store(where, domain=limits.domain, on_change=on_change)
+    return Store(where, domain=limits.domain, node=node, deadline_s=deadline_s, on_change=on_change)

@@ -55,6 +55,12 @@ def killed_whole(node: GatewayNode) -> None:
     node.process.wait()
 
 
+def another_control(node: GatewayNode, before: int) -> bool:
+    with suppress(StopIteration, OSError):
+        return control_of(node) != before
+    return False
+
+
 def control_of(node: GatewayNode) -> int:
     return next(pid for pid in node.session() if Path(f"/proc/{pid}/comm").read_text().strip() == "gw-control")
 
@@ -216,6 +222,21 @@ def test_a_control_that_is_replaced_takes_no_traffic_from_the_node() -> None:
             said = list(readiness(node, before))
         assert {status for status, _ in said} == {200}, said
         agreed(node)
+
+
+def test_a_control_that_is_replaced_counts_where_the_workers_do_whatever_the_config_says_since() -> None:
+    with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
+        node.expected += ["killed by SIGKILL"]
+        assert ask(node, "ann").status == 200
+        agreed(node)
+        rewritten(node, limits={"store": "redis://127.0.0.1:1", "rules": RULES})
+        before = control_of(node)
+        os.kill(before, signal.SIGKILL)
+        node.until(lambda: another_control(node, before), "another control")
+        ready(node)
+        assert ask(node, "ann").status == 200
+        agreed(node)
+        assert "away" not in node.log()
 
 
 def readiness(node: GatewayNode, before: int) -> Iterator[tuple[int, bytes]]:

@@ -114,6 +114,12 @@ def test_settings_are_the_configs_with_its_overrides(path: Path, monkeypatch: py
     assert "check" in settings.preflight
 
 
+def test_control_counts_limits_as_workers_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch)
+    serve.run(words(path, overrides=("limits.domain=shop",)))
+    assert given.parts["control_main"].keywords["limits"].domain == "shop"
+
+
 def test_publishing_writes_the_snapshot_that_workers_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(monkeypatch)
     serve.run(words(path))

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.limits import Limits, Rule
-from gateway.config.restart import restart_needed
+from gateway.config.restart import as_started, restart_needed
 from gateway.config.schema import Admin, Config, Database, Export, Journal, Listen, Log, Tls
 from gateway.config.secrets import Secret
 
@@ -32,6 +32,14 @@ CASES = [
 @pytest.mark.parametrize(("new", "expected"), CASES)
 def test_changes(new: Config, expected: list[str]) -> None:
     assert restart_needed(OLD, new) == expected
+
+
+def test_limits_are_counted_as_the_node_was_started() -> None:
+    rules = (Rule(name="r", in_flight=1),)
+    started = Limits(store=Secret("redis://h"), domain="shop", max_buckets=99)
+    later = Limits(nodes=3, slices=True, rules=rules, time_zone="Asia/Tokyo")
+    assert as_started(started, later) == replace(started, rules=rules, time_zone="Asia/Tokyo")
+    assert restart_needed(replace(OLD, limits=started), replace(OLD, limits=as_started(started, later))) == []
 
 
 def test_an_admin_port_that_appears_needs_a_restart() -> None:

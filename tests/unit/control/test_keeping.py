@@ -17,6 +17,7 @@ from gateway.control.holds import HoldRefused
 from gateway.control.keeping import Keeping
 from gateway.control.limiting import NodeLimits
 from gateway.control.parts import Parts
+from gateway.control.publisher import Reloaded
 from gateway.journal import layout
 from gateway.journal.manifest import last_manifest
 from gateway.journal.opening import ensure_journal
@@ -87,6 +88,23 @@ def test_what_was_told_before_it_was_open_comes_first(tmp_path: Path) -> None:
         ("late", "y", "admin", 7),
     ]
     assert json.loads(records(tmp_path)[0].detail) == {"n": 1}
+
+
+def test_what_came_of_a_reload_is_told_from_prices_that_came_in_force(tmp_path: Path) -> None:
+    ensure_journal(tmp_path / "state")
+    keeping = Keeping(lambda: config(tmp_path))
+
+    async def talk(_parts: Parts) -> None:
+        keeping.reloaded(Reloaded(2), "operator")
+        keeping.reloaded(Reloaded(2, problems=("a", "b")), "admin")
+        keeping.reloaded(Reloaded(3, prices="the prices of today"), "gateway")
+
+    kept(keeping, talk)
+    assert [(record.action, record.subject, record.actor, record.detail) for record in records(tmp_path)] == [
+        ("config.reload", "generation 2", "operator", '{"problems": 0}'),
+        ("config.refused", "generation 2", "admin", '{"problems": 2}'),
+        ("prices.renew", "generation 3", "gateway", '{"prices": "the prices of today"}'),
+    ]
 
 
 def test_retention_does_not_believe_a_clock_that_is_far_ahead_of_the_last_start(tmp_path: Path) -> None:

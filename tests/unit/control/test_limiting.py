@@ -86,6 +86,20 @@ def test_without_a_store_limits_count_in_the_memory_of_the_node(context: FakeCon
     assert not counted.memory.marked
 
 
+def test_limits_count_where_the_node_was_started_to_count_them(context: FakeContext) -> None:
+    stored = Limits(store=Secret("redis://127.0.0.1:1"), slices=True, domain="shop")
+
+    async def use() -> None:
+        for started, later in ((LIMITS, stored), (stored, LIMITS)):
+            node = NodeLimits(context, lambda: None, started)
+            counted = node.open(config(context, later))
+            assert (counted.memory.marked, counted.memory.sliced) == (started is stored, started is stored)
+            assert node.as_counted(config(context, later)).domain == started.domain
+            await counted.engine.close()
+
+    asyncio.run(use())
+
+
 def test_a_store_that_cannot_be_reached_is_not_waited_for_long(
     context: FakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from gateway.limiter.opening import Counter, OnChange, open_counter, open_store
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Subject
 from gateway.limiter.shared import Caretaker, sections
+from gateway.limiter.store import DEADLINE_S
 from gateway.limiter.tokens import TokenizerUnusable
 from gateway.limiter.use import UNREAD
 from gateway.nodestate import NODE, NodeState
@@ -130,6 +131,21 @@ def test_slices_are_leased_where_the_config_says_so() -> None:
         await counter.close()
 
     asyncio.run(story())
+
+
+def test_a_store_is_opened_for_a_node_that_can_wait() -> None:
+    limits = Limits(store=Secret("redis://127.0.0.1:1"))
+
+    async def story() -> None:
+        patient, usual = open_store(limits, _unheard, node="n", deadline_s=1.0), open_store(limits, _unheard)
+        assert (patient._node, patient._deadline_s) == ("n", 1.0)
+        assert (usual._node, usual._deadline_s) == ("", DEADLINE_S)
+
+    asyncio.run(story())
+
+
+def _unheard(_there: bool, _why: str) -> None:
+    """Nobody listens."""
 
 
 def test_only_a_store_can_be_opened_as_one() -> None:
