@@ -88,7 +88,7 @@ class Figure:
 def limits_of(number: int) -> list[Limits | None]:
     """What a request of each key meets: the first `number` of the key's four short forms and four shared rules."""
     own = Allowance(**{name: getattr(_OWN, name) for name in _SHORT[:number]})
-    rules = Rules(config.Limits(rules=_MORE[: max(0, number - len(_SHORT))]))
+    rules = Rules(config.Limits(rules=_MORE[: max(0, number - len(_SHORT))]), name_key=b"")
     return [
         rules.limits(
             Subject(

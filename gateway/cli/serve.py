@@ -24,6 +24,7 @@ from gateway.journal.opening import Desk, ensure_journal, open_desk
 from gateway.journal.recover import NoFreeChain
 from gateway.journal.signing import SigningError
 from gateway.limiter.mutex import MutexUnsupported
+from gateway.limiter.namekey import NoNameKey, name_key, settle_on
 from gateway.limiter.opening import Counter, open_counter
 from gateway.limiter.shared import Caretaker, sections
 from gateway.listener.worker import DataPlane
@@ -103,7 +104,8 @@ def _settings(config: Config, arguments: argparse.Namespace) -> ServeSettings:
 def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
     try:
         ensure_journal(Path(state_dir))
-        return boot_snapshot(path, overrides, state_dir, prices=at_start).generation
+        booted = boot_snapshot(path, overrides, state_dir, prices=at_start)
+        settle_on(booted.config.limits, Path(state_dir))
     except ConfigProblems as problems:
         raise StartError(str(problems)) from problems
     except OSError as error:
@@ -114,6 +116,7 @@ def _publish(path: str, overrides: tuple[str, ...], state_dir: str) -> int:
         ) from error
     except (NoJournal, SigningError) as error:
         raise StartError(str(error)) from error
+    return booted.generation
 
 
 def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
@@ -160,7 +163,11 @@ def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Count
             )
 
     try:
-        return open_counter(config.limits, context.segment, context.state, context.slot, changed)
+        key = name_key(context.settings.state_dir)
+        return open_counter(config.limits, context.segment, context.state, context.slot, changed, name_key=key)
+    except NoNameKey as error:
+        _log.error("limits: %s", error)
+        raise SystemExit(1) from error
     except ValueError as error:
         _log.error("limits.store cannot be used: %s", error)
         raise SystemExit(1) from error

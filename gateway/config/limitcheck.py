@@ -25,6 +25,7 @@ from gateway.config.problems import Path, did_you_mean
 
 Found = tuple[Path, str, str]
 
+MIN_SECRET: Final = 16
 MAX_AT_ONCE: Final = 16  # buckets that one request can be charged to; the engines hold a test to it
 RESERVED_NAMES: Final = frozenset(f"{whose}.{form}" for whose in ("key", "team") for form in SHORT_FORMS)
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -60,6 +61,8 @@ def check_limits(path: Path, limits: Limits) -> Iterator[Found]:
         names.setdefault(rule.name, index)
     if not _DOMAIN.match(limits.domain):
         yield (*path, "domain"), "is not a domain: letters, digits and `-`", limits.domain
+    if limits.secret is not None and len(limits.secret.reveal()) < MIN_SECRET:
+        yield (*path, "secret"), f"is shorter than {MIN_SECRET} characters: `gateway keys new` makes a good one", ""
     yield from _zone((*path, "time_zone"), limits.time_zone)
     yield from _store(path, limits)
 

@@ -128,6 +128,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     client_cert: File = ""
     client_key: File = ""
     domain: Scope = "main"
+    secret: Secret | None = None  # what names of people are digested with; the same on all nodes of a store
     nodes: Annotated[int, Meta(ge=1, le=10_000)] = 1  # that share the store: `share` is this part of a limit
     slices: bool = False  # admit from leased parts of hot buckets, without asking the store
     on_store_failure: OnStoreFailure = "share"

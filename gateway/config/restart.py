@@ -2,7 +2,8 @@
 
 Sockets, and the directory whose lock, snapshots and journal the node holds, belong to the supervisor's start; so does
 what OpenSSL copies into each connection before a certificate is chosen for it, what stands once in a segment of
-the journal, and the place where usage of limits is counted. Everything else acts with the next snapshot.
+the journal, the place where usage of limits is counted, and the names it is counted under. Everything else acts with
+the next snapshot.
 """
 
 from typing import Final
@@ -21,6 +22,7 @@ _LIMITS: Final = (
     "client_cert",
     "client_key",
     "domain",
+    "secret",
     "nodes",
     "slices",
     "on_table_full",

@@ -28,6 +28,7 @@ from gateway.control.limits_api import LimitsApi, Sources
 from gateway.control.publisher import ADMIN, Publisher
 from gateway.control.readiness import Readiness, workers_wanted
 from gateway.limiter.learned import LEARNED, Learned
+from gateway.limiter.namekey import name_key
 from gateway.nodestate import SlotPhase
 from gateway.record import Kind
 from gateway.telemetry import families
@@ -78,6 +79,7 @@ class Admin:
                 engine=lambda: keeping.limits_engine,
                 prices=publisher.price_list,
                 learned=lambda: Learned(context.segment.shared(LEARNED)),
+                name_key=lambda: name_key(context.settings.state_dir),
             )
         )
         self.gate = TokenGate(self._token, time.monotonic)

@@ -29,6 +29,7 @@ from gateway.limiter.engine import Reason, Unavailable
 from gateway.limiter.explain import Engine, Explained, explain
 from gateway.limiter.learned import Learned
 from gateway.limiter.lines import Line, Lines
+from gateway.limiter.namekey import NoNameKey
 from gateway.limiter.outstanding import Outstanding, outstanding
 from gateway.limiter.spec import Kind
 from gateway.limiter.table import TableEngine
@@ -51,6 +52,7 @@ class Sources(NamedTuple):
     engine: Callable[[], Engine | None]
     prices: Callable[[], PriceList]
     learned: Callable[[], Learned]
+    name_key: Callable[[], bytes]  # may raise NoNameKey
 
 
 class LimitsApi:
@@ -78,15 +80,18 @@ class LimitsApi:
             return _error(400, "invalid_query", str(error))
         except NotThere as error:
             return _error(404, error.code, str(error))
+        except NoNameKey as error:
+            return _error(503, "limits_unavailable", str(error))
         except _Away as error:
             return _error(503, "limits_unavailable", str(error), limits=modes(error.lines))
         return _answer(document(config, case, stands, revoked=revoked, now_ms=now_ms))
 
     def _compiled(self, config: Config) -> Cases:
-        """The cases of this config, remembered until it or the prices change."""
+        """The cases of this config, remembered until it or the prices change. Raises NoNameKey."""
         known, prices = self._cases, self._sources.prices()
         if known is None or known[0] is not config or known[1] is not prices:
-            known = self._cases = config, prices, Cases(config, prices, self._sources.learned())
+            cases = Cases(config, prices, self._sources.learned(), self._sources.name_key())
+            known = self._cases = config, prices, cases
         return known[2]
 
     async def _stands(self, case: Case, now_ms: int) -> list[Stands]:

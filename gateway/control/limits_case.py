@@ -90,14 +90,14 @@ class _Way(NamedTuple):
 
 
 class Cases:
-    """The cases of one config."""
+    """The cases of one config; `name_key` is the workers' (`limiter/namekey.py`)."""
 
-    def __init__(self, config: Config, prices: PriceList, learned: Learned) -> None:
+    def __init__(self, config: Config, prices: PriceList, learned: Learned, name_key: bytes) -> None:
         self._config = config
         self._prices = prices
         self._learned = learned
         self._router = Router(config)
-        self._rules = Rules(config.limits, config.teams)
+        self._rules = Rules(config.limits, config.teams, name_key=name_key)
         self._matches = {rule.name: rule.match for rule in config.limits.rules}
         self._named = {id(model): name for name, model in config.models.items()}
         self._catalogue = catalogue(config, self._ways)

@@ -65,6 +65,7 @@ class Counter:
         self,
         limiter: Limiter,
         learned: Learned,
+        name_key: bytes,
         store: Store | None = None,
         slices: SlicedEngine | None = None,
         report: _Report | None = None,
@@ -74,6 +75,7 @@ class Counter:
         self.slices: Final = slices
         self._report = report
         self._learned = learned
+        self._name_key = name_key
         self._tokenizers: dict[tuple[str, int, int], Tokenizer] = {}
         self._keeping: asyncio.Task[None] | None = None
 
@@ -87,7 +89,7 @@ class Counter:
 
     def rules(self, config: Config) -> Rules:
         """The rules of a snapshot."""
-        return Rules(config.limits, config.teams)
+        return Rules(config.limits, config.teams, name_key=self._name_key)
 
     def estimator(self, config: Config, dialects: Mapping[str, str]) -> Estimator:
         """The estimates of a snapshot; `dialects` are those of its providers. Raises TokenizerUnusable."""
@@ -119,21 +121,23 @@ class Counter:
         return tokens.load(path)
 
 
-def open_counter(limits: Limits, segment: Segment, node: NodeState, slot: int, on_change: OnChange) -> Counter:
+def open_counter(
+    limits: Limits, segment: Segment, node: NodeState, slot: int, on_change: OnChange, *, name_key: bytes
+) -> Counter:
     """The limiter of the process in this slot. Raises ValueError for a store's TLS files that cannot be used."""
     table = TableEngine(open_table(segment, limits))
     owner = owner_of(slot, node.slot(slot).birth)
     learned = Learned(segment.shared(LEARNED))
     admit_full = limits.on_table_full == "other"
     if limits.store_url is None:
-        return Counter(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned)
+        return Counter(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned, name_key)
     report = _Report(on_change)
     store = open_store(limits, report)
     slices = _slices(limits, store, table, node)
     engines = Engines(slices or store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
     denials = Denials(segment.shared(DENIALS))
     limiter = report.limiter = Limiter(engines, owner=owner, denials=denials)
-    return Counter(limiter, learned, store, slices, report)
+    return Counter(limiter, learned, name_key, store, slices, report)
 
 
 def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -> SlicedEngine | None:

@@ -6,7 +6,7 @@ nothing limits. What varies even so - the end user, the provider of an attempt, 
 `Limits.lines`, which remembers what it made. The short forms of keys and teams are rules like others.
 
 A bucket is named `rule|scope=value|…`. Values are escaped, teams and users belong to their org, and the names of people
-(users, end users) are keyed digests: names of buckets reach the journal and a store.
+(users, end users) are digests under a key (`namekey.py`): names of buckets reach the journal and a store.
 
 A rule counts apart for each value of its scopes. What a key does not have (an org, a team, a user, a label) puts it
 outside of the rule; what a caller does not say (an end user, a model on a passthrough path) is a value like another,
@@ -44,7 +44,6 @@ PERIODS_MS: Final = {
 MICRO: Final = 1_000_000
 _MAX_REMEMBERED: Final = 8192  # lines of end users and providers, of all kinds of requests together: 16 MB
 _DIGEST_BYTES: Final = 10
-_MAX_KEY_BYTES: Final = 64
 _MAX_NAME: Final = 128  # of an end user, to be remembered as it is
 _RESOURCES: Final = {
     "requests": Resource.REQUESTS,
@@ -139,9 +138,9 @@ class Limits:
     __slots__ = ("_names", "_of_end_user", "_of_provider", "_own", "_remembered", "plain", "seen", "varies")
 
     def __init__(
-        self, rules: list[Rule], subject: Subject, domain: bytes, remembered: "dict[_Kind, Lines] | None" = None
+        self, rules: list[Rule], subject: Subject, name_key: bytes, remembered: "dict[_Kind, Lines] | None" = None
     ) -> None:
-        self._names = _Names(subject, domain)
+        self._names = _Names(subject, name_key)
         self._own = [rule for rule in rules if not rule.of_provider]
         self._of_provider = [rule for rule in rules if rule.of_provider]
         self.varies = bool(self._of_provider)  # the limits of an attempt depend on its provider
@@ -199,14 +198,14 @@ _Kind = tuple[Limits, str | bytes, str]
 
 
 class Rules:
-    """All rules of a config."""
+    """All rules of a config. `name_key`: what the names of people are digested with, the same in all processes."""
 
-    def __init__(self, config: Config, teams: Mapping[str, Allowance] | None = None) -> None:
+    def __init__(self, config: Config, teams: Mapping[str, Allowance] | None = None, *, name_key: bytes) -> None:
         self._config = config
         self._rules = [Rule(rule, config) for rule in config.rules]
         self._teams = teams or {}
         self._short: dict[tuple[str, float], Rule] = {}
-        self._domain = config.domain.encode()[:_MAX_KEY_BYTES]
+        self._name_key = name_key
         self._remembered: dict[_Kind, Lines] = {}
 
     def limits(self, subject: Subject) -> Limits | None:
@@ -216,7 +215,7 @@ class Rules:
             found += self._shorts("key", subject.allowance)
         if subject.team in self._teams:
             found += self._shorts("team", self._teams[subject.team])
-        return Limits(found, subject, self._domain, self._remembered) if found else None
+        return Limits(found, subject, self._name_key, self._remembered) if found else None
 
     def _shorts(self, whose: str, allowance: Allowance) -> Iterator[Rule]:
         """The rules of a short form; keys with the same limit share one."""
@@ -230,11 +229,11 @@ class Rules:
 class _Names:
     """What the buckets of one subject are called, and whom their limits are for."""
 
-    __slots__ = ("_domain", "_subject")
+    __slots__ = ("_key", "_subject")
 
-    def __init__(self, subject: Subject, domain: bytes) -> None:
+    def __init__(self, subject: Subject, key: bytes) -> None:
         self._subject = subject
-        self._domain = domain
+        self._key = key
 
     def bucket(self, rule: Rule, end_user: str, provider: str) -> str:
         """The name of the bucket of a rule."""
@@ -262,7 +261,7 @@ class _Names:
         return provider if scope == "provider" else _said(self._subject, scope)
 
     def _digest(self, text: str) -> str:
-        digest = blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES, key=self._domain)
+        digest = blake2b(text.encode(errors="surrogatepass"), digest_size=_DIGEST_BYTES, key=self._key)
         return digest.hexdigest()
 
 

@@ -124,9 +124,11 @@ class Setting:
         return standing.level
 
 
-def rules_of(*rules: Rule, teams: dict[str, Allowance] | None = None, **settings: Any) -> Rules:
+def rules_of(
+    *rules: Rule, teams: dict[str, Allowance] | None = None, name_key: bytes = b"key of the tests", **settings: Any
+) -> Rules:
     """These rules, compiled."""
-    return Rules(config.Limits(rules=rules, **settings), teams)
+    return Rules(config.Limits(rules=rules, **settings), teams, name_key=name_key)
 
 
 def limits_of(*rules: Rule, subject: Subject = SUBJECT, **settings: Any) -> Limits:

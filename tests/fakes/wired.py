@@ -121,7 +121,7 @@ class Wired:
             guard=self.guard,
             wheel=Wheel(),
             scribe=self.desk.scribe,
-            rules=Rules(self.config.limits, self.config.teams),
+            rules=Rules(self.config.limits, self.config.teams, name_key=b""),
             limiter=Limiter(Engines(self.engine), owner=7, wall_ns=self.now_ns, monotonic_ns=self.now_ns),
             estimator=Estimator(self.learned, {name: Weights(rule("openai", "")) for name in self.config.models}),
             record=lambda record, route, model: self.records.append((record, route, model)),

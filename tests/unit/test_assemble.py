@@ -66,7 +66,7 @@ class Worker:
         Caretaker(LIMITS).open(self.state)
         self.reader, self.writer = os.pipe()
         self.sink = LineSink(self.writer, lambda count: b"dropped %d\n" % count)
-        self.counter = open_counter(LIMITS, self.segment, self.state, SLOT, lambda _there, _why: None)
+        self.counter = open_counter(LIMITS, self.segment, self.state, SLOT, lambda _there, _why: None, name_key=b"k")
         self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None, self.counter)
 
     def published(self, text: str) -> Config:

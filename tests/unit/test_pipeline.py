@@ -624,7 +624,7 @@ LEFT = "rpm|key=demo|rate=2000/60000"
 
 def left(wired: Wired, rule: Rule, bucket: str) -> int:
     """What is left of a bucket."""
-    limits = Rules(Limits(rules=(rule,))).limits(Subject("demo"))
+    limits = Rules(Limits(rules=(rule,)), name_key=b"").limits(Subject("demo"))
     assert limits is not None
     (line,) = limits.lines(wired.engine.now_ms).lines
     (standing,) = wired.engine.model.peek(wired.engine.now_ms, [Amount(bucket, line.spec, 0)])

@@ -15,6 +15,7 @@ from gateway.config.load import load
 from gateway.config.snapshot import SnapshotStore
 from gateway.limiter.deny import DENIALS
 from gateway.limiter.learned import LEARNED
+from gateway.limiter.namekey import FILE, name_key
 from gateway.listener.worker import DataPlane
 from gateway.nodestate import NODE, NodeState
 from gateway.process.settings import ServeSettings, StartError
@@ -151,6 +152,43 @@ def test_a_full_disk_is_told_with_the_directory(path: Path, monkeypatch: pytest.
     monkeypatch.setattr(serve, "boot_snapshot", full)
     with pytest.raises(StartError, match="state: No space left on device: a start needs room there"):
         given.parts["publish"]()
+
+
+def test_a_start_settles_on_the_key_of_peoples_names(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    each = "rules: [{name: each, per: [org, user], requests: 1, every: minute}]"
+    path.write_text(CONFIG + f"limits: {{{each}}}\n")
+    given = Given(monkeypatch)
+    serve.run(words(path))
+    given.parts["publish"]()
+    key = name_key(path.parent / "state")
+    given.parts["publish"]()
+    assert name_key(path.parent / "state") == key
+    assert "names of people can be guessed" not in capfd.readouterr().err
+    path.write_text(CONFIG + f'limits: {{store: "redis://127.0.0.1:1", {each}}}\n')
+    given.parts["publish"]()
+    assert name_key(path.parent / "state") == b"main"
+    assert "names of people can be guessed" in capfd.readouterr().err
+
+
+def test_a_worker_that_knows_no_key_of_peoples_names_does_not_serve(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = Given(monkeypatch)
+    serve.run(words(path))
+    generation = given.parts["publish"]()
+    (path.parent / "state" / FILE).unlink()
+    segment = Segment.create(list(given.settings.sections), 6)
+    given.parts["caretaker"].open(NodeState(segment))
+    context = WorkerContext(given.settings, segment, NodeState(segment), 1, generation=generation, boot_ns=0)
+
+    async def main() -> None:
+        with pytest.raises(SystemExit):
+            given.parts["worker_main"](context)
+
+    run(main())
+    assert "limits.key is missing or damaged: a restart of the node writes it anew" in capfd.readouterr().err
 
 
 def test_a_worker_gets_its_data_plane(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ class Node:
         self.asked.append(path.partition("?")[2])
         question = parse(parse_qsl(self.asked[-1]))
         learned = Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q"))
-        case = Cases(config, PriceList(), learned).of(question, KEYS[question.key], revoked=False, now_ms=START_MS)
+        case = Cases(config, PriceList(), learned, b"").of(question, KEYS[question.key], revoked=False, now_ms=START_MS)
         lines = None if case.limits is None or self.without_limits else case.limits.lines(START_MS, "", "big")
         rows = [] if lines is None else asyncio.run(explain(self.setting.engine, lines, case.need, "big"))
         told = document(config, case, [(row, self.known) for row in rows], revoked=False, now_ms=START_MS)
@@ -139,7 +139,7 @@ def test_what_is_reserved_and_what_debt_there_may_be(
 
 def test_a_refusal_stands_first_and_is_the_code(config: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     limits = (
-        Cases(load(config), PriceList(), Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q")))
+        Cases(load(config), PriceList(), Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q")), b"")
         .of(parse([("key", "ann"), ("model", "large")]), KEYS["ann"], revoked=False, now_ms=START_MS)
         .limits
     )

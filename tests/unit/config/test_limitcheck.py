@@ -142,3 +142,10 @@ def test_too_many_limits_for_one_request_are_refused_with_their_number() -> None
     ((path, message, _),) = check_room((), rules, keys, [Allowance(rpm=1, tpm=2, usd_per_month=3)])
     assert path == ("rules",)
     assert "17 limits" in message
+
+
+def test_a_secret_is_long_enough_to_be_one() -> None:
+    assert list(check_limits((), Limits(secret=Secret("s" * 16)))) == []
+    ((path, message, shown),) = check_limits(("limits",), Limits(secret=Secret("s" * 15)))
+    assert (path, shown) == (("limits", "secret"), "")
+    assert message == "is shorter than 16 characters: `gateway keys new` makes a good one"

@@ -22,6 +22,7 @@ CASES = [
     (replace(OLD, journal=Journal(durability="synced", max_bytes=1, segment_s=9)), []),
     (replace(OLD, listen=Listen(workers=9, max_connections=5), log=Log(level="debug"), drain_s=1), []),
     (replace(OLD, limits=Limits(store=Secret("redis://h"), nodes=3)), ["limits.store", "limits.nodes"]),
+    (replace(OLD, limits=Limits(secret=Secret("s" * 16))), ["limits.secret"]),
     (replace(OLD, limits=Limits(max_buckets=99, max_holds=99)), ["limits.max_buckets", "limits.max_holds"]),
     (replace(OLD, limits=Limits(rules=(Rule(name="r", in_flight=1),), time_zone="Asia/Tokyo")), []),
     (replace(OLD, admin=Admin(token=Secret("u" * 16))), []),

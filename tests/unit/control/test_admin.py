@@ -17,6 +17,7 @@ from gateway.control.keeping import Keeping
 from gateway.control.publisher import Publisher
 from gateway.control.readiness import Readiness
 from gateway.limiter.engine import Amount, Outcome
+from gateway.limiter.namekey import settle_on
 from gateway.limiter.shared import open_table
 from gateway.limiter.spec import rate
 from gateway.limiter.table import TableEngine
@@ -276,6 +277,7 @@ def test_why_a_key_is_limited_comes_from_the_table_of_the_node(tmp_path: Path) -
         '  "open/*": {targets: [{provider: big, model: "*", weight: 2}], fallbacks: [large]}\n', ""
     )
     context = fake_context(tmp_path, text)
+    settle_on(Limits(), context.settings.state_dir)
     engine = TableEngine(open_table(context.segment, Limits()))
     take = Amount("hourly|org=acme", rate(100_000, 100_000, 3_600_000), 60_000)
     assert engine.table.reserve("h", [take], owner=0, lease_ms=60_000).outcome is Outcome.ADMITTED

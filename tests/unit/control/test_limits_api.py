@@ -13,12 +13,13 @@ from aiohttp.test_utils import TestServer
 from gateway.config.keyfile import KeyFile, build
 from gateway.config.keyindex import KeyIndex, Overlay
 from gateway.config.keys import KeyRecord, new_secret
-from gateway.config.limits import Allowance
+from gateway.config.limits import Allowance, Limits
 from gateway.config.load import load
 from gateway.control.limits_api import TRIES, LimitsApi, Sources
 from gateway.ledger.prices import Book, Clause, Entry, Price, PriceList, Rates, Shelf
 from gateway.limiter.engine import Amount, Reason, Standing, Unavailable
 from gateway.limiter.learned import LEARNED, Learned
+from gateway.limiter.namekey import FILE, name_key, settle_on
 from gateway.limiter.spec import rate
 from gateway.limiter.table import TableEngine
 from tests.fakes.limit_table import OWNER, Moment, memory, table
@@ -52,8 +53,10 @@ class Place:
     """All that the API asks, to be changed at will."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         file = directory / "gateway.yaml"
         file.write_text(CONFIG)
+        settle_on(Limits(), directory)
         build(directory / "keys", [ANN, BEN])
         self.config = load(file)
         self.keys: KeyIndex | None = KeyIndex(KeyFile(directory / "keys"), Overlay().put(NEW), {"team/ben"})
@@ -63,7 +66,12 @@ class Place:
 
     def sources(self) -> Sources:
         return Sources(
-            lambda: self.config, lambda: self.keys, lambda: self.engine, lambda: self.prices, lambda: self.learned
+            lambda: self.config,
+            lambda: self.keys,
+            lambda: self.engine,
+            lambda: self.prices,
+            lambda: self.learned,
+            lambda: name_key(self.directory),
         )
 
 
@@ -214,6 +222,15 @@ def test_a_store_that_is_late_is_asked_again(place: Place) -> None:
     place.engine = engine
     (answer,) = get(place, "key=ann&model=small")
     assert (answer.status, len(engine.calls)) == (503, TRIES)
+
+
+def test_whose_names_cannot_be_told_is_said(place: Place, tmp_path: Path) -> None:
+    (tmp_path / FILE).unlink()
+    (answer,) = get(place, "key=ann&model=small")
+    assert (answer.status, answer.content["error"]["code"]) == (503, "limits_unavailable")
+    assert (
+        "limits.key is missing or damaged: a restart of the node writes it anew" in answer.content["error"]["message"]
+    )
 
 
 def test_before_the_limits_are_open(place: Place) -> None:

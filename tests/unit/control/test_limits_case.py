@@ -63,7 +63,7 @@ def learned() -> Learned:
 def cases(tmp_path: Path, learned: Learned) -> Cases:
     file = tmp_path / "gateway.yaml"
     file.write_text(CONFIG)
-    return Cases(load(file), PriceList(BOOK), learned)
+    return Cases(load(file), PriceList(BOOK), learned, b"")
 
 
 def of(cases: Cases, key: KeyRecord = ANN, *, revoked: bool = False, **words: Any) -> Case:
@@ -199,7 +199,7 @@ def test_what_a_passthrough_request_costs_is_not_known(cases: Cases, tmp_path: P
     assert of(cases, FREE, model="", path="/passthrough/big/v1/things").refused is None
     file = tmp_path / "zero.yaml"
     file.write_text(CONFIG.replace("limits:", "limits:\n  unpriced: zero"))
-    free = Cases(load(file), PriceList(BOOK), learned)
+    free = Cases(load(file), PriceList(BOOK), learned, b"")
     assert of(free, model="", path="/passthrough/big/v1/things").refused is None
 
 

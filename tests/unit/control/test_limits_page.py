@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> Config:
 def case(config: Config) -> Case:
     learned = Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q"))
     question = Question("ann", "large", tokens=500, output_tokens=100)
-    return Cases(config, PriceList(), learned).of(question, ANN, revoked=False, now_ms=START_MS)
+    return Cases(config, PriceList(), learned, b"").of(question, ANN, revoked=False, now_ms=START_MS)
 
 
 def rows_of(case: Case, engine: FakeEngine) -> list[Explained]:
@@ -117,7 +117,7 @@ def test_a_request_that_never_fits(config: Config, case: Case) -> None:
 
 
 def test_what_is_refused_at_once_comes_before_what_is_left(config: Config, case: Case) -> None:
-    revoked = Cases(config, PriceList(), Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q"))).of(
+    revoked = Cases(config, PriceList(), Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q")), b"").of(
         case.question, ANN, revoked=True, now_ms=START_MS
     )
     refused = told(config, revoked, FakeEngine())["refused"]

@@ -10,7 +10,7 @@ from gateway.config.schema import Config, Key, Model, Provider, Target
 from gateway.config.secrets import Secret
 from gateway.limiter.opening import Counter, OnChange, open_counter, open_store
 from gateway.limiter.reservation import Origin
-from gateway.limiter.rules import Subject
+from gateway.limiter.rules import Rules, Subject
 from gateway.limiter.shared import Caretaker, sections
 from gateway.limiter.store import DEADLINE_S
 from gateway.limiter.tokens import TokenizerUnusable
@@ -20,13 +20,14 @@ from gateway.segment import Segment
 from tests.fakes.shim_store import ShimStore
 
 RPM = Rule(name="rpm", per=("key",), requests=1, every="minute")
+KEY = b"key of the tests"
 TABLE = Limits(max_buckets=64, max_holds=32, rules=(RPM,))
 
 
 def counter_of(limits: Limits, on_change: OnChange = lambda _there, _why: None) -> Counter:
     node = NodeState(Segment.create([NODE, *sections(limits)], 6))
     Caretaker(limits).open(node)
-    return open_counter(limits, node.segment, node, 0, on_change)
+    return open_counter(limits, node.segment, node, 0, on_change, name_key=KEY)
 
 
 def config_of(limits: Limits, tokenizer: str = "") -> Config:
@@ -49,6 +50,17 @@ def test_without_a_store_usage_is_counted_in_the_table() -> None:
         await counter.close()
 
     asyncio.run(story())
+
+
+def test_names_of_people_are_digested_with_the_key_of_the_start_whatever_a_reload_says() -> None:
+    people = Rule(name="people", per=("key", "end_user"), requests=1, every="minute")
+    reloaded = Limits(max_buckets=64, max_holds=32, rules=(people,), secret=Secret("another secret of the config"))
+    limits = counter_of(TABLE).rules(config_of(reloaded)).limits(Subject("demo"))
+    wanted = Rules(reloaded, name_key=KEY).limits(Subject("demo"))
+    assert limits is not None
+    assert wanted is not None
+    (found,) = limits.lines(0, "ann").lines
+    assert found.bucket == wanted.lines(0, "ann").lines[0].bucket
 
 
 def test_a_store_that_is_away_leaves_this_nodes_share() -> None:

@@ -135,9 +135,12 @@ def test_people_are_not_named() -> None:
     assert line.whom == " for key demo and user and end user"
 
 
-def test_people_have_other_names_in_another_domain() -> None:
-    one, two = (buckets(limits_of(rule(per=("key", "end_user")), domain=name), "bob") for name in ("a", "b"))
+@pytest.mark.parametrize("scope", ["user", "end_user"])
+def test_people_have_other_names_under_another_key(scope: str) -> None:
+    one, two = (buckets(limits_of(rule(per=("key", scope)), name_key=key), "bob") for key in (b"a", b"b"))
     assert one != two
+    domains = [buckets(limits_of(rule(per=("key", scope)), domain=name), "bob") for name in ("a", "b")]
+    assert domains[0] == domains[1], "what is no secret makes no difference"
 
 
 def test_who_names_no_end_user_shares_one_bucket_with_others_who_do_not() -> None:

@@ -92,7 +92,7 @@ def test_a_key_of_the_ladder_meets_as_many_limits_as_it_says(tmp_path: Path) -> 
     path = tmp_path / "gateway.yaml"
     path.write_text(yaml.safe_dump(Laddered().config(place, 8000, "gw-" + "s" * 43)))
     config = load(path)
-    rules = Rules(config.limits, config.teams)
+    rules = Rules(config.limits, config.teams, name_key=b"")
     met: dict[str, int] = {}
     for key in config.keys[1:]:
         limits = rules.limits(Subject(key.id, org=key.org, model="m", entry="m", route="r", allowance=key.allowance))
