@@ -56,7 +56,6 @@ MARKED_US: Final = 20 * 3600 * US_PER_S  # how far back a settlement may be repe
 UNSURE_US: Final = 3 * US_PER_S  # before a look: what was under way, and what workers have not said yet (a second)
 RIPE_US: Final = 5 * US_PER_S  # after which the outcome of a lapsed hold is signed and read, if there is one
 SEARCHED_US: Final = 600 * US_PER_S  # before a lapse was noticed: a lease, and a control that was away
-ASKED_AT_ONCE: Final = 16  # buckets that one peek is about
 SAVING_SHARE: Final = 10  # at most one part in so many of the time goes into writing checkpoints
 _US_PER_MS: Final = 1_000
 _FAILURES: Final = (Unavailable, Trouble, OSError)
@@ -302,7 +301,7 @@ class LimitsKeeper:
             else {}
         )
         if forgot:
-            rows = await self._missing(standing.used, again)
+            rows = [self._missing(used, again) for used in standing.used]
             await settle(self._memory.engine, self._gifts(known_us, rows))
             if (await self._epoch()).id != epoch.id:
                 raise Unavailable(Reason.LOST, "the memory of limits was lost while what was used was given back")
@@ -323,30 +322,18 @@ class LimitsKeeper:
         self.repeated += repetition.settled
         return repetition.used(now_ms)
 
-    async def _missing(self, used: Sequence[Used], again: Mapping[Key, int]) -> list[Amount]:
-        """What of buckets is to be given back: all that is neither settled again nor going to be. Raises Unavailable.
+    def _missing(self, used: Used, again: Mapping[Key, int]) -> Amount:
+        """What of a bucket is to be given back: all that is neither settled again nor going to be.
 
         What nodes that share a RATE have used between them, none of them knows: each relies on its part of the refill,
-        and gives back what may be missing by that, as far as the bucket has it.
+        and gives back what may be missing by that, as much as the bucket can have. While all use their parts that is
+        exact; else it is too much by what some have used and others have left since.
         """
-        rows = []
-        for first in range(0, len(used), ASKED_AT_ONCE):
-            some = used[first : first + ASKED_AT_ONCE]
-            buckets = [Amount(found.bucket, found.spec, 0) for found in some]
-            room = await self._room(buckets) if any(found.more for found in some) else [0] * len(some)
-            for found, bucket, left in zip(some, buckets, room, strict=True):
-                there = found.live + again.get(key_of(bucket), 0)
-                certain = max(0, found.used - there)
-                rows.append(Amount(found.bucket, found.spec, max(certain, min(found.used + found.more - there, left))))
-        return rows
-
-    async def _room(self, buckets: Sequence[Amount]) -> list[int]:
-        """What is left of these buckets, by the limits of now; 0 where that is not known."""
-        standings = await self._memory.engine.peek(buckets)
-        return [
-            standing.level - bucket.spec.limit + self._capacity_of(bucket.bucket, bucket.spec)
-            for standing, bucket in zip(standings, buckets, strict=True)
-        ]
+        bucket = Amount(used.bucket, used.spec, 0)
+        there = used.live + again.get(key_of(bucket), 0)
+        certain, possible = used.used - there, used.used + used.more - there
+        most = self._capacity_of(used.bucket, used.spec) if used.more else possible
+        return Amount(used.bucket, used.spec, max(certain, min(possible, most), 0))
 
     def _gifts(self, known_us: int, rows: Iterable[Amount]) -> Iterator[Settlement]:
         """Settlements that come to these amounts, each within what one may have.

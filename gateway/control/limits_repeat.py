@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.limiter.bucket import Row, charged, current
-from gateway.limiter.engine import Amount, Renewal, Settled, Standing
+from gateway.limiter.engine import Amount, Renewal, Settled
 from gateway.limiter.hold import State
 from gateway.limiter.replay import Fact, Key, key_of, part_of
 
@@ -42,9 +42,6 @@ class Engine(Protocol):
 
     def renew(self, holds: Sequence[Renewal], *, lease_ms: int) -> Awaitable[tuple[State, ...]]:
         """Prolong leases; the state of each hold. Raises Unavailable when awaited."""
-
-    def peek(self, asked: Sequence[Amount]) -> Awaitable[Sequence[Standing]]:
-        """How buckets stand. Raises Unavailable when awaited."""
 
 
 class Repetition:
