@@ -106,11 +106,14 @@ class Seen:
 # ---- requests
 
 
-def requests_within(seen: Seen, rate: Rate) -> list[Finding]:
-    """Whether the number of admitted requests is what the limit allows, to within one."""
+def requests_within(seen: Seen, rate: Rate, given_back: int = 0) -> list[Finding]:
+    """Whether the number of admitted requests is what the limit allows, to within one.
+
+    `given_back`: so many may stand in the bucket because nodes could not know what others have left of a lost refill.
+    """
     if not seen.admitted or not seen.last_refusal_sent_s:
         return [Finding("admitted and refused", f"{len(seen.admitted)} and {seen.refused}", "some", holds=False)]
-    admitted, doubts, (not_before_s, not_after_s) = len(seen.begun), _doubts(seen), seen.first_s
+    admitted, doubts, (not_before_s, not_after_s) = len(seen.begun), _doubts(seen) + given_back, seen.first_s
     most = rate.allowed(max(begun_s for _, begun_s in seen.begun) - not_before_s + CLOCK_S)
     least = rate.allowed(seen.last_refusal_sent_s - not_after_s - CLOCK_S) - 1
     found = [

@@ -219,8 +219,9 @@ def findings(story: Story, standings: Mapping[str, Standing], waited_s: float) -
         found += [evidence.requests_within(seen, rate)[0], *evidence.requests_at_rate(seen, rate, story.end_s)]
         used, doubt = 0.0, 0.0
     elif scenario.resource == REQUESTS:
-        found += evidence.requests_within(seen, rate)
-        used, doubt = float(len(seen.admitted)), float(len(seen.broken) + len(seen.unavailable_s))
+        guessed = int(rate.capacity) if scenario.kills == "store" and scenario.nodes > 1 else 0
+        found += evidence.requests_within(seen, rate, guessed)
+        used, doubt = float(len(seen.admitted)), float(len(seen.broken) + len(seen.unavailable_s) + guessed)
     else:
         found += evidence.tokens_at_rate(seen, rate, story.end_s)
         used, doubt = float(sum(admitted.tokens for admitted in seen.admitted)), 0.0

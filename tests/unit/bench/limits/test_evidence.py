@@ -48,6 +48,12 @@ def test_a_request_that_broke_off_may_have_been_charged() -> None:
     assert most.seen == "157"
 
 
+def test_what_was_given_back_for_certain_is_not_admitted_again_and_what_was_guessed_may_not_be() -> None:
+    assert holding(evidence.requests_within(seen(150), RATE, given_back=10)) == [True, True, True]
+    assert holding(evidence.requests_within(seen(148), RATE, given_back=10)) == [True, False, True]
+    assert holding(evidence.requests_within(seen(161), RATE, given_back=10)) == [False, True, True]
+
+
 def test_one_whose_answer_had_begun_was_admitted() -> None:
     found = seen(160)
     found.broken = [Broken(5.0, 6.0, begun_s=5.1)]
