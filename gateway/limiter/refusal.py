@@ -2,6 +2,9 @@
 
 Numbers are told in the limit's own unit: requests, tokens, USD. The caller learns of its own limits only: what a limit
 is for is told by the names of the caller's own key.
+
+The wait of a budget is until its window is over: nobody knows what requests under way will give back, and when. So the
+message says that they may.
 """
 
 from typing import Final
@@ -23,9 +26,9 @@ def limited(line: Line, cost: int, level: int, wait_ms: int, levels: tuple[int, 
     if line.spec.kind is Kind.SLOTS:
         message = f"{used_up}: retry when one of your requests has ended"
     else:
-        message = (
-            f"{used_up}: {amount(line, level)} left, this request needs {amount(line, cost)}; retry in {span(wait_ms)}"
-        )
+        sooner = ", or sooner: requests under way may give some back" if line.spec.kind is Kind.WINDOW else ""
+        needs = f"{amount(line, level)} left, this request needs {amount(line, cost)}"
+        message = f"{used_up}: {needs}; retry in {span(wait_ms)}{sooner}"
     return RateLimited(message, rule=line.rule, retry_after_ms=wait_ms, levels=levels)
 
 

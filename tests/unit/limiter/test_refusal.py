@@ -31,6 +31,13 @@ def test_money_is_told_in_usd() -> None:
     assert "-1.5 USD left, this request needs 10 USD" in limited(line, 10_000_000, -1_500_000, 1, ()).message
 
 
+def test_a_budget_may_have_room_before_its_window_is_over() -> None:
+    """One request under way may hold all of it, and use next to nothing."""
+    error = limited(line_of(Rule(name="b", usd=1, every="month")), 250_000, 0, 9 * 86_400_000, (0,))
+    assert error.message.endswith("; retry in 216 h 0 min, or sooner: requests under way may give some back")
+    assert error.retry_after_ms == 9 * 86_400_000
+
+
 def test_slots_have_no_time() -> None:
     error = limited(line_of(Rule(name="s", per=("key",), in_flight=2)), 1, 0, 1_000, (0,))
     assert error.message == (
