@@ -27,7 +27,12 @@ EXAMPLES = [
     for name, text in PAGES.items()
     for example in re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
 ]
-ENV = {"OPENAI_API_KEY": "k1", "DEMO_KEY": "gw-demo", "LIMIT_STORE": "redis://store.internal:6379/0"}
+ENV = {
+    "OPENAI_API_KEY": "k1",
+    "DEMO_KEY": "gw-demo",
+    "LIMIT_STORE": "redis://store.internal:6379/0",
+    "LIMIT_SECRET": "0123456789abcdef",
+}
 SPANS = ("second", "minute", "hour", "day", "week", "month")
 
 
