@@ -22,6 +22,7 @@ from gateway.control.journal_api import JournalApi
 from gateway.control.limiting import Limiting
 from gateway.control.notary import Notary
 from gateway.control.readers.export import ExportReader
+from gateway.control.readers.lately import Lately
 from gateway.control.readers.runner import Readers, Runner, Source
 from gateway.control.readers.usage import UsageReader
 from gateway.control.retention import Retention
@@ -76,7 +77,7 @@ def made(config: Config, journal: Journal, limited: Limited | None, clock_us: Ca
     notary = Notary(directory, layout.signing_of(state_dir))
     opener = Opener(layout.sealing_of(state_dir))
     database = Database.of(config)
-    source = Source(directory, node, lambda: notary.signed, lambda: notary.head_seq)
+    source = Source(directory, node, lambda: notary.signed, lambda: notary.head_seq, Lately())
     usage = Runner(UsageReader(database, node, opener.open), source, state_dir)
     exports = [
         ExportReader(export, sink_of(export), directory, node, state_dir, opener.open) for export in config.exports

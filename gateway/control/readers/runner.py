@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 
 from gateway.control.readers.aside import Aside
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Reader, Trouble
+from gateway.control.readers.lately import Lately
 from gateway.journal import layout
 from gateway.journal.read import START, Entry, Place, entries
 from gateway.units import MIB, NS_PER_US, US_PER_S
@@ -41,6 +42,7 @@ class Source(NamedTuple):
     node: str
     signed: Callable[[], Mapping[str, Place]]
     heads: Callable[[], Mapping[str, int]]
+    lately: Lately | None = None  # what readers share of what they have read
 
 
 class Limits(NamedTuple):
@@ -214,6 +216,12 @@ class Runner:
         return more
 
     def _read(self, chain: str, start: Place, end: Place) -> list[Entry]:
+        lately = self._source.lately
+        if lately is None:
+            return self._decoded(chain, start, end)
+        return lately.read(chain, start, end, lambda: self._decoded(chain, start, end))
+
+    def _decoded(self, chain: str, start: Place, end: Place) -> list[Entry]:
         limits, found, raw_bytes = self._limits, list[Entry](), 0
         until = time.monotonic() + limits.read_s
         for line in entries(self._source.journal, chain, start, end):

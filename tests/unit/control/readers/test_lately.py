@@ -1,0 +1,90 @@
+"""What one reader has read is the next one's, as far as it asks for the same; and never more than it asks for."""
+
+import threading
+import time
+
+import pytest
+
+from gateway.control.readers import lately as module
+from gateway.control.readers.lately import Lately
+from gateway.journal.read import Entry, Place
+from gateway.record import Kind, Record
+
+NOTHING = Record(Kind.OUTCOME, "x", 1)
+
+
+def entries(count: int, size: int = 10) -> list[Entry]:
+    return [Entry("w0", 0, n, b"x" * size, NOTHING, Place(0, (n + 1) * size)) for n in range(count)]
+
+
+class Disk:
+    """Lines that are decoded each time they are asked for."""
+
+    def __init__(self, lately: Lately, count: int = 5) -> None:
+        self.lately = lately
+        self.lines = entries(count)
+        self.decoded = 0
+
+    def read(self, start: int = 0, end: int = 5, chain: str = "w0") -> list[Entry]:
+        def decode() -> list[Entry]:
+            self.decoded += 1
+            return self.lines[start:end]
+
+        return self.lately.read(chain, Place(0, start * 10), Place(0, end * 10), decode)
+
+
+def test_the_same_lines_are_decoded_once() -> None:
+    disk = Disk(Lately())
+    assert disk.read() is not disk.lines
+    assert disk.read() == disk.read() == disk.lines
+    assert (disk.decoded, disk.lately.hits) == (1, 2)
+
+
+def test_a_reader_that_is_elsewhere_reads_for_itself() -> None:
+    disk = Disk(Lately())
+    disk.read()
+    assert disk.read(2) == disk.lines[2:]
+    assert disk.read(2, chain="w1") == disk.lines[2:]
+    assert disk.decoded == 3
+
+
+def test_nobody_gets_lines_beyond_the_end_that_it_knows() -> None:
+    disk = Disk(Lately())
+    disk.read()
+    assert disk.read(0, 2) == disk.lines[:2]
+    assert disk.read(0, 5) == disk.lines
+    assert disk.decoded == 1
+    more = disk.read(0, 0)
+    assert (more, disk.decoded) == ([], 2)
+
+
+def test_a_batch_that_is_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 49)
+    disk = Disk(Lately())
+    disk.read()
+    disk.read()
+    assert disk.decoded == 2
+
+
+def test_who_comes_while_lines_are_read_waits_for_them() -> None:
+    lately, begun, go_on = Lately(), threading.Event(), threading.Event()
+    found: list[list[Entry]] = []
+
+    def slow() -> list[Entry]:
+        begun.set()
+        assert go_on.wait(5)
+        return entries(3)
+
+    def ask() -> None:
+        found.append(lately.read("w0", Place(0, 0), Place(0, 30), slow))
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(5)
+    time.sleep(0.01)
+    go_on.set()
+    for thread in threads:
+        thread.join(5)
+    assert found == [entries(3)] * 2
+    assert lately.hits == 1
