@@ -135,7 +135,7 @@ LIMIT_STORE_CALLS: Final = Family(
 LIMIT_SLICES: Final = Family(
     "gateway_limit_slices_total",
     Kind.COUNTER,
-    "Slices of limits: requests admitted from them, or that found too little there (dry), and exchanges with the store.",
+    "Slices of limits: requests admitted from them, or that found too little there (dry), exchanges with the store.",
     ("event",),
 )
 LIMIT_STORE_RELOADS: Final = Family(
