@@ -381,6 +381,7 @@ def test_an_encoded_body_is_decoded_first() -> None:
         (b"gzip", gzip.compress(CHAT + b" " * 5000), "body_too_large"),
         (b"gzip", gzip.compress(b"{"), "invalid_request"),
     ],
+    ids=["unknown", "not-encoded", "cut", "too-large", "not-json"],
 )
 def test_an_encoded_body_that_cannot_be_decoded(encoding: bytes, body: bytes, code: str) -> None:
     wired = Wired(answering(), max_body_bytes=5000)

@@ -188,7 +188,7 @@ def test_texts_are_made_fit() -> None:
         outcome(at_us=MAX_AT_US),
         outcome(at_us=-1),
     ],
-    ids=repr,
+    ids=["dear", "a-gift", "many-tokens", "lost-tokens", "many", "long", "late", "early"],
 )
 def test_a_number_that_cannot_be_is_poison_and_named(record: Record) -> None:
     lines = [entry(outcome(), 0), entry(record, 1), entry(outcome(), 2)]
