@@ -210,7 +210,15 @@ def test_workers_and_control_that_are_killed_leave_a_journal_that_is_whole() -> 
 
 
 def control_of(node: GatewayNode) -> int:
-    return next(pid for pid in node.session() if Path(f"/proc/{pid}/comm").read_text().strip() == "gw-control")
+    return next(pid for pid in node.session() if _title(pid) == "gw-control")
+
+
+def _title(pid: int) -> str:
+    """What a process calls itself, "" for one that has ended since it was listed."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_a_node_that_is_killed_whole_goes_on_where_it_was() -> None:

@@ -26,6 +26,7 @@ from tests.fakes.limit_table import memory
 WORKERS = 4
 SECONDS = 3.0
 KILL_EVERY_S = 0.03
+KILLS = 5  # at least, however slowly processes come back on a busy machine
 LEASE_MS = 3_600_000  # nothing lapses but by the sweep
 RESERVED, USED = 5, 3
 CAPACITY, PER_S = 500, 1_000
@@ -122,5 +123,5 @@ def test_bounds_hold_and_nothing_leaks_whoever_is_killed() -> None:
     beyond = USD.limit - usd.level - USED * crew.settled - RESERVED * unsettled
     assert beyond in range(0, USED * crew.kills + 1, USED), "settled, and killed before it could say so"
     assert rps.level <= RPS.limit
-    assert crew.kills > SECONDS / KILL_EVERY_S / 4
+    assert crew.kills >= KILLS
     assert crew.table.count(Counter.SWEPT) == unsettled
