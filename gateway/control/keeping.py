@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.config.schema import Config
 from gateway.control.limiting import Counted, Engine, Limiting, NodeLimits, warn_unkept
@@ -30,9 +30,13 @@ from gateway.journal.line import content_of
 from gateway.journal.opening import open_journal, settings_of
 from gateway.journal.recover import NoFreeChain
 from gateway.journal.signing import SigningError
+from gateway.limiter.engine import Unavailable
 from gateway.record import Kind, Record
 from gateway.tasks import spawn
 from gateway.units import NS_PER_US
+
+if TYPE_CHECKING:
+    from gateway.control.forgetting import Forgetting
 
 T = TypeVar("T")
 
@@ -70,6 +74,7 @@ class Keeping:
         self._looked = False
         self._counted: Counted | None = None
         self._unkept = False  # the config keeps no journal
+        self._forgetting: Forgetting | None = None  # there; else it is among the parts
         self.parts: Parts | None = None
 
     def tell(self, kind: Kind, action: str, subject: str, actor: str, **detail: object) -> None:
@@ -157,9 +162,13 @@ class Keeping:
     def follow(self) -> None:
         """Follow a reload; called on control's tick."""
         config, parts = self._config(), self.parts
-        if parts is None or config is None or config is self._followed:
+        if config is None or config is self._followed or (parts is None and self._forgetting is None):
             return
         self._followed = config
+        if self._forgetting is not None:
+            self._forgetting.follow(config)
+        if parts is None:
+            return
         parts.journal.adopt(settings_of(config))
         parts.retention.adopt(retention_of(config))
         parts.anchoring.adopt(config.journal.anchors)
@@ -201,9 +210,16 @@ class Keeping:
         return None if self._limits is None else self._limits.open(config)
 
     async def _unkept_limits(self, config: Config) -> None:
-        if self._limits is not None and self._counted is not None:
-            await asyncio.to_thread(warn_unkept, config, self._limits.keys())
-            await self._counted.there()
+        if self._limits is None or self._counted is None:
+            return
+        await asyncio.to_thread(warn_unkept, config, self._limits.keys())
+        await self._counted.there()
+        self._followed = config
+        self._forgetting = self._limits.forgetting(config, self._counted.memories)
+        while True:
+            with suppress(Unavailable):
+                await self._forgetting.turn()
+            await asyncio.sleep(RETRY_S)
 
 
 def _work(parts: Parts) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:

@@ -28,6 +28,7 @@ from gateway.config.schema import Config
 from gateway.control import budget_events, limits_repeat
 from gateway.control.alerting import Alerting
 from gateway.control.context import Context
+from gateway.control.forgetting import Books, Forgetting, Memories
 from gateway.control.limits_keeper import LimitsKeeper, Memory, of_table
 from gateway.control.readers.budgets import BudgetReader
 from gateway.control.readers.runner import Runner, Source
@@ -40,6 +41,7 @@ from gateway.limiter.shared import open_table
 from gateway.limiter.spec import Spec
 from gateway.limiter.store import Store
 from gateway.limiter.table import TableEngine
+from gateway.nodestate import SlotPhase
 from gateway.telemetry import families
 from gateway.telemetry.scrape import counted
 from gateway.telemetry.transfer import areas
@@ -60,20 +62,31 @@ class Engine(limits_repeat.Engine, budget_events.Engine, Protocol):
 
 
 class Counted(NamedTuple):
-    """The engine that the node's limits count with, and what is known of its memory. `there` ends when it answers."""
+    """The engine that the node's limits count with, and what is known of its memory; where it forgets.
+
+    `there` ends when it answers.
+    """
 
     engine: Engine
     memory: Memory
     there: Callable[[], Awaitable[None]]
+    memories: Memories
 
 
 class NodeLimits:
     """What is known of a node's limits when control begins. `keys` are those of the snapshot in use.
 
-    `started`: what the node was started with, and its workers count by, whatever a later snapshot says.
+    `started`: what the node was started with, and its workers count by, whatever a later snapshot says; `generation`
+    is that of the snapshot in use, which may be about to be published.
     """
 
-    def __init__(self, context: Context, keys: Callable[[], KeyIndex | None], started: Limits | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        keys: Callable[[], KeyIndex | None],
+        started: Limits | None = None,
+        generation: Callable[[], int] = lambda: 0,
+    ) -> None:
         age_us = (time.monotonic_ns() - context.boot_ns) // NS_PER_US
         self.keys = keys
         self.began_us = time.time_ns() // NS_PER_US - age_us  # the node, by the wall clock
@@ -81,6 +94,7 @@ class NodeLimits:
         self._segment = context.segment
         self._state = context.state
         self._started = started
+        self._generation = generation
 
     def as_counted(self, config: Config) -> Limits:
         """What a config says of limits, as this node counts them."""
@@ -89,9 +103,9 @@ class NodeLimits:
     def open(self, config: Config) -> Counted:
         """The engine of these limits. Raises OSError, which says what of a store cannot be used, and NoJournal."""
         limits = self.as_counted(config)
+        table = open_table(self._segment, limits)
         if limits.store_url is None:
-            table = open_table(self._segment, limits)
-            return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once)
+            return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once, Memories(table))
         there = asyncio.Event()
         store = _opened(limits, _name(config), there)
         memory = Memory(
@@ -108,7 +122,17 @@ class NodeLimits:
             with suppress(TimeoutError):
                 await asyncio.wait_for(there.wait(), STORE_WAIT_S)
 
-        return Counted(store, memory, connected)
+        return Counted(store, memory, connected, Memories(table, store))
+
+    def adopted(self) -> bool:
+        """Whether every worker that serves does so by the snapshot in use."""
+        generation = max(self._generation(), self._state.generation)
+        serving = [slot for _, slot in self._state.live_workers() if slot.phase == SlotPhase.READY]
+        return all(slot.generation >= generation for slot in serving)
+
+    def forgetting(self, config: Config, memories: Memories, books: Books | None = None) -> Forgetting:
+        """Who forgets what the config does not limit any more."""
+        return Forgetting(config, self.keys, memories, self.adopted, books)
 
     def _undelivered(self) -> int:
         """Settlements that workers could not deliver, and workers that may have had more: births count up, too."""
@@ -140,6 +164,7 @@ class Limiting:
             nodes=1 if config.limits.store_url is None else config.limits.nodes,
             capacity_of=capacities(config.limits),
         )
+        self.forgetting = node.forgetting(config, limits.memories, Books(journal, self.reader))
         self.alerting = Alerting(config, limits.engine, self.reader, journal, node.keys)
         self._there = limits.there
 
@@ -162,7 +187,13 @@ class Limiting:
             await self.alerting.adopt()
         await self._there()
         await self.keeper.begin()
-        await asyncio.gather(self.runner.run(), self.keeper.run(self.alerting.turn))
+        await asyncio.gather(self.runner.run(), self.keeper.run(self._forget, self._alert))
+
+    async def _forget(self) -> None:
+        await self.forgetting.turn()
+
+    async def _alert(self) -> None:
+        await self.alerting.turn()
 
     def stop(self) -> None:
         """Leave after the batch in hand."""
@@ -170,6 +201,7 @@ class Limiting:
 
     def follow(self, config: Config) -> None:
         """Follow a reload."""
+        self.forgetting.follow(config)
         self.alerting.follow(config)
 
     async def close(self) -> None:

@@ -163,13 +163,14 @@ class LimitsKeeper:
         self.ready = True
         await self._tried(self._save)
 
-    async def run(self, also: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Look after it each second, and do this as well; begins where `begin` has ended."""
+    async def run(self, *also: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Look after it each second, and do these as well; begins where `begin` has ended."""
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             await self.turn()
-            await self._tried(also)
+            for step in also:
+                await self._tried(step)
             await asyncio.sleep(max(TURN_S - (loop.time() - began_s), self._save_s * SAVING_SHARE, 0))
 
     async def turn(self) -> None:

@@ -42,7 +42,8 @@ async def control_main(context: Context, limits: Limits | None = None) -> None:
 
     `limits` are those that the node was started with, None where they are the snapshot's.
     """
-    keeping = Keeping(lambda: publisher.config, limits=NodeLimits(context, lambda: publisher.keys, limits))
+    node = NodeLimits(context, lambda: publisher.keys, limits, lambda: publisher.generation)
+    keeping = Keeping(lambda: publisher.config, limits=node)
     publisher = Publisher(context, keeping.reloaded)
     publisher.open()
     keeping.tell(Kind.ADMIN, "control.start", f"generation {publisher.generation}", GATEWAY, version=__version__)

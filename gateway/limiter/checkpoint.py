@@ -88,7 +88,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     told: Mapping[str, Told]
     accounts: list[_AccountRow]
     holds: list[_HeldRow]
-    epoch_us: int = 0  # what a file of an earlier build does not have
+    epoch_us: int = 0  # this and what follows a file of an earlier build does not have
+    forgotten: dict[str, int] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -111,6 +112,7 @@ def encoded(checkpoint: Checkpoint) -> bytes:
             at_us=checkpoint.at_us,
             epoch=checkpoint.epoch,
             epoch_us=checkpoint.epoch_us,
+            forgotten=ledger.forgotten,
             seen_us=checkpoint.seen_us,
             places=checkpoint.places,
             told=checkpoint.told,
@@ -179,6 +181,7 @@ def load(path: Path, node: str) -> Checkpoint | None:
 
 def _ledger(file: _File) -> Ledger:
     ledger = Ledger()
+    ledger.forgotten = file.forgotten
     for account in file.accounts:
         bucket, spec = parsed(account.name)
         row = Row(account.used, account.rest, account.mark_ms)

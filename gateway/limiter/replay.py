@@ -9,6 +9,9 @@ The arithmetic is the engines' own (`bucket.py`) with the records' wall clock as
 between two lines as it did then. A record names how each bucket counts (`recorded.py`): no config and no price is
 needed, and a limit that was changed meanwhile keeps its usage.
 
+A limit that was taken out of the config is forgotten: a line of control's chain says so, and nothing that was reserved
+until then counts any more, in whichever order lines are read. What such a hold settles later is nothing, too.
+
 Every window of a budget is counted apart, so lines of an older one that are read late charge nobody else. What is used
 never falls below zero, as in an engine.
 
@@ -23,6 +26,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from gateway.config.limits import SHORT_FORMS
 from gateway.limiter.bucket import Row, charged, current
 from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import SLICE, parsed, slice_mark
@@ -31,6 +35,9 @@ from gateway.record import Kind as RecordKind
 from gateway.record import Record
 
 KEPT_MS: Final = 86_400_000  # how long a dead worker's hold is told apart from what is certain
+FORGOTTEN_KEPT_MS: Final = 33 * 86_400_000  # longer than any line counts
+FORGOTTEN: Final = "limit.forgotten"  # the action of a record
+SHORT_NAMES: Final = frozenset(f"{whose}.{form}" for whose in ("key", "team") for form in SHORT_FORMS)
 _US_PER_MS: Final = 1_000
 _ALLOW: Final = "allow"
 _SAME_WRITER: Final = frozenset(
@@ -44,12 +51,14 @@ class What(Enum):
     RESERVED = "reserved"
     SETTLED = "settled"
     BEGAN = "began"  # somebody else writes this chain from here on
+    FORGOTTEN = "forgotten"  # these limits do not exist any more
 
 
 class Fact(NamedTuple):
     """One line, read. `amounts` are of a hold that was reserved or settled at `at_ms`.
 
-    `sliced` is not empty for a settlement that was counted in slices; see `is_counted`.
+    `sliced` is not empty for a settlement that was counted in slices; see `is_counted`. `subjects` are what is
+    forgotten, as `subject_of` names them.
     """
 
     what: What
@@ -57,6 +66,7 @@ class Fact(NamedTuple):
     hold: str = ""
     amounts: tuple[Amount, ...] = ()
     sliced: str = ""
+    subjects: tuple[str, ...] = ()
 
 
 class Key(NamedTuple):
@@ -118,7 +128,16 @@ def fact_of(record: Record) -> Fact | None:
         return Fact(What.SETTLED, at_ms, record.hold_id, amounts, sliced if sliced.startswith(SLICE) else "")
     if record.kind is RecordKind.CHECKPOINT and begins_a_writer(record):
         return Fact(What.BEGAN, record.at_us // _US_PER_MS)
+    if record.kind is RecordKind.ADMIN and record.action == FORGOTTEN:
+        subjects = msgspec.json.decode(record.detail or b"{}", type=_Forgotten).buckets or (record.subject,)
+        return Fact(What.FORGOTTEN, record.at_us // _US_PER_MS, subjects=tuple(subjects))
     return None
+
+
+def subject_of(bucket: str) -> str:
+    """What a bucket is forgotten with: its rule, or, of a key's or team's short form, itself."""
+    rule = bucket.partition("|")[0]
+    return bucket if rule in SHORT_NAMES else rule
 
 
 def is_counted(fact: Fact, epoch: str) -> bool:
@@ -141,6 +160,10 @@ class _Opened(msgspec.Struct, frozen=True):
     opened_by: str = ""
 
 
+class _Forgotten(msgspec.Struct, frozen=True):
+    buckets: list[str] = []
+
+
 def _amounts(told: Mapping[str, int]) -> tuple[Amount, ...]:
     return tuple(Amount(*parsed(name), prove_amount(amount)) for name, amount in told.items())
 
@@ -152,6 +175,8 @@ class Ledger:
         self.nodes = 1  # that share the memory which counts the same
         self.accounts: dict[Key, Account] = {}
         self.holds: dict[str, Held] = {}
+        self.forgotten: dict[str, int] = {}  # subjects, and until when
+        self.stirred: set[Key] = set()  # what of them somebody has charged all the same, or again
 
     def take(self, chain: str, fact: Fact) -> None:
         """Fold one line."""
@@ -159,8 +184,27 @@ class Ledger:
             self._reserve(chain, fact)
         elif fact.what is What.SETTLED:
             self._settle(fact)
+        elif fact.what is What.FORGOTTEN:
+            self.forget(fact.subjects, fact.at_ms)
         else:
             self.bury(chain)
+
+    def forget(self, subjects: Iterable[str], at_ms: int) -> None:
+        """Nothing of these that was reserved up to then counts any more."""
+        news = {subject for subject in subjects if self.forgotten.get(subject, -1) < at_ms}
+        if not news:
+            return
+        self.forgotten |= dict.fromkeys(news, at_ms)
+        for key in [key for key in self.accounts if subject_of(key.bucket) in news]:
+            del self.accounts[key]
+        for held in self.holds.values():
+            held.charges = {key: charge for key, charge in held.charges.items() if not self._gone(key, held.at_ms)}
+
+    def remembered(self, fact: Fact) -> Fact:
+        """A settlement without what is forgotten."""
+        if not self.forgotten:
+            return fact
+        return fact._replace(amounts=tuple(one for one in fact.amounts if not self._gone(key_of(one), fact.at_ms)))
 
     def bury(self, chain: str = "") -> None:
         """Whoever wrote this chain (any chain) is gone: what it holds will not be settled any more."""
@@ -202,6 +246,8 @@ class Ledger:
             del self.accounts[key]
         for hold in [hold for hold, held in self.holds.items() if held.dead and now_ms - held.at_ms >= KEPT_MS]:
             del self.holds[hold]
+        over_ms = now_ms - FORGOTTEN_KEPT_MS
+        self.forgotten = {subject: at_ms for subject, at_ms in self.forgotten.items() if at_ms > over_ms}
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -217,6 +263,9 @@ class Ledger:
         charges = {}
         for taken in fact.amounts:
             key = key_of(taken)
+            if self._gone(key, fact.at_ms):
+                self.stirred.add(key)
+                continue
             self._add(key, taken.spec, taken.amount, fact.at_ms)
             charges[key] = taken.amount
         self.holds[fact.hold] = Held(chain, fact.at_ms, charges)
@@ -224,9 +273,13 @@ class Ledger:
     def _settle(self, fact: Fact) -> None:
         held = self.holds.pop(fact.hold, None)
         owed = {} if held is None else {key: -reserved for key, reserved in held.charges.items()}
+        began_ms = fact.at_ms if held is None else held.at_ms
         specs = {}
         for actual in fact.amounts:
             key = key_of(actual)
+            if self._gone(key, began_ms):
+                self.stirred.add(key)
+                continue
             specs[key] = actual.spec
             owed[key] = owed.get(key, 0) + actual.amount
         for key, amount in owed.items():
@@ -238,6 +291,8 @@ class Ledger:
     def _add(self, key: Key, spec: Spec, amount: int, at_ms: int) -> None:
         account = self.accounts.get(key)
         if account is None:
+            if self._gone(key, 0):
+                self.stirred.add(key)  # it counts anew: the limit is back, or somebody does not know that it is gone
             account = self.accounts[key] = Account(Row(0, spec.end_ms, spec.start_ms or at_ms), spec)
         account.row = charged(current(account.row, spec, at_ms), spec, amount)
         if self.nodes > 1:
@@ -250,6 +305,10 @@ class Ledger:
         if self.nodes == 1 or account.spec.kind is not Kind.RATE:
             return used_at(account, now_ms)
         return current(account.share, part_of(account.spec, self.nodes), now_ms).used
+
+    def _gone(self, key: Key, began_ms: int) -> bool:
+        """Whether what was reserved then is forgotten."""
+        return bool(self.forgotten) and began_ms <= self.forgotten.get(subject_of(key.bucket), -1)
 
     def _reserved(self) -> tuple[dict[Key, int], dict[Key, int]]:
         """What is reserved and not settled: by the living, and by the dead."""

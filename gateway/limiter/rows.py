@@ -270,6 +270,10 @@ class Rows:
         words[AT_COUNTERS + Counter.RECLAIMED] += 1
         return True
 
+    def empty(self, at: int) -> None:
+        """Forget what a row counts, and keep its name: it is as good as one that was never made."""
+        write(self.words, self.layout.undo_at, [(at + ROW_USED * WORD, *FRESH)])
+
     def says_nothing(self, at: int, now_ms: int, wall_ms: int) -> bool:
         """Whether giving up the row would forget nothing."""
         words, first = self.words, at // WORD

@@ -170,6 +170,10 @@ class Calls:
         key = self._known_until + encoded(node).encode()
         return command(b"SET", key, b"%d" % known_us, b"PX", b"%d" % (2 * self._keep_ms))
 
+    def forget(self, buckets: Sequence[tuple[Kind, str]]) -> bytes:
+        """The bytes of the plain command that forgets these buckets; at least one."""
+        return command(b"DEL", *(self.key(kind, name) for kind, name in buckets))
+
     def key(self, kind: Kind, name: str) -> bytes:
         """The key of a bucket."""
         return f"{self.prefix}{_LETTER[kind]}:{encoded(name)}".encode()

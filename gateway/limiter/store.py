@@ -32,7 +32,7 @@ from gateway.limiter.epochs import Epochs
 from gateway.limiter.hold import State
 from gateway.limiter.resp import ReplyError, command
 from gateway.limiter.scripts import Calls, Script, load_scripts
-from gateway.limiter.spec import Spec, rate
+from gateway.limiter.spec import Kind, Spec, rate
 from gateway.limiter.whereabouts import Whereabouts
 from gateway.limiter.wire import MAX_DUE, Call, Wire, fail
 from gateway.tasks import spawn
@@ -148,6 +148,10 @@ class Store:
     def peek(self, asked: Sequence[Amount]) -> asyncio.Future[tuple[Standing, ...]]:
         """How buckets stand, and when so much would fit."""
         return self._ask(self._calls.peek(asked), scripts.peeked)
+
+    def forget(self, buckets: Sequence[tuple[Kind, str]]) -> asyncio.Future[int]:
+        """Forget what is used of these (at least one); how many there were. Raises Unavailable when awaited."""
+        return self._ask(self._calls.forget(buckets), _as_it_is)
 
     async def epoch(self, known: str = "", known_us: int = 0) -> Epoch:
         """The name of the store's memory, which is given to it here if it has none. Raises Unavailable.

@@ -107,6 +107,7 @@ class ShimStore:
             b"EVALSHA": self._run,
             b"MGET": self._mget,
             b"SET": self._set,
+            b"DEL": self._del,
             b"PING": lambda: b"+PONG\r\n",
         }
         return does[name](*words[1:]) if name in does else b"+OK\r\n"
@@ -114,6 +115,9 @@ class ShimStore:
     def _mget(self, *keys: bytes) -> bytes:
         found = [bulk(self.plain[key]) if key in self.plain else b"$-1\r\n" for key in keys]
         return b"*%d\r\n%b" % (len(found), b"".join(found))
+
+    def _del(self, *keys: bytes) -> bytes:
+        return b":%d\r\n" % sum(self.shim.rows.pop(key, None) is not None for key in keys)
 
     def _set(self, key: bytes, value: bytes, *options: bytes) -> bytes:
         if self.full:

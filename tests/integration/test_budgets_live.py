@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -298,6 +298,81 @@ def test_a_budget_that_is_used_up_stays_so() -> None:
         again = ask(node, "ann")
         assert again.status == 429
         assert again.json["error"]["message"].startswith("the limit little")
+
+
+# --- taken out of the config ------------------------------------------------------------------------------------------
+
+LIVELY = [rule("pace", per=["key"], requests=10, every="day"), *RULES]
+
+
+def amounts(node: GatewayNode) -> dict[str, int]:
+    """What limits count by rule, in whole; the rate gives a request back in an hour or two."""
+    return {name: round(used) for name, used in spent(node).items()}
+
+
+def forgotten(node: GatewayNode) -> set[str]:
+    """What the journal says was forgotten."""
+    found = entries(layout.journal_of(node.directory / "state"), layout.CONTROL)
+    return {entry.record.subject for entry in found if entry.record.action == "limit.forgotten"}
+
+
+def known(node: GatewayNode, name: str) -> int:
+    """What control has counted from the journal, by its checkpoint."""
+    with suppress(FileNotFoundError):
+        kept = json.loads((node.directory / "state" / "limits" / "checkpoint.json").read_text().splitlines()[0])
+        return sum(used for bucket, used, *_ in kept["accounts"] if bucket.startswith(f"{name}|"))
+    return 0
+
+
+Said = Sequence[Mapping[str, Any]]
+
+
+def reloaded(node: GatewayNode, rules: Said, keys: Said, *forgets: str) -> None:
+    """These rules and callers instead, and wait until all is forgotten that is gone."""
+    rewritten(node, limits={**node.config["limits"], "rules": rules}, keys=[*node.config["keys"][:-1], *keys])
+    node.until(lambda: forgotten(node) == set(forgets), f"{forgets} to be forgotten, that is {forgotten(node)}")
+
+
+@pytest.mark.parametrize("where", ["table", "store"])
+def test_a_limit_that_is_removed_is_forgotten_and_one_that_is_changed_is_not(where: str) -> None:
+    with store_running() as store:
+        place = {"store": store.url, "domain": "shop"} if where == "store" else {}
+        with limited(rules=LIVELY, keys=KEYS, models=PRICED, workers=2, limits=place) as node:
+            ready(node)
+            for _ in range(4):
+                assert ask(node, "ann").status == 200
+            node.until(lambda: amounts(node)["words"] == 32, "the requests to be settled")
+            node.until(lambda: known(node, "words") == 32, "control to know what is in a store")
+            used = amounts(node)
+            assert (used["pace"], used["spend"], used["key.usd_per_month"]) == (4, 680, 680)
+            changed = [rule("pace", per=["key"], requests=20, every="day"), *RULES]
+            reloaded(node, changed, [caller("ann", org="acme", usd_per_month=500)])
+            assert amounts(node) == used
+            gone = ("key.usd_per_month", "pace", "words")
+            reloaded(node, [RULES[0]], [caller("ann", org="acme")], *gone)
+            reloaded(node, LIVELY, KEYS, *gone)
+            left = {"pace": 0, "spend": used["spend"], "words": 0, "key.usd_per_month": 0}
+            assert amounts(node) == left
+            killed_whole(node)
+            if where == "store":
+                flush(store)
+            node.start()
+            ready(node)
+            node.until(lambda: amounts(node) == left, "as before")
+            assert ask(node, "ann").status == 200
+            node.until(lambda: amounts(node)["words"] == 8, "the next request to be settled")
+            assert node.command("audit", "verify").returncode == 0
+
+
+def test_a_debt_beyond_reason_is_cleared_by_taking_the_limit_out_and_putting_it_back() -> None:
+    rules = [rule("words", per=["key"], tokens=60, every="hour", budget=True)]
+    with limited(rules=rules, keys=KEYS, models=PRICED) as node:
+        with begun(node, "ann", "sim-m+tokens=5000+token-ms=20") as call:
+            reloaded(node, [], KEYS, "words")
+            call.close()
+        node.until(lambda: all(told.settled is not None for told in recorded(node).values()), "the outcome")
+        reloaded(node, rules, KEYS, "words")
+        node.until(lambda: ask(node, "ann").status == 200, "a request that fits")
 
 
 # --- a store ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from gateway.limiter.engine import Amount, Epoch, Outcome, Reason, Renewal, Unavailable
 from gateway.limiter.hold import State
 from gateway.limiter.resp import ReplyError
-from gateway.limiter.spec import rate
+from gateway.limiter.spec import Kind, rate
 from tests.fakes.authority import Authority
 from tests.fakes.store_scene import (
     CAPACITY,
@@ -341,6 +341,8 @@ async def works(url: str, *, database: int) -> None:
         assert (await store.lease("n", 1, "tpm", STANDING, want=5, least=1, unused=0, lease_ms=30_000)).granted == 5
         assert len(await store.peek([TPM, IN_FLIGHT])) == 2
         assert (await store.settle("h", [TPM, IN_FLIGHT])).found is State.OPEN
+        assert await store.forget([(Kind.RATE, "tpm"), (Kind.WINDOW, "nobody's")]) == 1
+        assert [standing.level for standing in await store.peek([TPM])] == [TPM.spec.limit]
         name = (await store.epoch()).id
         await store.epoch(name, 7)
         assert (await store.epoch(name, 8)).known_us == 7
@@ -354,7 +356,7 @@ async def works(url: str, *, database: int) -> None:
 def test_the_rights_of_the_page_are_all_that_the_gateway_needs_and_each_of_them_is() -> None:
     given, _ = rights()
     needed = [word for word in given if word.startswith("+")]
-    assert len(needed) == 13
+    assert len(needed) == 14
 
     async def without(missing: str) -> None:
         with server.connect() as connection:

@@ -25,7 +25,7 @@ from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
 from gateway.control.readers.earlier import beginnings, earlier, settled
 from gateway.journal.read import Entry, Place
 from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
-from gateway.limiter.replay import Fact, Ledger, Used, What, fact_of
+from gateway.limiter.replay import Fact, Key, Ledger, Used, What, fact_of, subject_of
 from gateway.units import NS_PER_US
 
 NAME: Final = "budgets"
@@ -183,8 +183,27 @@ class BudgetReader:
             return list(self._ledger.holds)
 
     def settled(self, places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
-        """What was settled since then, by the lines before these places. Raises OSError."""
-        return settled(self._journal, places, since_us)
+        """What was settled since then, by the lines before these places, and is not forgotten. Raises OSError."""
+        return map(self._ledger.remembered, settled(self._journal, places, since_us))
+
+    def buckets(self) -> set[Key]:
+        """Everything of which something is known."""
+        with self._busy:
+            return {*self._ledger.accounts, *self._ledger.stirred}
+
+    def take_stirred(self) -> set[Key]:
+        """What is forgotten, and was charged again since it was asked for last."""
+        with self._busy:
+            stirred, self._ledger.stirred = self._ledger.stirred, set()
+            return stirred
+
+    def forget(self, subjects: Iterable[str], at_us: int) -> None:
+        """Nothing of these that was reserved up to then counts any more; thresholds are told anew."""
+        gone = set(subjects)
+        with self._busy:
+            self._ledger.forget(gone, at_us // _US_PER_MS)
+            self.told = {bucket: told for bucket, told in self.told.items() if subject_of(bucket) not in gone}
+            self._changed = True
 
     def await_due(self, until_us: int) -> None:
         """What was settled until then, and is read from now on, is to be handed out."""
@@ -207,7 +226,7 @@ class BudgetReader:
     def _take(self, chain: str, fact: Fact) -> None:
         self._ledger.take(chain, fact)
         if fact.what is What.SETTLED and fact.at_ms <= self._due_until_ms:
-            self._due.append(fact)
+            self._due.append(self._ledger.remembered(fact))
 
     def _replay(self, entry: Entry) -> None:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from gateway.journal import layout
 from gateway.journal.manifest import last_manifest
 from gateway.journal.opening import ensure_journal
 from gateway.journal.read import entries
+from gateway.limiter.engine import Amount
+from gateway.limiter.spec import rate
 from gateway.nodestate import Order
 from gateway.record import Kind, Record
 from tests.fakes.control_context import LIMITS, FakeContext, fake_context
@@ -305,3 +308,34 @@ def test_without_a_journal_nothing_is_waited_for_and_that_is_said_once(
     with caplog.at_level(logging.WARNING):
         asyncio.run(main())
     assert len(caplog.records) == 1
+
+
+def test_without_a_journal_limits_that_are_gone_are_forgotten_where_they_count(context: FakeContext) -> None:
+    rule = Rule(name="words", tokens=9, every="minute")
+    bucket = Amount("words", rate(9_000, 9_000, 3_600_000), 7_000)
+    current = [Config(journal=Journal(enabled=False), limits=replace(LIMITS, rules=(rule,)))]
+    keeping = limited(context, lambda: current[0])
+
+    def has_forgotten(number: int) -> bool:
+        assert keeping._forgetting is not None
+        return not keeping._forgetting._snapshots and keeping._forgetting.forgotten == number
+
+    async def level() -> int:
+        assert keeping.limits_engine is not None
+        (standing,) = await keeping.limits_engine.peek([bucket])
+        return standing.level
+
+    async def main() -> None:
+        running = asyncio.ensure_future(keeping.run())
+        await until(lambda: keeping._forgetting is not None)
+        assert keeping.limits_engine is not None
+        await keeping.limits_engine.settle("h", (bucket,))
+        for rules, forgotten in (((rule,), 0), ((), 1)):
+            current[0] = replace(current[0], limits=replace(LIMITS, rules=rules))
+            keeping.follow()
+            await until(partial(has_forgotten, forgotten))
+            assert (await level() == 9_000) is bool(forgotten)  # else it has refilled no more than a little
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(main())

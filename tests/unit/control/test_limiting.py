@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.config.keys import KeyRecord
 from gateway.config.limits import Allowance, Limits, Rule
@@ -17,9 +18,10 @@ from gateway.control.limiting import Counted, Limiting, NodeLimits, capacities, 
 from gateway.control.readers.runner import Source
 from gateway.journal import layout
 from gateway.journal.opening import open_journal
+from gateway.journal.read import entries
 from gateway.limiter.engine import Amount
 from gateway.limiter.spec import rate, window
-from gateway.nodestate import Order
+from gateway.nodestate import Order, SlotPhase
 from gateway.telemetry import families
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.metrics import Metrics
@@ -29,6 +31,7 @@ from tests.fakes.limits_node import Bucket
 from tests.fakes.written_journal import WrittenJournal
 
 MINUTE_US = 60_000_000
+SPEND = Rule(name="spend", per=("org",), usd=1, every="day")
 
 
 def now_us() -> int:
@@ -155,23 +158,39 @@ def test_a_control_that_is_replaced_leaves_a_ready_node_ready(context: FakeConte
     assert begins(context).given_back is not bool(recounting)
 
 
+def test_a_snapshot_is_adopted_when_every_worker_that_serves_has_it(context: FakeContext) -> None:
+    context.state.generation = 3
+    generation = [3]
+    node = NodeLimits(context, lambda: None, None, lambda: generation[0])
+    for slot, phase in enumerate((SlotPhase.READY, SlotPhase.DRAINING)):
+        context.worker(slot, phase)
+        context.state.slot(slot).generation = 2
+    assert not node.adopted()
+    context.state.slot(0).generation = 3  # who drains begins nothing any more
+    assert node.adopted()
+    generation[0] = 4  # and is about to be published
+    assert not node.adopted()
+    context.state.slot(0).generation = 4
+    assert node.adopted()
+
+
 # --- while it lives -------------------------------------------------------------------------------------------------
 
 
 class Life:
     """Control's part in limits over a journal that a worker of an earlier life has left."""
 
-    def __init__(self, context: FakeContext, journal: WrittenJournal) -> None:
-        self.config = config(context)
+    def __init__(self, context: FakeContext, journal: WrittenJournal, rules: tuple[Rule, ...] = (SPEND,)) -> None:
+        self.config = config(context, replace(LIMITS, rules=rules))
         self.node = begins(context)
         self.counted = self.node.open(config(context))
         self.journal = journal
         source = Source(journal.path, journal.node, journal.signed, journal.heads)
-        chain = open_journal(self.config, ("control",))
-        chain._chain.close()
-        self.limiting = Limiting(self.config, self.node, self.counted, chain, source)
+        self.chain = open_journal(self.config, (layout.CONTROL,))
+        self.limiting = Limiting(self.config, self.node, self.counted, self.chain, source)
 
     async def lived(self, until: Callable[[], bool]) -> None:
+        self.chain.start(asyncio.get_running_loop())
         running = asyncio.create_task(self.limiting.run())
         async with asyncio.timeout(10):
             while not until():  # noqa: ASYNC110 - what is waited for happens in a thread
@@ -180,6 +199,7 @@ class Life:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await self.limiting.close()
+        await self.chain.close()
 
 
 @pytest.fixture
@@ -210,6 +230,17 @@ def test_what_was_used_is_counted_before_it_is_ready_and_followed_after(
     assert used(life.counted, bucket) == 42
 
 
+def test_what_was_used_of_a_limit_that_is_gone_is_forgotten(context: FakeContext, journal: WrittenJournal) -> None:
+    bucket = budget()
+    earlier_us = now_us() - MINUTE_US
+    journal.chain("w0").segment(earlier_us, outcome("a", earlier_us // 1_000, {bucket: 42}))
+    life = Life(context, journal, ())
+    asyncio.run(life.lived(lambda: life.limiting.forgetting.forgotten == 1))
+    assert (used(life.counted, bucket), life.limiting.reader.standing().used) == (0, [])
+    told = [entry.record for entry in entries(journal.path, layout.CONTROL)]
+    assert [record.subject for record in told if record.action == "limit.forgotten"] == ["spend"]
+
+
 def test_why_it_is_not_ready_yet(context: FakeContext, journal: WrittenJournal) -> None:
     earlier_us = now_us() - MINUTE_US
     journal.chain("w0").segment(earlier_us, outcome("a", earlier_us // 1_000, {budget(): 42}))
@@ -225,8 +256,10 @@ def test_why_it_is_not_ready_yet(context: FakeContext, journal: WrittenJournal) 
 def test_a_reload_is_passed_on(context: FakeContext, journal: WrittenJournal) -> None:
     life = Life(context, journal)
     changed = Config()
+    asyncio.run(life.chain.close())
     life.limiting.follow(changed)
     assert life.limiting.alerting._config is changed
+    assert life.limiting.forgetting._config is changed
 
 
 # --- without a journal ----------------------------------------------------------------------------------------------

@@ -633,6 +633,28 @@ def test_it_runs_until_it_is_told_to_stop(node: LimitsNode, monkeypatch: pytest.
     assert node.reader.saved_places == node.journal.signed()
 
 
+def test_what_is_done_besides_fails_by_itself(node: LimitsNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = asyncio.Semaphore(0)
+
+    async def fails() -> None:
+        raise OSError("not now")
+
+    async def works() -> None:
+        done.release()
+
+    async def some_turns() -> None:
+        await node.keeper.begin()
+        running = asyncio.create_task(node.keeper.run(fails, works))
+        for _ in range(2):
+            await done.acquire()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    monkeypatch.setattr(module, "TURN_S", 0.001)
+    asyncio.run(some_turns())
+    assert node.keeper.failing == "not now"
+
+
 def test_who_is_stopped_before_all_was_given_back_keeps_nothing(node: LimitsNode) -> None:
     run(node)
     node.settles("a", 100)

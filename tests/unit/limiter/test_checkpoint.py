@@ -28,6 +28,7 @@ def ledger() -> Ledger:
         fact = fact_of(record)
         assert fact is not None
         made.take("w0", fact)
+    made.forget(["gone", "key.rpm|key=k"], NOON_MS)
     made.holds["g"].dead = made.holds["g"].due = True
     return made
 
@@ -56,6 +57,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert found is not None
     assert same(found, checkpoint())
     assert (found.epoch, found.epoch_us, found.seen_us, found.at_us, found.places["w0"].seq) == ("e1", 5, 6, 7, 41)
+    assert found.ledger.forgotten == {"gone": NOON_MS, "key.rpm|key=k": NOON_MS}
     assert [(hold, held.dead, held.due) for hold, held in found.ledger.holds.items()] == [
         ("h", False, False),
         ("g", True, True),
@@ -76,11 +78,11 @@ def test_it_goes_on_as_the_one_that_was_kept() -> None:
 
 def test_one_of_an_earlier_build_goes_on() -> None:
     said = json.loads(encoded(checkpoint()).split(b"\n")[0])
-    del said["epoch_us"]
+    del said["epoch_us"], said["forgotten"]
     said["holds"] = [held[:5] for held in said["holds"]]
     content = json.dumps(said).encode()
     found = decoded(b"%b\n%b\n" % (content, hashlib.sha256(content).hexdigest().encode()), NODE)
-    assert (found.epoch, found.epoch_us) == ("e1", 0)
+    assert (found.epoch, found.epoch_us, found.ledger.forgotten) == ("e1", 0, {})
     assert [(held.dead, held.due) for held in found.ledger.holds.values()] == [(False, False), (True, False)]
 
 

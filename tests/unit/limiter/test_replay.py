@@ -7,7 +7,19 @@ from msgspec import structs
 
 from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import slice_mark
-from gateway.limiter.replay import KEPT_MS, Fact, Ledger, Used, What, begins_a_writer, fact_of, is_counted, part_of
+from gateway.limiter.replay import (
+    FORGOTTEN,
+    KEPT_MS,
+    Fact,
+    Ledger,
+    Used,
+    What,
+    begins_a_writer,
+    fact_of,
+    is_counted,
+    part_of,
+    subject_of,
+)
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, window
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, YESTERDAY, decision, outcome, told
@@ -153,6 +165,70 @@ def test_what_has_refilled_since_is_not_due() -> None:
     ledger.prune(NOON_MS + 60_000)
     (orphan,) = ledger.orphans()
     assert [amount.bucket for amount in orphan.amounts] == [USD[0]]
+
+
+OTHER = ("other|key=k", BUDGET)
+GONE = Record(Kind.ADMIN, "", (NOON_MS + 5) * 1000, action=FORGOTTEN, subject="org-budget", actor="gateway")
+
+
+def test_what_is_forgotten_counts_no_more_and_the_rest_does() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, OTHER: 7}), outcome("o", NOON_MS, {USD: 1, OTHER: 2}), GONE)
+    assert used(ledger) == {OTHER[0]: (9, 7, 0)}
+    fold(ledger, outcome("h", NOON_MS + 900, {USD: 600, OTHER: 3}))
+    assert used(ledger) == {OTHER[0]: (5, 0, 0)}
+    fold(ledger, decision("g", NOON_MS + 6, {USD: 40}), outcome("g", NOON_MS + 6, {USD: 30}))
+    assert used(ledger) == {USD[0]: (30, 0, 0), OTHER[0]: (5, 0, 0)}
+    fold(ledger, GONE)
+    assert used(ledger)[USD[0]] == (30, 0, 0)  # once
+
+
+def test_it_is_the_same_in_whichever_order_chains_are_read() -> None:
+    lines = [decision("h", NOON_MS, {USD: 500}), outcome("h", NOON_MS + 9, {USD: 600}), outcome("o", NOON_MS, {USD: 1})]
+    for place in range(len(lines) + 1):
+        ledger = folded(*lines[:place], GONE, *lines[place:])
+        assert (used(ledger), ledger.holds) == ({}, {})
+
+
+def test_what_was_charged_of_it_all_the_same_is_stirred() -> None:
+    late = [
+        decision("late", NOON_MS, {USD: 5}),
+        outcome("reserved before", NOON_MS + 9, {USD: 5}),
+        decision("after", NOON_MS + 6, {USD: 5}),
+    ]
+    for line in late:
+        ledger = folded(decision("reserved before", NOON_MS, {USD: 5, OTHER: 1}), GONE)
+        assert ledger.stirred == set()
+        fold(ledger, line, decision("other", NOON_MS + 6, {OTHER: 5}))
+        assert {key.bucket for key in ledger.stirred} == {USD[0]}
+
+
+def test_a_short_form_is_forgotten_by_its_buckets() -> None:
+    mine, yours = ("key.usd_per_month|key=me", BUDGET), ("key.usd_per_month|key=you", BUDGET)
+    ledger = folded(outcome("o", NOON_MS, {mine: 1, yours: 2}))
+    fold(ledger, structs.replace(GONE, subject="key.usd_per_month", detail=json.dumps({"buckets": [mine[0]]})))
+    assert used(ledger) == {yours[0]: (2, 0, 0)}
+    assert [subject_of(name) for name in (mine[0], OTHER[0], "whole")] == [mine[0], "other", "whole"]
+
+
+def test_what_is_forgotten_is_not_settled_again() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, OTHER: 7}))
+    fact, later = fact_of(outcome("o", NOON_MS, {USD: 1, OTHER: 2})), fact_of(outcome("o", NOON_MS + 6, {USD: 1}))
+    assert fact is not None
+    assert later is not None
+    assert ledger.remembered(fact) is fact
+    fold(ledger, GONE, BEGAN)
+    assert [amount.bucket for amount in ledger.remembered(fact).amounts] == [OTHER[0]]
+    assert ledger.remembered(later) == later
+    (orphan,) = ledger.orphans()
+    assert [amount.bucket for amount in orphan.amounts] == [OTHER[0]]
+
+
+def test_that_it_was_forgotten_is_known_for_longer_than_lines_count() -> None:
+    ledger = folded(GONE)
+    ledger.prune(NOON_MS + 32 * DAY_MS)
+    assert ledger.forgotten == {"org-budget": NOON_MS + 5}
+    ledger.prune(NOON_MS + 34 * DAY_MS)
+    assert ledger.forgotten == {}
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,19 @@ def fill(rows: Rows, count: int, name: str = "key=") -> list[int]:
 # --- finding and making ----------------------------------------------------------------------------------------------
 
 
+def test_an_empty_row_keeps_its_name_and_is_as_good_as_none() -> None:
+    table = made()
+    for name, kind, spec in (("r", Kind.RATE, TPM), ("w", Kind.WINDOW, BUDGET)):
+        at = table.rows.make(name, kind, spec)
+        use(table.rows, at, 50, BUDGET.end_ms if kind is Kind.WINDOW else 3, BUDGET.start_ms)
+        table.rows.pinned.clear()
+        assert not table.rows.says_nothing(at, NOW_MS, WALL_MS)
+        table.rows.empty(at)
+        assert (table.rows.read(at), table.rows.find(name, kind)[0]) == (FRESH, at)
+        assert table.rows.says_nothing(at, NOW_MS, WALL_MS)
+        assert is_right(table)
+
+
 def test_a_row_is_found_by_name_and_kind() -> None:
     table = made()
     at = table.rows.make("a", Kind.RATE, TPM)

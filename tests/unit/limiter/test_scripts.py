@@ -45,6 +45,11 @@ def test_scripts_are_named_by_the_digest_a_store_computes() -> None:
         assert script.text.startswith(b"-- The arithmetic of buckets")
 
 
+def test_buckets_are_forgotten_by_their_keys() -> None:
+    call = Calls(SCRIPTS, "eu").forget([(Kind.RATE, "a b"), (Kind.WINDOW, "w")])
+    assert words(call) == [b"DEL", b"{gw:eu}:1:r:a%20b", b"{gw:eu}:1:w:w"]
+
+
 def test_a_reserve() -> None:
     takes = [Amount("r", RATE, 4_000), Amount("w", WINDOW, 5), Amount("s", SLOTS, 1)]
     call = Calls(SCRIPTS, "eu").reserve("h", takes, lease_ms=9, attempt=2, releases=[Amount("r", RATE, 0)])

@@ -15,7 +15,7 @@ from gateway.limiter.address import parse
 from gateway.limiter.breaker import Breaker, BreakerEvent, BreakerState
 from gateway.limiter.engine import Amount, Engine, Epoch, Outcome, Reason, Renewal, Reserved, Settled, Unavailable
 from gateway.limiter.hold import State
-from gateway.limiter.spec import rate, slots
+from gateway.limiter.spec import Kind, rate, slots
 from gateway.limiter.store import Store
 from tests.fakes.shim_store import ShimStore
 
@@ -225,6 +225,16 @@ async def test_scripts_that_do_not_stay_are_not_loaded_for_ever(scene: Scene) ->
 
 
 # --- the store's memory ---------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_buckets_are_forgotten_by_their_names(scene: Scene) -> None:
+    store = await scene.up()
+    kept, gone = Amount("kept", rate(100, 1, 1_000), 7), Amount("gone", rate(100, 1, 1_000), 7)
+    await store.settle("h", [kept, gone])
+    assert await store.forget([(Kind.RATE, "gone"), (Kind.RATE, "never there"), (Kind.WINDOW, "gone")]) == 1
+    assert [standing.level for standing in await store.peek([kept, gone])] == [93, 100]
+    await store.close()
 
 
 @in_loop

@@ -79,6 +79,29 @@ def test_what_was_saved_goes_on_where_it_was(journal: WrittenJournal, clock: Clo
     assert again.saved_places != journal.signed()
 
 
+def test_what_is_forgotten_is_neither_standing_nor_settled_again_nor_told(
+    journal: WrittenJournal, clock: Clock
+) -> None:
+    reader = reader_of(journal, clock)
+    runner = runner_of(journal, reader)
+    runner.step()
+    reader.tell(USD[0], Told(BUDGET.start_ms, 70))
+    reader.await_due(NOON_US + 9_000)
+    reader.forget(["budget"], NOON_US + 5_000)
+    journal.chain("w1").add(outcome("late", NOON_MS + 5, {USD: 7, TPM: 1}))
+    runner.step()
+    assert ([key.bucket for key in reader.take_stirred()], reader.take_stirred()) == ([USD[0]], set())
+    assert {key.bucket for key in reader.buckets()} == {TPM[0]}
+    assert (list(used(reader)), reader.told) == ([TPM[0]], {})
+    settled = [fact.amounts for fact in reader.settled(reader.standing().places, NOON_US)]
+    assert [[amount.bucket for amount in amounts] for amounts in settled] == [[], [TPM[0]]]
+    assert [[amount.bucket for amount in fact.amounts] for fact in reader.take_due()] == [[TPM[0]]]
+    reader.save()
+    again = reader_of(journal, clock)
+    again.load()
+    assert used(again) == used(reader)
+
+
 def test_a_crash_between_two_checkpoints_counts_nothing_twice(journal: WrittenJournal, clock: Clock) -> None:
     reader = reader_of(journal, clock)
     runner = runner_of(journal, reader)
