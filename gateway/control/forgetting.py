@@ -133,6 +133,7 @@ class Forgetting:
             if self._books is not None:
                 await self._tell(self._books, at_us, subjects)
             del self._untold[at_us]
+            self.forgotten += len(subjects)
 
     # --- what is gone -----------------------------------------------------------------------------------------------
 
@@ -174,7 +175,6 @@ class Forgetting:
         for some in _batches(rows):
             forget(self._memories.table, some)
             await asyncio.sleep(0)
-        self.forgotten += len(subjects)
         names = sorted(subjects)
         _log.warning(
             "limits: the config has no %s any more: what was used of it is forgotten",
