@@ -57,7 +57,6 @@ ACTOR: Final = "gateway"
 _NAMED: Final = 3  # subjects in a log line
 _KEY: Final = "key"
 _TEAM: Final = "team"
-_SLICE: Final = "slice"  # a row of `slicerows.py`, which is no bucket
 _log: Final = logging.getLogger("gateway.limits")
 
 Bucket = tuple[Kind, str]
@@ -214,11 +213,11 @@ def _rules(config: Config) -> set[str]:
 
 
 def _subject(row: Named) -> str:
-    """What a row would be forgotten with, "" where its name does not tell."""
-    rule, more, _ = row.name.partition("|")
-    if rule == _SLICE or (row.cut and (not more or rule in SHORT_NAMES)):
+    """What a row would be forgotten with; "" where its name does not tell, or is no bucket's, as a slice's."""
+    rule, *scopes = row.name.split("|")
+    if any("=" not in scope for scope in scopes):
         return ""
-    return subject_of(row.name)
+    return "" if row.cut and (not scopes or rule in SHORT_NAMES) else subject_of(row.name)
 
 
 def _missing(snapshot: Snapshot, subjects: Collection[str]) -> set[str]:

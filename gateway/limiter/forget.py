@@ -31,13 +31,12 @@ class Named(NamedTuple):
 
 
 def named(table: Table) -> Iterator[Named]:
-    """Every bucket that has a row, slots apart; without the mutex, so a name may be half of another one's."""
+    """Every bucket that has a row, slots apart; without the mutex, so what changes meanwhile may be left out."""
     rows, words = table.rows, table.words
     for number in range(words[AT_ROW_TOP]):
         at = rows.at(number)
-        kind = rows.kind(at)
-        if words[at // WORD] and kind in _KINDS:
-            name = rows.name(at)
+        tag, kind, name = words[at // WORD], rows.kind(at), rows.name(at)
+        if tag and kind in _KINDS and words[at // WORD] == tag:  # it is the same one that the name was read of
             yield Named(number, Kind(kind), name, len(name.encode()) >= NAME_BYTES)
 
 

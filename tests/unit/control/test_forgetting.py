@@ -18,7 +18,8 @@ from gateway.limiter.checkpoint import Told
 from gateway.limiter.engine import Amount, Reason, Unavailable
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.replay import Fact, What, fact_of
-from gateway.limiter.spec import Kind
+from gateway.limiter.slicerows import SliceRows
+from gateway.limiter.spec import Kind, Spec
 from gateway.limiter.table import Table
 from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, decision, outcome
 from tests.fakes.limit_table import Moment, memory, table
@@ -299,15 +300,29 @@ def test_many_are_told_in_few_records(tmp_path: Path) -> None:
     assert node.used == node.counted == NAMES
 
 
+@pytest.mark.parametrize("spec", [MINUTE, BUDGET])
+def test_what_a_node_has_leased_is_no_bucket(tmp_path: Path, spec: Spec) -> None:
+    node = Node(tmp_path, kept=False)
+    slices = SliceRows(node.table)
+    place = slices.open("words|key=a", spec, 7)
+    assert place is not None
+    before = node.table.peek([Amount(place.bucket, place.spec, 0)])
+    node.changed(replace(without("words", "pace", "whole"), teams={}), [])
+    node.turn()
+    assert node.used == set()
+    assert node.table.peek([Amount(place.bucket, place.spec, 0)]) == before
+    assert before[0].level == 0
+
+
 def test_rows_that_do_not_tell_whose_they_are_are_left_alone(tmp_path: Path) -> None:
     node = Node(tmp_path, kept=False)
-    kept = ("slice|words|key=a|window=1-2", "key.rpm|key=" + "x" * 300, "y" * 300)
+    kept = ("key.rpm|key=" + "x" * 300, "y" * 300)
     gone = ("unknown|key=" + "x" * 300, "unknown")
     node.use("h2", *((name, MINUTE) for name in (*kept, *gone)))
     node.changed(CONFIG)
     node.turn()
     left = {name: node.table.peek([Amount(name, MINUTE, 0)])[0].level for name in (*kept, *gone)}
-    assert [left[name] < MINUTE.limit for name in (*kept, *gone)] == [True] * 3 + [False] * 2
+    assert [left[name] < MINUTE.limit for name in (*kept, *gone)] == [True] * 2 + [False] * 2
 
 
 @pytest.mark.parametrize(("error", "reason"), [(MutexBusy("x"), Reason.BUSY), (MutexLost("x"), Reason.DOWN)])
