@@ -163,7 +163,7 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
         ex.transfer = Transfer(out, ex.reply, terms, gateway.wheel, ex.answer)
         limited = ex.hold is not None and len(targets) > 1
         ex.outcome = await ex.transfer.run(targets, _admission(ex) if limited else None)
-    except asyncio.CancelledError:  # the caller left while its body was read: a transfer says so by itself
+    except asyncio.CancelledError:  # the caller left before anything was sent: a transfer says so by itself
         ex.outcome = _LEFT
         raise
     except GatewayError as error:
@@ -180,6 +180,7 @@ def finish(ex: Exchange, gateway: Gateway) -> None:
         ex.cost_microusd += microusd
     if ex.hold is not None:
         _settle(ex, gateway, ex.hold, microusd)
+        ex.limits_verdict = ex.hold.mark or ex.limits_verdict
     if ex.sealed is None and scribe is not None and ex.principal.key_id:
         ex.sealed = scribe.seal(ex.exchange_id, ex.principal.org, ex.personal())
     record = ex.fold(time.time_ns() // NS_PER_US, time.monotonic_ns(), gateway.generation)
@@ -212,7 +213,7 @@ async def _reserve(
 ) -> Sequence[Target]:
     """Take what the request is expected to use; the targets that are left, where providers have limits of their own.
 
-    Raises RateLimited, NeverFits, LimitsUnavailable, or ModelNotPriced.
+    Raises RateLimited, NeverFits or LimitsUnavailable.
     """
     tariff, estimate, end_user = ex.tariff, UNREAD, ""
     if ex.facts is not None:
@@ -276,7 +277,6 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
         passed = spending.passed(tariff, estimator, outcome.attempts[-1].target, prompt, metered, ex.asked)
         unseen = estimator.reasons(tariff.org, tariff.entry)
     hold.finish(outcome, used, passed, unseen=unseen)
-    ex.limits_verdict = hold.mark or ex.limits_verdict
     if ex.asked is None:
         return
     if ending is Ending.COMPLETE and usage is not None:

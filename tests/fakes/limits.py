@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from gateway.config import limits as config
 from gateway.config.limits import Allowance, Rule
 from gateway.limiter.deny import DENIALS, Denials
@@ -17,6 +19,7 @@ from gateway.limiter.hold import State
 from gateway.limiter.limiter import Engines, Limiter
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Limits, Rules, Subject
+from gateway.limiter.slices import SettledHere, Sliced
 from gateway.limiter.spec import Spec
 from gateway.limiter.use import Estimate, use
 from gateway.units import NS_PER_MS
@@ -97,6 +100,16 @@ class FakeEngine:
             future.set_exception(failure or self.lost or AssertionError())
             future.exception()  # nobody has to ask for it
         return future
+
+
+class SliceEngine(FakeEngine):
+    """Answers as an engine does that has slices of everything."""
+
+    def reserve(self, hold: str, takes: Sequence[Amount], **_: Any) -> Awaitable[Reserved]:
+        return Ready(Sliced(*msgspec.structs.astuple(self.model.reserve(self.now_ms, hold, takes, lease_ms=9_000))))
+
+    def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
+        return SettledHere(self.model.settle(self.now_ms, hold, actuals).levels, "slice:abc")
 
 
 class Setting:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, cast
+from unittest import mock
 
 import msgspec
 import orjson
@@ -27,6 +28,7 @@ from gateway.listener.head import Head, read_head
 from gateway.pipeline import RandomBytes, finish, identify, run
 from gateway.record import Outcome, Record, Usage
 from gateway.relay.stream import Admit, Transfer
+from tests.fakes.limits import SliceEngine
 from tests.fakes.provider import (
     DONE,
     END,
@@ -864,6 +866,30 @@ def test_a_defect_of_ours_charges_what_was_taken_if_any_of_it_was_sent(
     provider = FakeProvider()
     wired = Wired(provider, **limiting(TPM))
     assert play(story(wired)).settled_amounts == {"tpm|key=demo|rate=10000000/60000": tokens}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_the_record_says_in_whose_slices_it_was_counted_however_it_ended(
+    crash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control settles again what does not say so, which would charge it twice."""
+    wired = Wired(answering(), **limiting(TPM))
+    wired.gateway.limiter.engine = SliceEngine()
+    if crash:
+        monkeypatch.setattr(Transfer, "run", mock.Mock(side_effect=ZeroDivisionError))
+
+    async def story() -> Record:
+        wired.gateway.wheel.start()
+        ex = asked()
+        identify(ex, wired.gateway)
+        with suppress(ZeroDivisionError):
+            await run(ex, wired.gateway)
+        finish(ex, wired.gateway)
+        wired.gateway.wheel.stop()
+        return wired.recorded[-1]
+
+    record = play(story())
+    assert (record.ending, record.limits_verdict) == ("refused" if crash else "complete", "slice:abc")
 
 
 def test_answers_teach_what_to_expect() -> None:

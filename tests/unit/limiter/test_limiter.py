@@ -1,23 +1,21 @@
 """A request's way through the engine and back: admitted, refused, settled, renewed, and without an engine."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Any
 
-import msgspec
 import pytest
 
 from gateway.config.limits import Rule
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
-from gateway.limiter.engine import Amount, Outcome, Ready, Reason, Reserved, Settled
+from gateway.limiter.engine import Outcome, Reason, Reserved
 from gateway.limiter.hold import State
 from gateway.limiter.limiter import LEASE_MS, Engines
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.reservation import Origin
 from gateway.limiter.scripts import MAX_RENEWALS
-from gateway.limiter.slices import SettledHere, Sliced
 from gateway.limiter.use import NOTHING, UNREAD, use
-from tests.fakes.limits import FakeEngine, Setting, away, estimate, limits_of, run
+from tests.fakes.limits import FakeEngine, Setting, SliceEngine, away, estimate, limits_of, run
 
 RPM = Rule(name="rpm", per=("key",), requests=2, every="minute")
 TPM = Rule(name="tpm", per=("team",), tokens=1_000, every="minute")
@@ -539,16 +537,6 @@ def test_errors_are_the_callers_or_ours_never_bare() -> None:
 
 
 # --- slices ---------------------------------------------------------------------------------------------------------
-
-
-class SliceEngine(FakeEngine):
-    """Answers as an engine does that has slices of everything."""
-
-    def reserve(self, hold: str, takes: Sequence[Amount], **_: Any) -> Awaitable[Reserved]:
-        return Ready(Sliced(*msgspec.structs.astuple(self.model.reserve(self.now_ms, hold, takes, lease_ms=9_000))))
-
-    def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
-        return SettledHere(self.model.settle(self.now_ms, hold, actuals).levels, "slice:abc")
 
 
 def test_a_hold_that_is_counted_in_slices_says_in_whose() -> None:
