@@ -110,6 +110,10 @@ class Runner:
         """How far it has got; a chain it has not come to is not named."""
         return {chain: cursor.place for chain, cursor in self._cursors.items()}
 
+    def seqs(self) -> dict[str, int]:
+        """The number of the last line it has taken, of each chain it has come to."""
+        return {chain: cursor.seq for chain, cursor in self._cursors.items()}
+
     # --- running ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

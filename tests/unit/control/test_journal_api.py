@@ -108,6 +108,13 @@ def test_the_status_has_the_files_and_what_runs(scene: Scene) -> None:
     assert told["problems"] == []
 
 
+def test_a_reader_is_behind_what_the_same_answer_says_is_signed(scene: Scene) -> None:
+    scene.notary.head_seq = {}  # a manifest is on the disk, and the notary still waits to hear that it is
+    told = scene.ask("GET", "/v1/journal")[1]
+    assert (told["chains"][0]["unsigned_bytes"], told["chains"][0]["signed"]["seq"]) == (0, 1)
+    assert told["readers"][0]["lag_records"] == 2
+
+
 def test_what_is_wrong_with_the_running_parts_is_a_problem(scene: Scene) -> None:
     scene.notary.problem = "no key"
     scene.retention.failing = "no space"
