@@ -62,7 +62,7 @@ _MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
 _LEFT: Final = Outcome(Ending.ABANDONED, 0)
-_ENDED_EARLY: Final = frozenset({Ending.ABANDONED, Ending.TRUNCATED})
+_ENDED_EARLY: Final = (Ending.ABANDONED, Ending.TRUNCATED)  # no set: an enum's hash is made in Python
 
 
 class BodyGuard(Protocol):
@@ -219,8 +219,12 @@ async def _reserve(
     if ex.facts is not None:
         end_user = ex.facts.end_user
         if tariff.measured:
-            body = ex.intake.body
-            asked = ex.asked = await _measured(ex, surface, aside=len(body) > gateway.config.inline_bytes)
+            body, facts = ex.intake.body, ex.facts
+            if len(body) <= gateway.config.inline_bytes:
+                asked = spending.asked_of(surface.name, body, facts, ex.intake.length)
+            else:
+                asked = await _measured_aside(ex, surface)
+            ex.asked = asked
             estimate = spending.estimate(tariff, gateway.estimator, asked, surface.name, body)
     providers = [target.account.name for target in targets] if limits.varies else ()
     try:
@@ -233,12 +237,10 @@ async def _reserve(
     return targets[hold.first :] if hold.first else targets
 
 
-async def _measured(ex: Exchange, surface: Surface, *, aside: bool) -> Asked:
+async def _measured_aside(ex: Exchange, surface: Surface) -> Asked:
+    """How much a request asks for whose body is large: reading it leaves the loop."""
     body, facts, length = ex.intake.body, ex.facts, ex.intake.length
-    if aside:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, spending.asked_of, surface.name, body, facts, length)
-    return spending.asked_of(surface.name, body, facts, length)
+    return await asyncio.get_running_loop().run_in_executor(None, spending.asked_of, surface.name, body, facts, length)
 
 
 def _admission(ex: Exchange) -> Admit:

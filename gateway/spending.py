@@ -20,10 +20,19 @@ from gateway.dialects.asked import Asked
 from gateway.dialects.base import RequestFacts
 from gateway.dialects.media import Kind
 from gateway.ledger import cost
+from gateway.ledger.cost import Bound
 from gateway.ledger.prices import Price
 from gateway.limiter.estimate import Estimator
-from gateway.limiter.use import Estimate, Use, use
+from gateway.limiter.use import Estimate, Use, expected, use
 from gateway.record import Usage
+
+
+class Bounds(NamedTuple):
+    """What requests can cost at most at one price: those of text alone, and those that may have sound in them."""
+
+    context_tokens: int
+    text: Bound
+    sound: Bound
 
 
 class Tariff(NamedTuple):
@@ -34,7 +43,7 @@ class Tariff(NamedTuple):
     prior: int  # tokens of an answer while nothing is known
     prices: Mapping[str, Price | None]
     measured: bool = False  # a limit counts tokens or money
-    charging: tuple[Price, ...] = ()  # the prices that there are, where a limit counts money
+    charging: tuple[Bounds, ...] = ()  # of the prices that there are, where a limit counts money
     context: int = 0  # tokens that no target's answer exceeds; 0: not known of every target
 
 
@@ -42,10 +51,15 @@ def tariff_of(
     org: str, entry: str, prior: int, prices: Mapping[str, Price | None], *, measured: bool, money: bool
 ) -> Tariff:
     """The tariff of such requests; `money`: a limit counts it."""
-    charging = tuple(price for price in prices.values() if price is not None) if money else ()
+    charging = tuple(bounds(price) for price in prices.values() if price is not None) if money else ()
     contexts = [price.context_tokens if price is not None else 0 for price in prices.values()]
     context = max(contexts) if contexts and all(contexts) else 0
     return Tariff(org, entry, prior, prices, measured, charging, context)
+
+
+def bounds(price: Price) -> Bounds:
+    """What requests can cost at this price."""
+    return Bounds(price.context_tokens, Bound(price), Bound(price, audio=True))
 
 
 UNPRICED: Final = Tariff("", "", 0, {})
@@ -62,14 +76,16 @@ def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, b
     org, entry = tariff.org, tariff.entry
     prompt = estimator.prompt(org, entry, asked, surface, body)
     output = estimator.output(entry, asked.max_output, tariff.prior, asked.n, org=org)
-    if tariff.context:
-        output = min(output, tariff.context * asked.n)
+    if tariff.context and output > tariff.context * asked.n:
+        output = tariff.context * asked.n
     full = alone = 0
     audio = bool(tariff.charging) and _has_sound(asked, surface)
-    for price in tariff.charging:
-        full = max(full, cost.at_most(price, prompt, _longest(price, asked, prompt, output), audio=audio))
-        alone = max(alone, cost.at_most(price, prompt, 0, audio=audio))
-    return Estimate(use(prompt, output, full), use(prompt, 0, alone))
+    for context, text, sound in tariff.charging:
+        bound = sound if audio else text
+        longest = _longest(context, asked, prompt, output) if context else output
+        full = max(full, bound.of(prompt, longest))
+        alone = max(alone, bound.of(prompt, 0))
+    return expected(prompt, output, full, alone)
 
 
 def price_of(tariff: Tariff, target: str, usage: Usage) -> int:
@@ -93,17 +109,16 @@ def passed(tariff: Tariff, estimator: Estimator, target: str, prompt: int, meter
 
 def _has_sound(asked: Asked, surface: str) -> bool:
     """Whether any of it may cost what sound costs, which is many times the price of text."""
-    return asked.spoken or surface.startswith("audio.") or any(medium.kind is Kind.AUDIO for medium in asked.media)
+    if asked.spoken or surface.startswith("audio."):
+        return True
+    return bool(asked.media) and any(medium.kind is Kind.AUDIO for medium in asked.media)
 
 
-def _longest(price: Price, asked: Asked, prompt: int, expected: int) -> int:
-    """Tokens that the answers cannot exceed, as far as that is known; what is expected where it is not.
+def _longest(context: int, asked: Asked, prompt: int, output: int) -> int:
+    """Tokens that the answers of a model with so much context cannot exceed.
 
     What the caller allows is bounded by all of the context: what the prompt leaves of it is an estimate.
     """
-    context = price.context_tokens
-    if not context:
-        return expected
     if asked.max_output is None:
-        expected = max(expected, (context - prompt) * asked.n)
-    return min(expected, context * asked.n)
+        output = max(output, (context - prompt) * asked.n)
+    return min(output, context * asked.n)

@@ -8,7 +8,6 @@ Where counts contradict each other (more cached tokens than input) each kind is 
 A cost above MAX_COST_MICROUSD, which the limiter could not count, is charged as that: no real request comes near.
 """
 
-from functools import lru_cache
 from typing import Final
 
 from gateway.ledger.prices import Price, Rates
@@ -16,7 +15,6 @@ from gateway.record import Usage
 
 MAX_COST_MICROUSD: Final = 10**12
 _PICO_PER_MICRO: Final = 1_000_000
-_REMEMBERED: Final = 4096  # rates, of which a config has a few
 
 
 def of(price: Price, usage: Usage) -> int:
@@ -24,33 +22,50 @@ def of(price: Price, usage: Usage) -> int:
     rates = price.rates if not price.bands else price.rates_of(usage.input_tokens)
     read, written, heard = usage.cache_read_tokens, usage.cache_write_tokens, usage.audio_input_tokens
     thought, spoken = usage.reasoning_tokens, usage.audio_output_tokens
-    return _micro(
-        price.request_picousd
-        + max(usage.input_tokens - read - written - heard, 0) * rates.input
-        + read * rates.cache_read
-        + written * rates.cache_write
-        + heard * rates.audio_input
-        + max(usage.output_tokens - thought - spoken, 0) * rates.output
-        + thought * rates.reasoning
-        + spoken * rates.audio_output
-    )
+    taken, given = usage.input_tokens, usage.output_tokens
+    picousd = price.request_picousd
+    if read or written or heard:
+        picousd += read * rates.cache_read + written * rates.cache_write + heard * rates.audio_input
+        taken -= read + written + heard
+    if thought or spoken:
+        picousd += thought * rates.reasoning + spoken * rates.audio_output
+        given -= thought + spoken
+    if taken > 0:
+        picousd += taken * rates.input
+    if given > 0:
+        picousd += given * rates.output
+    microusd = -(-picousd // _PICO_PER_MICRO)
+    return microusd if 0 <= microusd <= MAX_COST_MICROUSD else _bounded(microusd)
 
 
 def at_most(price: Price, input_tokens: int, output_tokens: int, *, audio: bool = False) -> int:
-    """Micro-USD that no usage of at most so many tokens can exceed, whatever of it is cached, written or reasoning.
+    """Micro-USD of a `Bound` that is asked once."""
+    return Bound(price, audio=audio).of(input_tokens, output_tokens)
+
+
+class Bound:
+    """What no usage of at most so many tokens can exceed at a price, whatever of it is cached, written or reasoning.
 
     `audio` says whether any of it may be sound: its rates are many times those of text, and most requests have none.
     """
-    taken, given = _dearest(price.rates, audio=audio)
-    dearest = input_tokens * taken + output_tokens * given
-    for band in price.bands:
-        if input_tokens > band.above:
-            taken, given = _dearest(band.rates, audio=audio)
-            dearest = max(dearest, input_tokens * taken + output_tokens * given)
-    return _micro(price.request_picousd + dearest)
+
+    __slots__ = ("_bands", "_given", "_request_picousd", "_taken")
+
+    def __init__(self, price: Price, *, audio: bool = False) -> None:
+        self._request_picousd = price.request_picousd
+        self._taken, self._given = _dearest(price.rates, audio=audio)
+        self._bands = [(band.above, *_dearest(band.rates, audio=audio)) for band in price.bands]
+
+    def of(self, input_tokens: int, output_tokens: int) -> int:
+        """Micro-USD of so many tokens."""
+        picousd = input_tokens * self._taken + output_tokens * self._given
+        for above, taken, given in self._bands:
+            if input_tokens > above:
+                picousd = max(picousd, input_tokens * taken + output_tokens * given)
+        microusd = -(-(self._request_picousd + picousd) // _PICO_PER_MICRO)
+        return microusd if 0 <= microusd <= MAX_COST_MICROUSD else _bounded(microusd)
 
 
-@lru_cache(maxsize=_REMEMBERED)
 def _dearest(rates: Rates, *, audio: bool) -> tuple[int, int]:
     """What a token of input and one of output cost at most."""
     taken = max(rates.input, rates.cache_read, rates.cache_write, rates.audio_input if audio else 0)
@@ -58,5 +73,5 @@ def _dearest(rates: Rates, *, audio: bool) -> tuple[int, int]:
     return taken, given
 
 
-def _micro(picousd: int) -> int:
-    return min(max(-(-picousd // _PICO_PER_MICRO), 0), MAX_COST_MICROUSD)
+def _bounded(microusd: int) -> int:
+    return min(max(microusd, 0), MAX_COST_MICROUSD)

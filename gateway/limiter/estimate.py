@@ -10,7 +10,7 @@ business.
 
 Invariants: an estimate is between 0 and MAX_TOKENS, whatever a caller sends; only requests that the body tells whole,
 with usage that the provider reported, teach a ratio, and only answers without a limit of the caller's teach a length.
-Left out: buckets and money (`ledger/cost.at_most`).
+Left out: buckets and money (`ledger/cost.py`).
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ ANSWER_TOKENS: Final = 3  # what primes the answer, by the same
 LEARN_ALWAYS: Final = 128  # requests of an org and a model, in each worker
 LEARN_EVERY: Final = 8
 _REMEMBERED: Final = 8192
+_NOT_COUNTED: Final = -1
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -52,16 +53,20 @@ class Estimator:
     def prompt(self, org: str, model: str, asked: Asked, surface: str = "", body: bytes = b"") -> int:
         """Tokens of a request's prompt. With `surface` and `body` a short text is counted exactly where it can be."""
         weights = self._weights[model]
-        tokens = self._text(org, model, asked, weights, surface, body) + _framing(asked) + asked.tokens
+        tokens = _NOT_COUNTED if weights.tokenizer is None else _counted(weights.tokenizer, surface, body)
+        if tokens < 0:
+            tokens = _ceil(asked.text_bytes / self._learned.bytes_per_token(org, model))
+        tokens += _framing(asked) + asked.tokens
         if asked.media:
             tokens += sum(map(weights.media, asked.media))
-        return min(tokens, MAX_TOKENS)
+        return tokens if tokens < MAX_TOKENS else MAX_TOKENS  # noqa: FURB136 - hot, as below
 
     def output(self, model: str, asked_max: int | None, prior: int = OUTPUT_PRIOR, n: int = 1, *, org: str = "") -> int:
         """Tokens of all `n` answers to a request, whatever a limit has room for."""
         if asked_max is None:
             asked_max = self._learned.p95(COMPLETE, org, model) or prior
-        return min(asked_max * n, MAX_TOKENS)
+        tokens = asked_max * n
+        return tokens if tokens < MAX_TOKENS else MAX_TOKENS  # noqa: FURB136
 
     def learn(self, org: str, model: str, asked: Asked, usage: Usage) -> None:
         """A request was answered in full, and this is what it used.
@@ -104,12 +109,11 @@ class Estimator:
         self._taught[key] = taught + 1
         return taught < LEARN_ALWAYS or taught % LEARN_EVERY == 0
 
-    def _text(self, org: str, model: str, asked: Asked, weights: Weights, surface: str, body: bytes) -> int:
-        if weights.tokenizer is not None and 0 < len(body) <= MAX_INLINE_BYTES:
-            texts = measure.texts(surface, body)
-            if texts is not None:
-                return weights.tokenizer.count(texts)
-        return _ceil(asked.text_bytes / self._learned.bytes_per_token(org, model))
+
+def _counted(tokenizer: Tokenizer, surface: str, body: bytes) -> int:
+    """Tokens of a body's text, _NOT_COUNTED where it is long or not all of it can be seen."""
+    texts = measure.texts(surface, body) if 0 < len(body) <= MAX_INLINE_BYTES else None
+    return _NOT_COUNTED if texts is None else tokenizer.count(texts)
 
 
 def _framing(asked: Asked) -> int:

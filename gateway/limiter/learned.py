@@ -43,6 +43,7 @@ _REMEMBERED: Final = 8192
 _TOKEN_BITS: Final = 18
 _BYTE_BITS: Final = 21
 _TAG_BITS: Final = 24
+_ROW_TAG_BITS: Final = 63  # of a row of answers
 _TOKEN_MASK: Final = 2**_TOKEN_BITS - 1
 _BYTE_MASK: Final = 2**_BYTE_BITS - 1
 _TAG_AT: Final = _TOKEN_BITS + _BYTE_BITS
@@ -61,6 +62,7 @@ LEARNED: Final = Section("learned", version=1, words_shared=RATIO_ROWS + ANSWER_
 
 COMPLETE: Final = "complete"  # which answers a length is of: those that ended by themselves,
 ABANDONED: Final = "abandoned"  # and those whose caller left
+_RATIO: Final = "r"  # beside those two, in the name of a ratio's row
 
 
 class Learned:
@@ -69,7 +71,7 @@ class Learned:
     def __init__(self, words: memoryview) -> None:
         self._ratios = words[:RATIO_ROWS]
         self._answers = words[RATIO_ROWS : RATIO_ROWS + ANSWER_ROWS * _ANSWER_WORDS]
-        self._hashes: dict[tuple[str, ...], int] = {}
+        self._spots: dict[tuple[str, ...], _Spot] = {}
         self._reasoning = set[tuple[str, str]]()
 
     # --- bytes a token ------------------------------------------------------------------------------------------------
@@ -79,7 +81,12 @@ class Learned:
 
         A row is mixed with the prior, which fades as evidence grows.
         """
-        size, tokens = self._sums(org, model)
+        name = (_RATIO, org, model)
+        spot = self._spots.get(name) or self._spot(name, _TAG_BITS)
+        word = self._ratios[spot.at % RATIO_ROWS]
+        if word >> _TAG_AT != spot.tag:
+            word = self._ratio(spot)
+        tokens, size = word & _TOKEN_MASK, word >> _TOKEN_BITS & _BYTE_MASK
         if tokens > _ENOUGH:
             return size / tokens
         return (size + PRIOR_RATIO * PRIOR_TOKENS) / (tokens + PRIOR_TOKENS)
@@ -92,21 +99,22 @@ class Learned:
         size = min(max(text_bytes * weight // tokens, int(weight * LEAST_RATIO)), weight * MOST_RATIO)
         self._add(org, model, weight, size)
 
-    def _sums(self, org: str, model: str) -> tuple[int, int]:
-        """Bytes and tokens of a row, zeros where there is none."""
-        first, tag = self._place(("r", org, model), _TAG_BITS)
+    def _ratio(self, spot: "_Spot") -> int:
+        """The word of a row that is not where it was, 0 where there is none."""
         words = self._ratios
-        for at in range(first, first + _PROBES):
-            word = words[at % RATIO_ROWS]
-            if word >> _TAG_AT == tag:
-                return word >> _TOKEN_BITS & _BYTE_MASK, word & _TOKEN_MASK
+        for at in range(spot.home, spot.home + _PROBES):
+            word: int = words[at % RATIO_ROWS]
+            if word >> _TAG_AT == spot.tag:
+                spot.at = at
+                return word
             if not word:
                 break
-        return 0, 0
+        return 0
 
     def _add(self, org: str, model: str, tokens: int, size: int) -> None:
-        first, tag = self._place(("r", org, model), _TAG_BITS)
-        words = self._ratios
+        name = (_RATIO, org, model)
+        spot = self._spots.get(name) or self._spot(name, _TAG_BITS)
+        words, first, tag = self._ratios, spot.home, spot.tag
         weakest, least = first % RATIO_ROWS, _TOKEN_MASK + 1
         for probe in range(first, first + _PROBES):
             at = probe % RATIO_ROWS
@@ -142,7 +150,11 @@ class Learned:
 
     def p95(self, answers: str, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 such answers stay within (rounded up by at most an eighth), None below MIN_SAMPLES."""
-        row = self._find((answers, org, model))
+        name = (answers, org, model)
+        spot = self._spots.get(name) or self._spot(name, _ROW_TAG_BITS)
+        row = spot.at % ANSWER_ROWS * _ANSWER_WORDS
+        if self._answers[row] != spot.tag:
+            row = self._find(spot)
         found = self._answers[row + _P95] if row >= 0 else 0
         return min(found, MAX_TOKENS + 1) if found > 0 else None
 
@@ -174,14 +186,14 @@ class Learned:
             total = sum(counts)
         words[row + _SAMPLES] = total
 
-    def _find(self, name: tuple[str, ...]) -> int:
-        """The row of that name, -1 when it has none."""
-        first, tag = self._place(name, 63)
+    def _find(self, spot: "_Spot") -> int:
+        """A row that is not where it was, -1 where there is none."""
         words = self._answers
-        for probe in range(first, first + _PROBES):
-            row = probe % ANSWER_ROWS * _ANSWER_WORDS
+        for at in range(spot.home, spot.home + _PROBES):
+            row = at % ANSWER_ROWS * _ANSWER_WORDS
             found = words[row]
-            if found == tag:
+            if found == spot.tag:
+                spot.at = at
                 return row
             if not found:
                 break
@@ -189,8 +201,8 @@ class Learned:
 
     def _claim(self, name: tuple[str, ...]) -> int:
         """The row of that name, made if there is room; -1 when others have all its places."""
-        first, tag = self._place(name, 63)
-        words = self._answers
+        spot = self._spots.get(name) or self._spot(name, _ROW_TAG_BITS)
+        words, first, tag = self._answers, spot.home, spot.tag
         weakest = -1
         for probe in range(first, first + _PROBES):
             row = probe % ANSWER_ROWS * _ANSWER_WORDS
@@ -213,15 +225,25 @@ class Learned:
         words[row + _TAG] = tag
         return row
 
-    def _place(self, name: tuple[str, ...], tag_bits: int) -> tuple[int, int]:
-        """Where the places of a name begin, and the tag that its row bears, which is never 0."""
-        known = self._hashes.get(name)
-        if known is None:
-            if len(self._hashes) >= _REMEMBERED:
-                self._hashes.clear()
-            text = "\0".join(name).encode(errors="replace")
-            known = self._hashes[name] = int.from_bytes(blake2b(text, digest_size=12).digest(), "little")
-        return known >> 64, (known & (1 << tag_bits) - 1) or 1
+    def _spot(self, name: tuple[str, ...], tag_bits: int) -> "_Spot":
+        """The spot of a name that is not remembered."""
+        if len(self._spots) >= _REMEMBERED:
+            self._spots.clear()
+        text = "\0".join(name).encode(errors="replace")
+        digest = int.from_bytes(blake2b(text, digest_size=12).digest(), "little")
+        spot = self._spots[name] = _Spot(digest >> 64, (digest & (1 << tag_bits) - 1) or 1)
+        return spot
+
+
+class _Spot:
+    """Where the row of a name is looked for: the first of its places, the tag it bears, and where it was last."""
+
+    __slots__ = ("at", "home", "tag")
+
+    def __init__(self, home: int, tag: int) -> None:
+        self.home = home
+        self.tag = tag
+        self.at = home
 
 
 def _bucket(tokens: int) -> int:

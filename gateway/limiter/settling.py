@@ -26,7 +26,7 @@ from gateway.record import Ending, Outcome
 
 _ERROR: Final = 400
 _TIMEOUT: Final = "upstream_timeout"
-_ENDED_EARLY: Final = frozenset({Ending.ABANDONED, Ending.TRUNCATED})
+_ENDED_EARLY: Final = (Ending.ABANDONED, Ending.TRUNCATED)  # no set: an enum's hash is made in Python
 
 
 def charge(

@@ -41,6 +41,7 @@ class Estimate(NamedTuple):
     prompt: Use
 
 
+_made: Final = tuple.__new__  # what a NamedTuple's own __new__ calls, without a frame of Python: these are hot
 NOTHING: Final = Use(0, 0, 0, 0, 0, 0)
 REQUEST: Final = Use(1, 0, 0, 0, 0, 1)
 """A request that used nothing else."""
@@ -50,7 +51,13 @@ UNREAD: Final = Estimate(REQUEST, REQUEST)
 
 def use(input_tokens: int, output_tokens: int, microusd: int = 0) -> Use:
     """What one request uses, by its tokens and their cost."""
-    return Use(1, input_tokens + output_tokens, input_tokens, output_tokens, microusd, 1)
+    return _made(Use, (1, input_tokens + output_tokens, input_tokens, output_tokens, microusd, 1))
+
+
+def expected(input_tokens: int, output_tokens: int, microusd: int, prompt_microusd: int) -> Estimate:
+    """What one request is expected to use, and to cost with its answer and without."""
+    full = _made(Use, (1, input_tokens + output_tokens, input_tokens, output_tokens, microusd, 1))
+    return _made(Estimate, (full, _made(Use, (1, input_tokens, input_tokens, 0, prompt_microusd, 1))))
 
 
 def most(one: Use, other: Use) -> Use:

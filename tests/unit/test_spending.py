@@ -11,13 +11,13 @@ from gateway.limiter.estimate import Estimator, Weights
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.use import use
 from gateway.record import Usage
-from gateway.spending import UNPRICED, Tariff, asked_of, estimate, passed, price_of, tariff_of
+from gateway.spending import UNPRICED, Tariff, asked_of, bounds, estimate, passed, price_of, tariff_of
 
 CHEAP = quoted({"input": 1, "output": 2})
 DEAR = quoted({"input": 10, "output": 20})
 PRICES: dict[str, Price | None] = {"a/m": CHEAP, "b/m": DEAR, "c/m": None}
 TARIFF = Tariff("acme", "m", 1_000, PRICES, measured=True)
-MONEY = TARIFF._replace(charging=(CHEAP, DEAR))
+MONEY = TARIFF._replace(charging=(bounds(CHEAP), bounds(DEAR)))
 
 
 @pytest.fixture
@@ -42,12 +42,12 @@ def test_money_is_reserved_at_the_dearest_target(estimator: Estimator) -> None:
 
 
 def test_money_of_an_answer_without_a_maximum_is_all_that_the_models_context_has_room_for(estimator: Estimator) -> None:
-    tariff = MONEY._replace(charging=(Price(CHEAP.rates, context_tokens=10_100), CHEAP))
+    tariff = MONEY._replace(charging=(bounds(Price(CHEAP.rates, context_tokens=10_100)), bounds(CHEAP)))
     found = estimate(tariff, estimator, Asked(text_bytes=400), "chat.completions", b"")
     assert found.full == use(100, 1_000, 100 * 1 + 10_000 * 2)
     asked = Asked(text_bytes=400, max_output=7)
     assert estimate(tariff, estimator, asked, "chat.completions", b"").full.microusd == 100 + 14
-    tight = tariff._replace(charging=(Price(CHEAP.rates, context_tokens=50),))
+    tight = tariff._replace(charging=(bounds(Price(CHEAP.rates, context_tokens=50)),))
     assert estimate(tight, estimator, Asked(text_bytes=400), "chat.completions", b"").full.microusd == 100 + 50 * 2
 
 
@@ -97,11 +97,11 @@ def test_money_of_what_may_be_sound_is_reserved_at_the_price_of_sound(
     asked: Asked, surface: str, estimator: Estimator
 ) -> None:
     sound = quoted({"input": 1, "output": 2, "audio_input": 30, "audio_output": 80})
-    found = estimate(MONEY._replace(charging=(sound,)), estimator, asked, surface, b"")
+    found = estimate(MONEY._replace(charging=(bounds(sound),)), estimator, asked, surface, b"")
     assert found.full.microusd == found.full.input_tokens * 30 + 50 * 80
     assert found.prompt.microusd == found.full.input_tokens * 30
     text = Asked(text_bytes=400, max_output=50, media=(Media(Kind.IMAGE),))
-    written = estimate(MONEY._replace(charging=(sound,)), estimator, text, "chat.completions", b"")
+    written = estimate(MONEY._replace(charging=(bounds(sound),)), estimator, text, "chat.completions", b"")
     assert written.full.microusd == written.full.input_tokens + 50 * 2
 
 

@@ -106,15 +106,33 @@ def test_more_pairs_than_rows(tables: Learned) -> None:
             saw_text(tables, 2, requests=1)
     assert tables.bytes_per_token(ORG, MODEL) == pytest.approx(2, abs=0.05)  # the busy one was not drowned
     assert all(1 <= tables.bytes_per_token(f"org-{n}", "other") <= MOST_RATIO for n in range(100))
-    assert len(tables._hashes) <= learned._REMEMBERED
+    assert len(tables._spots) <= learned._REMEMBERED
 
 
 def test_a_passer_by_takes_no_place_of_the_busy(tables: Learned) -> None:
     for at in range(RATIO_ROWS):
         tables._put(at, 1 + at, 10_000, 30_000)
     tables.saw_text("", MODEL, 2_000, 1_000)
-    assert tables._sums("", MODEL) == (0, 0)
+    assert tables.bytes_per_token("", MODEL) == PRIOR_RATIO
     assert [word >> learned._TAG_AT for word in tables._ratios.tolist()] == list(range(1, RATIO_ROWS + 1))
+
+
+def test_a_row_that_has_moved_is_found_again(tables: Learned) -> None:
+    saw_text(tables, 2, requests=100)
+    saw_answers(tables, *[100] * MIN_SAMPLES)
+    known = tables.bytes_per_token(ORG, MODEL), p95(tables)
+    first = Learned(memoryview(bytearray(LEARNED.words_shared * 8)).cast("q"))
+    assert (first.bytes_per_token(ORG, MODEL), p95(first)) == (PRIOR_RATIO, None)
+    (ratio,) = (at for at, word in enumerate(tables._ratios.tolist()) if word)
+    first._ratios[ratio], first._ratios[(ratio + 1) % RATIO_ROWS] = 1 << learned._TAG_AT, tables._ratios[ratio]
+    row = next(at for at in range(0, len(tables._answers), learned._ANSWER_WORDS) if tables._answers[at])
+    after = (row + learned._ANSWER_WORDS) % len(tables._answers)
+    first._answers[row] = 1
+    for word in range(learned._ANSWER_WORDS):
+        first._answers[after + word] = tables._answers[row + word]
+    assert (first.bytes_per_token(ORG, MODEL), p95(first)) == known
+    first._ratios[(ratio + 1) % RATIO_ROWS] = first._answers[after] = 1 << learned._TAG_AT
+    assert (first.bytes_per_token(ORG, MODEL), p95(first)) == (PRIOR_RATIO, None), "another has its place"
 
 
 def test_a_newcomer_gets_a_place_in_a_full_table(tables: Learned) -> None:

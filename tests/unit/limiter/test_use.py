@@ -1,6 +1,6 @@
 """Uses add up and compare resource by resource."""
 
-from gateway.limiter.use import NOTHING, REQUEST, UNREAD, Resource, Use, and_besides, most, use
+from gateway.limiter.use import NOTHING, REQUEST, UNREAD, Estimate, Resource, Use, and_besides, expected, most, use
 
 
 def test_the_places_of_a_use_are_the_resources() -> None:
@@ -25,3 +25,9 @@ def test_two_attempts_are_one_request() -> None:
     assert and_besides(use(10, 5, 3), use(20, 1, 2)) == use(30, 6, 5)
     assert and_besides(REQUEST, NOTHING) == REQUEST
     assert and_besides(NOTHING, use(1, 1)).requests == 0
+
+
+def test_what_is_expected_is_told_with_and_without_the_answer() -> None:
+    found = expected(100, 40, 900, 300)
+    assert found == Estimate(use(100, 40, 900), use(100, 0, 300))
+    assert (found.full.microusd, found.prompt.tokens) == (900, 100)
