@@ -45,7 +45,8 @@ from gateway.control.readers.budgets import BudgetReader
 from gateway.limiter.engine import Amount, Epoch, Reason, Unavailable
 from gateway.limiter.layout import AT_KEY, hold_key, hold_name
 from gateway.limiter.mutex import MutexBusy, MutexLost
-from gateway.limiter.replay import Fact, Key, Used, is_counted, key_of
+from gateway.limiter.recorded import Key, key_of
+from gateway.limiter.replay import Fact, Used, is_counted
 from gateway.limiter.spec import MAX_AMOUNT, Spec
 from gateway.limiter.sweep import lapsed
 from gateway.limiter.table import Table, TableEngine
@@ -330,8 +331,7 @@ class LimitsKeeper:
         and gives back what may be missing by that, as much as the bucket can have. While all use their parts that is
         exact; else it is too much by what some have used and others have left since.
         """
-        bucket = Amount(used.bucket, used.spec, 0)
-        there = used.live + again.get(key_of(bucket), 0)
+        there = used.live + again.get(key_of(used.bucket, used.spec), 0)
         certain, possible = used.used - there, used.used + used.more - there
         most = self._capacity_of(used.bucket, used.spec) if used.more else possible
         return Amount(used.bucket, used.spec, max(certain, min(possible, most), 0))

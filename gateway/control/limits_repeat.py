@@ -19,10 +19,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.limiter.bucket import Row, charged, current
+from gateway.limiter.bucket import Row, charged_at, current
 from gateway.limiter.engine import Amount, Renewal, Settled
 from gateway.limiter.hold import State
-from gateway.limiter.replay import Fact, Key, key_of, part_of
+from gateway.limiter.recorded import Key
+from gateway.limiter.replay import Fact, part_of
 
 if TYPE_CHECKING:
     from gateway.limiter.spec import Spec
@@ -92,12 +93,12 @@ class Repetition:
     def _charged(self, fact: Fact, refilled: dict[Key, int]) -> tuple[Amount, ...]:
         """What is left of a settlement; the refill is that of the oldest first."""
         found = []
-        for actual in fact.amounts:
-            key = key_of(actual)
+        for actual in fact.charges:
+            key = actual.key
             gone = min(refilled.get(key, 0), actual.amount)
             if gone:
                 refilled[key] -= gone
-            found.append(Amount(actual.bucket, actual.spec, actual.amount - gone))
+            found.append(Amount(key.bucket, actual.spec, actual.amount - gone))
         return tuple(found)
 
 
@@ -106,21 +107,21 @@ class Fold:
 
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
-        self._rows: dict[Key, tuple[Row, Spec]] = {}
+        self._rows: dict[Key, tuple[tuple[int, int, int], Spec]] = {}
         self._sums: dict[Key, int] = {}
 
     def add(self, fact: Fact) -> None:
         """One more; they come in the order of their time, by and large."""
-        for actual in fact.amounts:
-            key, spec = key_of(actual), part_of(actual.spec, self._nodes)
-            row, _ = self._rows.get(key) or (Row(0, spec.end_ms, spec.start_ms or fact.at_ms), spec)
-            self._rows[key] = charged(current(row, spec, fact.at_ms), spec, actual.amount), spec
+        for actual in fact.charges:
+            key, spec = actual.key, part_of(actual.spec, self._nodes)
+            row, _ = self._rows.get(key) or ((0, spec.end_ms, spec.start_ms or fact.at_ms), spec)
+            self._rows[key] = charged_at(row, spec, fact.at_ms, actual.amount), spec
             self._sums[key] = self._sums.get(key, 0) + actual.amount
 
     def used(self, now_ms: int) -> dict[Key, int]:
         """What is left of them, by bucket."""
         rows = self._rows.items()
-        return {key: current(row, spec, now_ms).used for key, (row, spec) in rows}
+        return {key: current(Row(*row), spec, now_ms).used for key, (row, spec) in rows}
 
     def refilled(self, now_ms: int) -> dict[Key, int]:
         """What of them has been refilled since, by bucket."""

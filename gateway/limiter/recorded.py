@@ -11,7 +11,8 @@ A hold that was settled in slices (`slices.py`) has `slice:` and a digest as its
 epoch of the store's memory which granted them. While that memory lasts, the store has charged it, without its id.
 
 Invariants: `parsed(name_of(bucket, spec))` gives the bucket and a spec that counts in the same way; its limit is not
-told, because what was used does not depend on it. Left out: SLOTS, which nothing outlives.
+told, because what was used does not depend on it. What was parsed is remembered, up to a bound: a journal names the
+same buckets over and over, and few ways of counting. Left out: SLOTS, which nothing outlives.
 """
 
 import hashlib
@@ -23,8 +24,9 @@ from typing import Final, NamedTuple
 from gateway.limiter.engine import Amount
 from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, rate, window
 
-_SUFFIX: Final = re.compile(r"(.*)\|(?:rate=([0-9]{1,16})/([0-9]{1,16})|window=([0-9]{1,16})-([0-9]{1,16}))", re.DOTALL)
-_REMEMBERED: Final = 65_536  # names of one control process; a journal names few of them over and over
+_COUNTING: Final = re.compile(r"rate=([0-9]{1,16})/([0-9]{1,16})|window=([0-9]{1,16})-([0-9]{1,16})")
+_NAMES: Final = 16_384  # of which a control process remembers the buckets; 0.5 KB each
+_COUNTINGS: Final = 1_024
 SLICE: Final = "slice:"
 
 
@@ -33,11 +35,29 @@ def slice_mark(epoch: str) -> str:
     return SLICE + hashlib.blake2b(epoch.encode(), digest_size=6).hexdigest()
 
 
+class Key(NamedTuple):
+    """What is counted apart: a RATE by its name, a budget by its name and window."""
+
+    kind: Kind
+    bucket: str
+    start_ms: int = 0
+
+
 class Bucket(NamedTuple):
     """A bucket as a record names it. `spec.limit` means nothing."""
 
-    name: str
+    key: Key
     spec: Spec
+
+    @property
+    def name(self) -> str:
+        """Of the bucket alone, without how it counts."""
+        return self.key.bucket
+
+
+def key_of(bucket: str, spec: Spec) -> Key:
+    """Where a bucket is counted."""
+    return Key(spec.kind, bucket, spec.start_ms)
 
 
 def name_of(bucket: str, spec: Spec) -> str:
@@ -54,13 +74,23 @@ def amounts_of(amounts: Iterable[Amount]) -> dict[str, int]:
     return {name_of(taken.bucket, taken.spec): taken.amount for taken in amounts if taken.spec.kind is not Kind.SLOTS}
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_NAMES)
 def parsed(name: str) -> Bucket:
     """The bucket of a name in a record. Raises ValueError."""
-    found = _SUFFIX.fullmatch(name)
-    if found is None:
+    bucket, parted, counting = name.rpartition("|")
+    spec = _spec(counting) if parted else None
+    if spec is None:
         raise ValueError(f"{name!r} does not end with how the bucket counts")
-    bucket, amount, period_ms, start_ms, end_ms = found.groups()
+    return Bucket(key_of(bucket, spec), spec)
+
+
+@lru_cache(maxsize=_COUNTINGS)
+def _spec(counting: str) -> Spec | None:
+    """How a bucket counts, by the last part of its name; None if that does not tell. Raises ValueError."""
+    found = _COUNTING.fullmatch(counting)
+    if found is None:
+        return None
+    amount, period_ms, start_ms, end_ms = found.groups()
     if amount is not None:
-        return Bucket(bucket, rate(MAX_AMOUNT, int(amount), int(period_ms)))
-    return Bucket(bucket, window(MAX_AMOUNT, int(start_ms), int(end_ms)))
+        return rate(MAX_AMOUNT, int(amount), int(period_ms))
+    return window(MAX_AMOUNT, int(start_ms), int(end_ms))

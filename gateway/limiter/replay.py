@@ -20,17 +20,17 @@ what a RATE refills meanwhile; an amount is applied once for every line. Left ou
 (`checkpoint.py`), and giving it to an engine.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
 import msgspec
 
 from gateway.config.limits import SHORT_FORMS
-from gateway.limiter.bucket import Row, charged, current
+from gateway.limiter.bucket import Row, charged_at, current
 from gateway.limiter.engine import Amount
-from gateway.limiter.recorded import SLICE, parsed, slice_mark
-from gateway.limiter.spec import Kind, Spec, prove_amount, rate
+from gateway.limiter.recorded import SLICE, Key, parsed, slice_mark
+from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, prove_amount, rate
 from gateway.record import Kind as RecordKind
 from gateway.record import Record
 
@@ -54,8 +54,16 @@ class What(Enum):
     FORGOTTEN = "forgotten"  # these limits do not exist any more
 
 
+class Charge(msgspec.Struct, frozen=True, gc=False):
+    """So much of what is counted under `key`; `spec` is how it counts, and its limit means nothing."""
+
+    key: Key
+    spec: Spec
+    amount: int
+
+
 class Fact(NamedTuple):
-    """One line, read. `amounts` are of a hold that was reserved or settled at `at_ms`.
+    """One line, read. `charges` are of a hold that was reserved or settled at `at_ms`.
 
     `sliced` is not empty for a settlement that was counted in slices; see `is_counted`. `subjects` are what is
     forgotten, as `subject_of` names them.
@@ -64,31 +72,35 @@ class Fact(NamedTuple):
     what: What
     at_ms: int
     hold: str = ""
-    amounts: tuple[Amount, ...] = ()
+    charges: Sequence[Charge] = ()
     sliced: str = ""
     subjects: tuple[str, ...] = ()
 
-
-class Key(NamedTuple):
-    """What is counted apart: a RATE by its name, a budget by its name and window."""
-
-    kind: Kind
-    bucket: str
-    start_ms: int = 0
+    @property
+    def amounts(self) -> tuple[Amount, ...]:
+        """The charges, as an engine takes them."""
+        return tuple(Amount(one.key.bucket, one.spec, one.amount) for one in self.charges)
 
 
 class Account:
-    """What is used, and how it counts as the newest record says.
+    """What is used (the numbers of a Row), and how it counts as the newest record says.
 
-    `share` is what is used of a RATE of which this node may rely on its part of the refill alone; a checkpoint has no
-    such number, and then it begins with the other.
+    `share` is what is used of a RATE of which this node may rely on its part of the refill alone, and `part` how that
+    counts; a checkpoint has no such number, and then it begins with the other.
     """
 
-    __slots__ = ("row", "share", "spec")
+    __slots__ = ("part", "row", "share", "spec")
 
-    def __init__(self, row: Row, spec: Spec) -> None:
+    def __init__(self, row: tuple[int, int, int], spec: Spec) -> None:
         self.row = self.share = row
         self.spec = spec
+        self.part: Spec | None = None
+
+    def charge_share(self, nodes: int, amount: int, at_ms: int) -> None:
+        """Charge what counts on this node's part alone, by the spec of now."""
+        if self.part is None:
+            self.part = part_of(self.spec, nodes)
+        self.share = charged_at(self.share, self.part, at_ms, amount)
 
 
 class Held(msgspec.Struct):
@@ -121,11 +133,11 @@ class Used(NamedTuple):
 def fact_of(record: Record) -> Fact | None:
     """What a record says about limits, if anything. Raises ValueError for one that cannot be right."""
     if record.kind is RecordKind.DECISION and record.hold_id and record.decision == _ALLOW:
-        return Fact(What.RESERVED, record.at_us // _US_PER_MS, record.hold_id, _amounts(record.hold_amounts))
+        return Fact(What.RESERVED, record.at_us // _US_PER_MS, record.hold_id, _charges(record.hold_amounts))
     if record.kind is RecordKind.OUTCOME and record.hold_id:
         at_ms, sliced = record.at_us // _US_PER_MS, record.limits_verdict
-        amounts = _amounts(record.settled_amounts)
-        return Fact(What.SETTLED, at_ms, record.hold_id, amounts, sliced if sliced.startswith(SLICE) else "")
+        charges = _charges(record.settled_amounts)
+        return Fact(What.SETTLED, at_ms, record.hold_id, charges, sliced if sliced.startswith(SLICE) else "")
     if record.kind is RecordKind.CHECKPOINT and begins_a_writer(record):
         return Fact(What.BEGAN, record.at_us // _US_PER_MS)
     if record.kind is RecordKind.ADMIN and record.action == FORGOTTEN:
@@ -164,8 +176,12 @@ class _Forgotten(msgspec.Struct, frozen=True):
     buckets: list[str] = []
 
 
-def _amounts(told: Mapping[str, int]) -> tuple[Amount, ...]:
-    return tuple(Amount(*parsed(name), prove_amount(amount)) for name, amount in told.items())
+def _charges(told: Mapping[str, int]) -> list[Charge]:
+    charges = []
+    for name, amount in told.items():
+        key, spec = parsed(name)
+        charges.append(Charge(key, spec, amount if 0 <= amount <= MAX_AMOUNT else prove_amount(amount)))
+    return charges
 
 
 class Ledger:
@@ -175,8 +191,18 @@ class Ledger:
         self.nodes = 1  # that share the memory which counts the same
         self.accounts: dict[Key, Account] = {}
         self.holds: dict[str, Held] = {}
-        self.forgotten: dict[str, int] = {}  # subjects, and until when
+        self._forgotten: Mapping[str, int] = {}
+        self._forgotten_ms = -1  # what began later is not forgotten
         self.stirred: set[Key] = set()  # what of them somebody has charged all the same, or again
+
+    @property
+    def forgotten(self) -> Mapping[str, int]:
+        """Subjects, and up to when."""
+        return self._forgotten
+
+    @forgotten.setter
+    def forgotten(self, forgotten: Mapping[str, int]) -> None:
+        self._forgotten, self._forgotten_ms = forgotten, max(forgotten.values(), default=-1)
 
     def take(self, chain: str, fact: Fact) -> None:
         """Fold one line."""
@@ -194,7 +220,7 @@ class Ledger:
         news = {subject for subject in subjects if self.forgotten.get(subject, -1) < at_ms}
         if not news:
             return
-        self.forgotten |= dict.fromkeys(news, at_ms)
+        self.forgotten = {**self.forgotten, **dict.fromkeys(news, at_ms)}
         for key in [key for key in self.accounts if subject_of(key.bucket) in news]:
             del self.accounts[key]
         for held in self.holds.values():
@@ -204,7 +230,7 @@ class Ledger:
         """A settlement without what is forgotten."""
         if not self.forgotten:
             return fact
-        return fact._replace(amounts=tuple(one for one in fact.amounts if not self._gone(key_of(one), fact.at_ms)))
+        return fact._replace(charges=[one for one in fact.charges if not self._gone(one.key, fact.at_ms)])
 
     def bury(self, chain: str = "") -> None:
         """Whoever wrote this chain (any chain) is gone: what it holds will not be settled any more."""
@@ -215,7 +241,7 @@ class Ledger:
     def orphans(self) -> list[Fact]:
         """What the dead have left that is due: to be settled as it was reserved."""
         return [
-            Fact(What.SETTLED, held.at_ms, hold, tuple(self._charged(held)))
+            Fact(What.SETTLED, held.at_ms, hold, list(self._charged(held)))
             for hold, held in self.holds.items()
             if held.due
         ]
@@ -251,60 +277,61 @@ class Ledger:
 
     # --- within -----------------------------------------------------------------------------------------------------
 
-    def _charged(self, held: Held) -> Iterator[Amount]:
+    def _charged(self, held: Held) -> Iterator[Charge]:
         for key, reserved in held.charges.items():
             account = self.accounts.get(key)
             if account is not None:
-                yield Amount(key.bucket, account.spec, reserved)
+                yield Charge(key, account.spec, reserved)
 
     def _reserve(self, chain: str, fact: Fact) -> None:
         if fact.hold in self.holds:
             return
-        charges = {}
-        for taken in fact.amounts:
-            key = key_of(taken)
-            if self._gone(key, fact.at_ms):
-                self.stirred.add(key)
-                continue
-            self._add(key, taken.spec, taken.amount, fact.at_ms)
-            charges[key] = taken.amount
-        self.holds[fact.hold] = Held(chain, fact.at_ms, charges)
+        charges = self._kept(fact.charges, fact.at_ms)
+        self._charge(charges, {}, fact.at_ms)
+        self.holds[fact.hold] = Held(chain, fact.at_ms, {one.key: one.amount for one in charges})
 
     def _settle(self, fact: Fact) -> None:
         held = self.holds.pop(fact.hold, None)
-        owed = {} if held is None else {key: -reserved for key, reserved in held.charges.items()}
-        began_ms = fact.at_ms if held is None else held.at_ms
-        specs = {}
-        for actual in fact.amounts:
-            key = key_of(actual)
-            if self._gone(key, began_ms):
-                self.stirred.add(key)
-                continue
-            specs[key] = actual.spec
-            owed[key] = owed.get(key, 0) + actual.amount
-        for key, amount in owed.items():
-            account = self.accounts.get(key)
-            spec = specs.get(key) or (account.spec if account is not None else None)
-            if spec is not None:  # else it has been forgotten since, and nothing is left to give back
-                self._add(key, spec, amount, fact.at_ms)
+        if held is None:
+            self._charge(self._kept(fact.charges, fact.at_ms), {}, fact.at_ms)
+            return
+        reserved = held.charges
+        self._charge(self._kept(fact.charges, held.at_ms), reserved, fact.at_ms)
+        for key in [key for key in reserved if key in self.accounts]:  # else it has refilled, or is forgotten, since
+            self._charge([Charge(key, self.accounts[key].spec, 0)], reserved, fact.at_ms)
 
-    def _add(self, key: Key, spec: Spec, amount: int, at_ms: int) -> None:
-        account = self.accounts.get(key)
-        if account is None:
-            if self._gone(key, 0):
-                self.stirred.add(key)  # it counts anew: the limit is back, or somebody does not know that it is gone
-            account = self.accounts[key] = Account(Row(0, spec.end_ms, spec.start_ms or at_ms), spec)
-        account.row = charged(current(account.row, spec, at_ms), spec, amount)
-        if self.nodes > 1:
-            part = part_of(spec, self.nodes)
-            account.share = charged(current(account.share, part, at_ms), part, amount)
-        account.spec = spec
+    def _kept(self, charges: Sequence[Charge], began_ms: int) -> Sequence[Charge]:
+        """Those that are not forgotten, of a hold that began then."""
+        if began_ms > self._forgotten_ms:
+            return charges
+        gone = {one.key for one in charges if self._gone(one.key, began_ms)}
+        self.stirred |= gone
+        return [one for one in charges if one.key not in gone]
+
+    def _charge(self, charges: Sequence[Charge], reserved: dict[Key, int], at_ms: int) -> None:
+        """Charge these, less what is taken from `reserved` for them."""
+        accounts, nodes = self.accounts, self.nodes
+        for one in charges:
+            key, spec = one.key, one.spec
+            account = accounts.get(key) or self._opened(key, spec, at_ms)
+            amount = one.amount - reserved.pop(key, 0)
+            account.row = charged_at(account.row, spec, at_ms, amount)
+            if account.spec is not spec:
+                account.spec, account.part = spec, None
+            if nodes > 1:
+                account.charge_share(nodes, amount, at_ms)
+
+    def _opened(self, key: Key, spec: Spec, at_ms: int) -> Account:
+        if self._gone(key, 0):
+            self.stirred.add(key)  # it counts anew: the limit is back, or somebody does not know that it is gone
+        account = self.accounts[key] = Account((0, spec.end_ms, spec.start_ms or at_ms), spec)
+        return account
 
     def _share_at(self, account: Account, now_ms: int) -> int:
         """At least what is used at this moment."""
         if self.nodes == 1 or account.spec.kind is not Kind.RATE:
             return used_at(account, now_ms)
-        return current(account.share, part_of(account.spec, self.nodes), now_ms).used
+        return current(Row(*account.share), part_of(account.spec, self.nodes), now_ms).used
 
     def _gone(self, key: Key, began_ms: int) -> bool:
         """Whether what was reserved then is forgotten."""
@@ -319,11 +346,6 @@ class Ledger:
         return sums
 
 
-def key_of(taken: Amount) -> Key:
-    """Where an amount is counted."""
-    return Key(taken.spec.kind, taken.bucket, taken.spec.start_ms)
-
-
 def part_of(spec: Spec, nodes: int) -> Spec:
     """How a bucket counts where this node may rely on its part of the refill alone."""
     if nodes == 1 or spec.kind is not Kind.RATE:
@@ -334,5 +356,5 @@ def part_of(spec: Spec, nodes: int) -> Spec:
 def used_at(account: Account, now_ms: int) -> int:
     """What is used at this moment: after the refill, and nothing of a window that is over."""
     if account.spec.kind is Kind.RATE:
-        return current(account.row, account.spec, now_ms).used
-    return account.row.used if now_ms < account.spec.end_ms else 0
+        return current(Row(*account.row), account.spec, now_ms).used
+    return account.row[0] if now_ms < account.spec.end_ms else 0

@@ -229,9 +229,9 @@ class Keeper:
 
     def _adopt(self) -> None:
         self._adopted = True
-        for bucket, spec in self.rows.known():
-            if spec.kind is not Kind.WINDOW or self._wall_ms() < spec.end_ms:
-                self._open(bucket, spec, adopted=True)
+        for known in self.rows.known():
+            if known.spec.kind is not Kind.WINDOW or self._wall_ms() < known.spec.end_ms:
+                self._open(known.name, known.spec, adopted=True)
 
     def _open_hot(self) -> None:
         counted, self._counted = self._counted, {}

@@ -25,12 +25,15 @@ from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
 from gateway.control.readers.earlier import beginnings, earlier, settled
 from gateway.journal.read import Entry, Place
 from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
-from gateway.limiter.replay import Fact, Key, Ledger, Used, What, fact_of, subject_of
+from gateway.limiter.recorded import Key
+from gateway.limiter.replay import Fact, Ledger, Used, What, fact_of, subject_of
 from gateway.units import NS_PER_US
 
 NAME: Final = "budgets"
 LONGEST_WINDOW_US: Final = 32 * 86_400 * 1_000_000
 PRUNE_US: Final = 60_000_000
+AT_ONCE: Final = 256  # lines folded while others wait: a millisecond
+BREATH_S: Final = 0.0001  # between them: a lock that is let go of and taken again at once is not given away
 _US_PER_MS: Final = 1_000
 _log: Final = logging.getLogger("gateway.readers")
 
@@ -89,14 +92,30 @@ class BudgetReader:
             return {chain: self._cursors.get(chain, Cursor()) for chain in chains}
 
     def apply(self, batch: Batch) -> None:
-        """Fold a batch. Raises Poison, Moved."""
-        facts = [fact for entry in batch.entries if (fact := _fact(entry)) is not None]
+        """Fold a batch, some lines at a time, since others wait for them. Raises Poison, Moved.
+
+        Should it be Moved on the way, the cursor stands behind what was folded.
+        """
+        facts = [_fact(entry) for entry in batch.entries]
+        done, before = 0, batch.before
+        while True:
+            some, last = facts[done : done + AT_ONCE], batch.entries[done : done + AT_ONCE][-1:]
+            done += len(some)
+            after = batch.after if done == len(facts) else _past(before, last[0], len(some))
+            self._fold(batch.chain, some, before, after)
+            if done == len(facts):
+                return
+            before = after
+            time.sleep(BREATH_S)
+
+    def _fold(self, chain: str, facts: Iterable[Fact | None], before: Cursor, after: Cursor) -> None:
         with self._busy:
-            if self._cursors.get(batch.chain, Cursor()).place != batch.before.place:
-                raise Moved(f"the budgets of {batch.chain} have been read further")
+            if self._cursors.get(chain, Cursor()).place != before.place:
+                raise Moved(f"the budgets of {chain} have been read further")
             for fact in facts:
-                self._take(batch.chain, fact)
-            self._cursors[batch.chain] = batch.after
+                if fact is not None:
+                    self._take(chain, fact)
+            self._cursors[chain] = after
             self._changed = True
 
     # --- the file ---------------------------------------------------------------------------------------------------
@@ -149,7 +168,7 @@ class BudgetReader:
             cursors = beginnings(self._journal, self._cursors, before_us - LONGEST_WINDOW_US)
             for entry in earlier(self._journal, cursors, before_us):
                 self._replay(entry)
-                cursors[entry.chain] = _behind(cursors[entry.chain], entry)
+                cursors[entry.chain] = _past(cursors[entry.chain], entry)
             self._ledger.bury()
             self._cursors = cursors
             self._loaded = self._changed = True
@@ -297,6 +316,7 @@ def _fact(entry: Entry) -> Fact | None:
         raise Poison(str(error), entry) from error
 
 
-def _behind(cursor: Cursor, entry: Entry) -> Cursor:
-    seq = entry.seq if entry.seq >= 0 else cursor.seq + 1
-    return Cursor(entry.after, seq, cursor.missing + max(0, seq - cursor.seq - 1))
+def _past(cursor: Cursor, last: Entry, lines: int = 1) -> Cursor:
+    """The cursor behind so many more lines."""
+    seq = last.seq if last.seq >= 0 else cursor.seq + 1
+    return Cursor(last.after, seq, cursor.missing + max(0, seq - cursor.seq - lines))

@@ -7,7 +7,8 @@ import pytest
 
 from gateway.control.limits_repeat import AT_ONCE, Repetition, batches, settle
 from gateway.limiter.engine import Amount, Unavailable
-from gateway.limiter.replay import Fact, What, key_of
+from gateway.limiter.recorded import key_of
+from gateway.limiter.replay import Charge, Fact, What
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, window
 from tests.fakes.forgetful_engine import ForgetfulEngine
 
@@ -18,7 +19,7 @@ DAY = window(MAX_AMOUNT, NOW_MS - 1_000, NOW_MS + 86_400_000)
 
 
 def fact(hold: str, at_ms: int, amount: int, spec: Spec = TOLD, bucket: str = "b") -> Fact:
-    return Fact(What.SETTLED, at_ms, hold, (Amount(bucket, spec, amount),))
+    return Fact(What.SETTLED, at_ms, hold, (Charge(key_of(bucket, spec), spec, amount),))
 
 
 def engine_at(now_ms: int) -> ForgetfulEngine:
@@ -84,7 +85,7 @@ def test_a_budget_is_charged_whole() -> None:
     engine = engine_at(NOW_MS + 60_000)
     repetition = repeat(engine, [fact(f"h{number}", NOW_MS, 10, DAY) for number in range(3)])
     assert used(engine, DAY) == 30
-    assert repetition.used(engine.now_ms) == {key_of(Amount("b", DAY, 0)): 30}
+    assert repetition.used(engine.now_ms) == {key_of("b", DAY): 30}
 
 
 def test_nodes_that_share_a_store_rely_on_their_part_of_the_refill() -> None:
@@ -98,7 +99,7 @@ def test_what_is_there_under_no_id_counts_and_is_not_settled() -> None:
     engine = engine_at(NOW_MS)
     repetition = repeat(engine, [fact("s", NOW_MS, 3_000), fact("h", NOW_MS, 2_000)], there=("s",))
     assert (repetition.settled, used(engine)) == (1, 2_000)
-    assert repetition.used(NOW_MS) == {key_of(Amount("b", TOLD, 0)): 5_000}
+    assert repetition.used(NOW_MS) == {key_of("b", TOLD): 5_000}
 
 
 def test_a_store_that_goes_away_is_told() -> None:

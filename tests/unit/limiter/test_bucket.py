@@ -11,6 +11,7 @@ from gateway.limiter.bucket import (
     SLOT_WAIT_MS,
     Row,
     charged,
+    charged_at,
     current,
     level,
     most_used,
@@ -182,3 +183,15 @@ def test_slots_are_counted_and_wait_a_nominal_time() -> None:
     assert level(row, pool) == 0
     assert wait_ms(row, pool, 1, 0) == SLOT_WAIT_MS
     assert wait_ms(charged(row, pool, -1), pool, 1, 0) == 0
+
+
+def test_charging_in_one_step_is_what_the_two_steps_come_to() -> None:
+    chance = random.Random(4)
+    for _ in range(5_000):
+        start_ms = chance.choice((10_000, 20_000))
+        spec = chance.choice((any_rate(chance), window(100, start_ms, start_ms + chance.choice((1, 5_000))), slots(7)))
+        row = chance.choice((FRESH, any_row(chance, any_rate(chance)), Row(chance.randrange(200), 20_000, 15_000)))
+        row = chance.choice((row, Row(row.used, 20_000, 10_000)))
+        now_ms = max(row.mark_ms + chance.choice((-5, 0, edge(chance, 0, MAX_PERIOD_MS))), 0)
+        amount = edge(chance, 0, MAX_AMOUNT) * chance.choice((-1, 1))
+        assert charged_at(row, spec, now_ms, amount) == charged(current(row, spec, now_ms), spec, amount)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.limiter.engine import Amount
-from gateway.limiter.recorded import SLICE, Bucket, amounts_of, name_of, parsed, slice_mark
+from gateway.limiter.recorded import SLICE, amounts_of, key_of, name_of, parsed, slice_mark
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, slots, window
 
 MINUTE = rate(5_000, 1_000_000, 60_000)
@@ -34,7 +34,15 @@ def test_every_name_comes_back(bucket: str, spec: Spec) -> None:
 
 
 def test_a_name_that_ends_like_ours_is_still_told_apart() -> None:
-    assert parsed(name_of("x|rate=1/1000", MONTH)) == Bucket("x|rate=1/1000", parsed(name_of("y", MONTH)).spec)
+    bucket = parsed(name_of("x|rate=1/1000", MONTH))
+    assert (bucket.name, bucket.spec) == ("x|rate=1/1000", parsed(name_of("y", MONTH)).spec)
+
+
+def test_rates_are_counted_by_their_name_and_budgets_apart_for_each_window() -> None:
+    other = window(1_000, MONTH.end_ms, MONTH.end_ms + 1)
+    keys = [parsed(name_of("b", spec)).key for spec in (MINUTE, rate(1, 7, 1_000), MONTH, other)]
+    assert keys == [key_of("b", spec) for spec in (MINUTE, MINUTE, MONTH, other)]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import json
 import pytest
 from msgspec import structs
 
-from gateway.limiter.engine import Amount
-from gateway.limiter.recorded import slice_mark
+from gateway.limiter.recorded import key_of, slice_mark
 from gateway.limiter.replay import (
     FORGOTTEN,
     KEPT_MS,
+    Charge,
     Fact,
     Ledger,
     Used,
@@ -210,6 +210,14 @@ def test_a_short_form_is_forgotten_by_its_buckets() -> None:
     assert [subject_of(name) for name in (mine[0], OTHER[0], "whole")] == [mine[0], "other", "whole"]
 
 
+def test_what_began_after_the_last_was_forgotten_is_charged_as_ever() -> None:
+    ledger = folded(GONE, decision("h", NOON_MS + 6, {USD: 5}), outcome("h", NOON_MS + 7, {USD: 4}))
+    assert ({key.bucket for key in ledger.stirred}, used(ledger)) == ({USD[0]}, {USD[0]: (4, 0, 0)})
+    ledger.stirred.clear()
+    fold(ledger, outcome("o", NOON_MS + 8, {USD: 1}))
+    assert (ledger.stirred, used(ledger)) == (set(), {USD[0]: (5, 0, 0)})
+
+
 def test_what_is_forgotten_is_not_settled_again() -> None:
     ledger = folded(decision("h", NOON_MS, {USD: 500, OTHER: 7}))
     fact, later = fact_of(outcome("o", NOON_MS, {USD: 1, OTHER: 2})), fact_of(outcome("o", NOON_MS + 6, {USD: 1}))
@@ -296,7 +304,7 @@ def test_where_nodes_share_a_rate_each_relies_on_its_part_of_the_refill() -> Non
     ledger.nodes = 3
     spec = rate(MAX_AMOUNT, 60, 20_000)
     for number in range(60):  # a third of what the limit refills, each second of a minute
-        ledger.take("w0", Fact(What.SETTLED, number * 1_000, f"h{number}", (Amount("b", spec, 1),)))
+        ledger.take("w0", Fact(What.SETTLED, number * 1_000, f"h{number}", (Charge(key_of("b", spec), spec, 1),)))
     (used,) = ledger.used(59_500)
     assert (used.used, used.more) == (0, 1)
     ledger.prune(59_500)

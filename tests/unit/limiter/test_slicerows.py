@@ -7,7 +7,6 @@ import pytest
 from gateway.limiter.check import problems
 from gateway.limiter.engine import Amount, Outcome
 from gateway.limiter.layout import AT_ROW_COUNT, ROW_USED, Layout
-from gateway.limiter.recorded import Bucket
 from gateway.limiter.slicerows import BASE, EVERYTHING, PATIENCE_MS, SPARE_ROWS, Asked, Place, SliceRows
 from gateway.limiter.slicing import Ask, Known
 from gateway.limiter.spec import MAX_AMOUNT, Spec, rate, window
@@ -87,7 +86,7 @@ def test_buckets_and_ways_to_count_have_slices_of_their_own(scene: Scene) -> Non
     assert len({place.balance for place in places}) == len(places)
     assert scene.open(rate(9, 1_000, 60_000)) == places[0]  # a limit may change
     unlimited = rate(MAX_AMOUNT, 1_000, 60_000)
-    assert Bucket("b", unlimited) in scene.process().known()
+    assert ("b", unlimited) in [(known.name, known.spec) for known in scene.process().known()]
     assert len(scene.rows.known()) == len(places)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,40 @@ def test_a_batch_that_was_taken_is_not_taken_again(journal: WrittenJournal, cloc
     with pytest.raises(Moved):
         reader.apply(batch_of(journal))
     assert used(reader)[USD[0]] == (120, 0, 0)
+
+
+def test_a_batch_is_taken_in_parts_of_which_each_moves_the_cursor(
+    journal: WrittenJournal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    journal.chain("w0").add(*(outcome(f"o{number}", NOON_MS, {USD: 1}) for number in range(4)))
+    reader, seen = reader_of(journal, clock), list[tuple[int, int]]()
+    batch = batch_of(journal)._replace(after=Cursor(journal.chain("w0").end, 6, 1))
+    reader.cursors(["w0"])
+
+    def breathe(_s: float) -> None:
+        cursor = reader.cursors(["w0"])["w0"]
+        assert cursor == Cursor(batch.entries[cursor.seq].after, cursor.seq)
+        seen.append((cursor.seq, used(reader)[USD[0]][0]))
+
+    monkeypatch.setattr(time, "sleep", breathe)
+    reader.apply(batch)
+    assert seen == [(1, 500), (3, 121), (5, 123)]
+    assert (reader.cursors(["w0"])["w0"], used(reader)[USD[0]][0]) == (batch.after, 124)
+
+
+def test_a_cursor_that_moves_between_two_parts_stands_where_it_was_moved_to(
+    journal: WrittenJournal, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    reader = reader_of(journal, clock)
+    reader.cursors(["w0"])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda _s: reader.rebuild(NOON_US + 1))
+        with pytest.raises(Moved):
+            reader.apply(batch_of(journal))
+    assert reader.cursors(["w0"])["w0"].place == journal.chain("w0").end
+    assert used(reader)[USD[0]] == (150, 0, 30)
 
 
 def test_a_line_that_cannot_be_right_changes_nothing_and_is_named(journal: WrittenJournal, clock: Clock) -> None:
