@@ -20,8 +20,8 @@ PARALLEL := -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
-.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-load profile \
-	lock clean test-needs node-sdk
+.PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-scaling \
+	bench-load profile lock clean test-needs node-sdk
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 profile: setup ## where a worker's time goes: a flame graph and µs a stage, in build/profile/; ARGS="--kind sse"
 	@$(BIN)/python -m bench.profile $(ARGS)
 
+bench-scaling: setup ## what a request costs as prompts, limits, keys, streams, workers, nodes grow: eight minutes
+	@$(BIN)/python -m bench.scaling $(ARGS)
+
 bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page
 	@$(BIN)/python -m bench.load $(PROFILE) $(ARGS)
 
@@ -125,7 +128,7 @@ $(LOCUST): $(STAMPS)/project requirements/bench.txt
 
 # program:package, as Debian names them
 test-needs: $(STAMPS)/test node-sdk
-	@tools/need.sh redis-server:redis-server haproxy:haproxy nginx:nginx-light systemd-analyze:systemd openssl:openssl \
+	@tools/need.sh redis-server:redis-server ip:iproute2 haproxy:haproxy nginx:nginx-light systemd-analyze:systemd openssl:openssl \
 		'/usr/lib/postgresql/*/bin/initdb:postgresql'
 
 node-sdk:

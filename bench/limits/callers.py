@@ -14,15 +14,15 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 import uvloop
 
 from bench.limits.evidence import Admitted, Broken, Seen
-from bench.speed.launch import CannotRun
+from bench.speed.launch import LOOPBACK, CannotRun
 from gateway.tasks import spawn
 
 RECONNECT_S: Final = 0.05
@@ -39,12 +39,16 @@ _DONE: Final = b"data: [DONE]"
 
 @dataclass(frozen=True)
 class Load:
-    """Who asks what: ports of the nodes, the whole request, how many callers, and how long one rests when refused."""
+    """Who asks what: ports of the nodes, the whole request, how many callers, and how long one rests when refused.
+
+    `addresses`: of nodes that are not on loopback, by their ports.
+    """
 
     ports: Sequence[int]
     request: bytes
     callers: int
     pause_s: float = 0.0
+    addresses: Mapping[int, str] = field(default_factory=dict)
 
 
 def request(key: str, body: bytes) -> bytes:
@@ -115,7 +119,9 @@ class Caller(asyncio.Protocol):
             port = hammer.load.ports[self._node]
             try:
                 if port in hammer.in_service:
-                    await hammer.loop.create_connection(lambda: self, "127.0.0.1", port)
+                    await hammer.loop.create_connection(
+                        lambda: self, hammer.load.addresses.get(port, LOOPBACK.address), port
+                    )
                     return
             except OSError:
                 hammer.seen.unreachable += 1

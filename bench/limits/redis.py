@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.speed import launch
-from bench.speed.launch import CannotRun, Process
+from bench.speed.launch import LOOPBACK, CannotRun, Host, Process
 
 PATIENCE_S: Final = 10.0
 _SCRIPTS: Final = re.compile(rb"cmdstat_evalsha:calls=(\d+)")
@@ -22,9 +22,10 @@ _SCRIPTS: Final = re.compile(rb"cmdstat_evalsha:calls=(\d+)")
 class RedisServer:
     """One server; `start`, `kill` and `start` again."""
 
-    def __init__(self, core: int, folder: Path) -> None:
+    def __init__(self, core: int, folder: Path, host: Host = LOOPBACK) -> None:
         self.port = launch.free_port()
         self._core = core
+        self._host = host
         self._folder = folder
         self._running = ExitStack()
         self._process: Process | None = None
@@ -32,7 +33,7 @@ class RedisServer:
     @property
     def url(self) -> str:
         """Its address, as `limits.store` takes it."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._host.address}:{self.port}/0"
 
     @property
     def pid(self) -> int | None:
@@ -41,18 +42,19 @@ class RedisServer:
 
     def calls(self) -> int:
         """How often the scripts of limits were called since it was started."""
-        return calls_in(_asked(self.port, b"INFO commandstats"))
+        return calls_in(_asked(self.port, b"INFO commandstats", self._host.address))
 
     def start(self) -> None:
         """Start, and wait until it answers. CannotRun if it does not."""
         program = launch.program("redis-server")
         if program is None:
             raise CannotRun("redis-server is missing; on Debian: apt-get install redis-server")
-        words = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        words = [*self._host.enter, program, "--port", str(self.port), "--bind", self._host.address]
+        words += ["--protected-mode", "no", "--save", "", "--appendonly", "no"]
         words += ["--dir", str(self._folder), "--loglevel", "warning"]
         log = self._folder / "redis.log"
         self._process = self._running.enter_context(launch.started("redis-server", words, core=self._core, log=log))
-        self._process.wait_for("answer to PING", lambda: answers(self.port), PATIENCE_S)
+        self._process.wait_for("answer to PING", lambda: answers(self.port, self._host.address), PATIENCE_S)
 
     def kill(self) -> None:
         """SIGKILL: its connections break, its data is gone."""
@@ -67,10 +69,10 @@ class RedisServer:
         self._process = None
 
 
-def answers(port: int) -> bool:
-    """Whether a server on loopback answers PING."""
+def answers(port: int, address: str = LOOPBACK.address) -> bool:
+    """Whether a server answers PING."""
     try:
-        return _asked(port, b"PING").startswith(b"+PONG")
+        return _asked(port, b"PING", address).startswith(b"+PONG")
     except OSError:
         return False
 
@@ -81,18 +83,18 @@ def calls_in(statistics: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _asked(port: int, words: bytes) -> bytes:
+def _asked(port: int, words: bytes, address: str) -> bytes:
     """The first part of the answer to a command; a few KB hold it all."""
-    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+    with socket.create_connection((address, port), timeout=1) as connection:
         connection.sendall(words + b"\r\n")
         return connection.recv(65_536)
 
 
 @contextmanager
-def redis_server(core: int) -> Generator[RedisServer, None, None]:
+def redis_server(core: int, host: Host = LOOPBACK) -> Generator[RedisServer, None, None]:
     """A running server in a folder of its own, gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="bench-redis-") as folder:
-        server = RedisServer(core, Path(folder))
+        server = RedisServer(core, Path(folder), host)
         try:
             server.start()
             yield server

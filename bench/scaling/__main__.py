@@ -1,6 +1,7 @@
 """`python -m bench.scaling`: turn each knob, print what a request costs at each setting.
 
-Exit status: 0 it was measured, 2 the words are wrong, 3 it could not be run. Nothing is judged here.
+Exit status: 0 it was measured, 1 nodes on one store admitted what their limit does not allow, 2 the words are wrong, 3
+it could not be run. No cost is judged here.
 """
 
 import argparse
@@ -8,21 +9,22 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from bench.scaling import points
-from bench.scaling.parts import PARTS, Stand, expected_s
-from bench.scaling.points import Point
-from bench.speed import conditions, native, procfs, targets
+from bench.scaling.parts import PARTS, expected_s
+from bench.scaling.points import Point, Result
+from bench.scaling.stand import Stand
+from bench.speed import conditions, native, page, procfs, report, targets
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, Settings
 
-MEASURED, CANNOT_RUN = 0, 3
-OUT: Final = targets.ROOT / "build" / "scaling"
+MEASURED, BROKEN, CANNOT_RUN = 0, 1, 3
+RESULTS: Final = targets.ROOT / "bench" / "results"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,14 +32,14 @@ def parser() -> argparse.ArgumentParser:
     told = "\n".join(f"  {part:8} {title}" for part, title in points.TITLES.items())
     parsed = argparse.ArgumentParser(
         "python -m bench.scaling",
-        description=f"What a request costs as things grow; five minutes.\n\nparts:\n{told}",
+        description=f"What a request costs as things grow; eight minutes.\n\nparts:\n{told}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parsed.add_argument
     add("--only", type=_parts, default=tuple(PARTS), metavar="PARTS", help="some of them, with commas")
     add("--repeats", type=int, default=3, help="of each setting (3)")
     add("--seconds", type=float, default=2.0, help="length of one measurement (2)")
-    add("--out", type=Path, default=OUT, metavar="DIR", help="where scaling.md and scaling.json go (build/scaling)")
+    add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>-scaling)")
     return parsed
 
 
@@ -48,8 +50,8 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in chosen)
 
 
-def measure(only: Sequence[str], settings: Settings, folder: Path) -> tuple[list[Point], list[str]]:
-    """The points of these parts, and what there is to remark."""
+def measure(only: Sequence[str], settings: Settings, folder: Path, told: Mapping[str, str]) -> Result:
+    """These parts, one after the other. CannotRun when none of them could be measured."""
     descriptors, progress = procfs.raise_descriptor_limit(), Progress(expected_s(settings, only))
     found: list[Point] = []
     with native.upstream(CLIENT_CORE, folder / "upstream.log") as port:
@@ -57,7 +59,18 @@ def measure(only: Sequence[str], settings: Settings, folder: Path) -> tuple[list
         for part in only:
             found += PARTS[part](stand)
     progress.close()
-    return found, stand.remarks
+    if not found:
+        raise CannotRun("; ".join(stand.remarks))
+    load = " ".join(Path("/proc/loadavg").read_text().split()[:3])
+    return Result(found, {**told, "load after": load}, stand.remarks, stand.findings)
+
+
+def write(result: Result, folder: Path) -> None:
+    """raw.json, report.md and report.html into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "raw.json").write_text(json.dumps(result.raw(), indent=1) + "\n")
+    (folder / "report.md").write_text(points.markdown(result))
+    (folder / page.NAME).write_text(points.html(result))
 
 
 def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
@@ -79,22 +92,18 @@ def main(arguments: Sequence[str]) -> int:
             targets.ensure_nginx()
         told = conditions.gather(arguments, "bench.scaling")
         with tempfile.TemporaryDirectory(prefix="bench-scaling-") as folder:
-            found, remarks = measure(options.only, settings, Path(folder))
+            result = measure(options.only, settings, Path(folder), told)
     except CannotRun as problem:
         print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
         return CANNOT_RUN
     except KeyboardInterrupt:
         print("\nstopped; nothing written", file=sys.stderr)
         return 128 + signal.SIGINT
-    told["load after"] = " ".join(Path("/proc/loadavg").read_text().split()[:3])
-    report = points.markdown(found, remarks, told)
-    options.out.mkdir(parents=True, exist_ok=True)
-    raw = {"conditions": told, "remarks": remarks, "points": [point.summary() for point in found]}
-    (options.out / "scaling.json").write_text(json.dumps(raw, indent=1) + "\n")
-    (options.out / "scaling.md").write_text(report)
-    print(report)
-    print(f"written to {options.out}", file=sys.stderr)
-    return MEASURED
+    out = options.out or report.fresh_folder(RESULTS / f"{conditions.folder_name(told['date'])}-scaling")
+    write(result, out)
+    print(points.markdown(result))
+    print(f"written to {out}", file=sys.stderr)
+    return MEASURED if result.holds else BROKEN
 
 
 if __name__ == "__main__":

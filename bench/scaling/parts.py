@@ -6,24 +6,20 @@ CPU is that of all processes of a gateway over exactly the load's window, a requ
 
 import secrets
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from bench import keys
-from bench.limits.redis import RedisServer, redis_server
+from bench.scaling.nodes import NODES, nodes, quota_s
 from bench.scaling.points import Point
-from bench.speed import memory, native, procfs, workload
+from bench.scaling.stand import CONNECTIONS, Stand, plain_figures
+from bench.speed import memory, workload
 from bench.speed.launch import CannotRun
 from bench.speed.memory import MemoryResult
-from bench.speed.native import LoadResult
-from bench.speed.progress import Progress
-from bench.speed.sections import CLIENT_CORE, TARGET_CORE, Bench, Sample, Settings
-from bench.speed.targets import AMPLE, Limited, Nginx, Place, Running, Target, overlaid
+from bench.speed.sections import TARGET_CORE, Settings
+from bench.speed.targets import AMPLE, Limited, Nginx, Place, overlaid
 
 KB: Final = 1_000
 PROMPTS_KB: Final = (1, 4, 16, 64, 256, 1_000)
@@ -31,50 +27,8 @@ LIMITS: Final = (0, 1, 2, 3, 4, 6, 8)
 KEYS: Final = (10, 1_000, 100_000, 1_000_000)
 STREAMS: Final = (100, 1_000, 10_000)
 WORKERS: Final = (1, 2)
-NODES: Final = (1, 2, 3)
-NODES_RATE: Final = 2_000.0
-CONNECTIONS: Final = 64
 HOLD_S: Final = 7.0
-COST, RATE, P99 = "µs CPU a request", "requests/s", "p99 ms"
 _AMPLE_COUNT: Final = 10**9
-
-
-@dataclass(frozen=True)
-class Stand:
-    """What every part needs: where the upstream listens, a folder, and how long to measure."""
-
-    upstream: int
-    folder: Path
-    settings: Settings
-    descriptors: int
-    progress: Progress
-    remarks: list[str] = field(default_factory=list)
-
-    def place(self, name: str, core: int | None = TARGET_CORE) -> Place:
-        """Where something of that name runs."""
-        return Place(core, self.upstream, self.folder / name, self.descriptors)
-
-    def bench(self, *running: Running) -> Bench:
-        """The measurements of `bench.speed` on these targets."""
-        return Bench(self.settings, running, self.folder, self.progress)
-
-    @contextmanager
-    def started(self, target: Target, name: str = "", core: int | None = TARGET_CORE) -> Generator[Running, None, None]:
-        """A target, ready."""
-        with target.running(self.place(name or target.name, core)) as running:
-            yield running
-
-
-def _plain(sample: Sample) -> dict[str, float]:
-    if sample.load.errors:
-        raise CannotRun(f"{sample.section}: wrong answers: {sample.load.errors} {' '.join(sample.load.notes)}")
-    latency = sample.load.latency
-    return {
-        COST: sample.cpu_us_per_unit,
-        "of the busiest process": sample.busiest_us_per_unit,
-        RATE: sample.load.rps,
-        P99: latency.quantile_us(0.99) / 1e3,
-    }
 
 
 # ---- prompts
@@ -92,7 +46,7 @@ def prompts(stand: Stand) -> Iterator[Point]:
                     for target in (nginx, gateway)
                 )
                 ratio = {"µs of nginx": beside.cpu_us_per_unit, "× nginx's rate": ours.load.rps / beside.load.rps}
-                yield Point("prompts", f"{size_kb:,} KB", {**_plain(ours), **ratio})
+                yield Point("prompts", f"{size_kb:,} KB", {**plain_figures(ours), **ratio})
 
 
 # ---- limits
@@ -144,7 +98,7 @@ def limits(stand: Stand) -> Iterator[Point]:
             for number, secret in target.secrets.items():
                 asked = replace(running, headers=(f"authorization: Bearer {secret}",))
                 sample = bench.sample(f"limits-{number}", asked, repeat, work, "--connections", str(CONNECTIONS))
-                yield Point("limits", str(number), _plain(sample))
+                yield Point("limits", str(number), plain_figures(sample))
 
 
 # ---- keys
@@ -204,80 +158,7 @@ def workers(stand: Stand) -> Iterator[Point]:
             bench = stand.bench(running)
             for repeat in range(stand.settings.repeats):
                 sample = bench.sample(f"workers-{number}", running, repeat, work, "--connections", str(CONNECTIONS))
-                yield Point("workers", str(number), _plain(sample))
-
-
-# ---- nodes
-
-
-class _Share:
-    """One node's part of the rate, brought by a generator of its own, on a thread."""
-
-    def __init__(self, stand: Stand, node: Running, rate: float, number: int) -> None:
-        self._stand, self._node, self._rate = stand, node, rate
-        self._folder = stand.folder / f"share-{number}"
-        self._folder.mkdir(exist_ok=True)
-        self._readings: dict[str, procfs.Reading] = {}
-        self._load: LoadResult | None = None
-        self._failure: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name=f"bench share {number}")
-
-    def _run(self) -> None:
-        settings, work = self._stand.settings, workload.plain()
-        words = ["--rate", f"{self._rate:.0f}", "--connections", str(CONNECTIONS), *work.checks]
-        words += ["--seconds", str(settings.seconds), "--warmup", str(settings.warmup)]
-        try:
-            self._load = native.load(
-                self._node.port,
-                words,
-                body=work.write(self._folder),
-                headers=self._node.headers,
-                core=CLIENT_CORE,
-                length_s=settings.measurement_s(),
-                on_moment=self._read,
-            )
-        except CannotRun as problem:
-            self._failure = problem
-
-    def _read(self, moment: str) -> None:
-        self._readings[moment] = self._node.reading()
-
-    def found(self) -> tuple[LoadResult, float]:
-        """What its callers saw, and the CPU µs of its node in the window."""
-        self.thread.join()
-        if self._failure is not None or self._load is None:
-            raise CannotRun(f"a node's load failed: {self._failure}")
-        if self._load.errors:
-            raise CannotRun(f"nodes: wrong answers: {self._load.errors} {' '.join(self._load.notes)}")
-        return self._load, sum(self._readings["measured"].cpu_us_since(self._readings["measuring"]).values())
-
-
-def nodes(stand: Stand) -> Iterator[Point]:
-    """One to three on one store."""
-    for number in NODES:
-        with ExitStack() as stack:
-            store = stack.enter_context(redis_server(CLIENT_CORE))
-            target = Limited(extra={"limits": {"store": store.url, "nodes": number}})
-            running = [stack.enter_context(stand.started(target, f"nodes-{number}-{n}")) for n in range(number)]
-            for _ in range(stand.settings.repeats):
-                stand.progress.step(f"nodes: {number}", stand.settings.measurement_s())
-                yield Point("nodes", str(number), _shared(stand, running, store))
-
-
-def _shared(stand: Stand, running: Sequence[Running], store: RedisServer) -> dict[str, float]:
-    shares = [_Share(stand, node, NODES_RATE / len(running), n) for n, node in enumerate(running)]
-    before, began_s = procfs.Reading.of(store.pid), time.monotonic()
-    for share in shares:
-        share.thread.start()
-    found = [share.found() for share in shares]
-    store_us = sum(procfs.Reading.of(store.pid).cpu_us_since(before).values())
-    answered = sum(load.ok for load, _ in found)
-    return {
-        COST: sum(cpu_us for _, cpu_us in found) / answered,
-        "µs CPU of the store a request": store_us / (NODES_RATE * (time.monotonic() - began_s)),
-        RATE: sum(load.rps for load, _ in found),
-        P99: max(load.latency.quantile_us(0.99) for load, _ in found) / 1e3,
-    }
+                yield Point("workers", str(number), plain_figures(sample))
 
 
 PARTS: Final[Mapping[str, Callable[[Stand], Iterator[Point]]]] = {
@@ -299,6 +180,6 @@ def expected_s(settings: Settings, parts: Sequence[str]) -> float:
         "keys": sum(1.0 + count / 100_000 for count in KEYS),
         "streams": len(STREAMS) * (HOLD_S + 20),
         "workers": len(WORKERS) * one,
-        "nodes": len(NODES) * one,
+        "nodes": len(NODES) * (2 * one + quota_s(settings.seconds)),
     }
     return sum(each[part] for part in parts)

@@ -1,9 +1,13 @@
-"""Figures at settings, repeat by repeat, and the tables made of them."""
+"""Figures at settings, repeat by repeat, and the tables and charts made of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from bench.load import judge
+from bench.load.judge import Finding
+from bench.speed import page, plot
+from bench.speed.plot import Axis, Scale, Series
 from bench.speed.verdict import Range
 
 TITLES: Final[Mapping[str, str]] = {
@@ -12,9 +16,34 @@ TITLES: Final[Mapping[str, str]] = {
     "keys": "Keys of a node: the index by itself, in one process (see bench/keys.py)",
     "streams": "Open streams of one worker, each with an event every five seconds",
     "workers": "Workers: closed loop; two workers share the second core with callers and upstream",
-    "nodes": "Nodes on one store: a fixed rate, divided among nodes of one worker each, all on core 0",
+    "nodes": "Nodes on one redis-server, each in a network namespace: one worker each, all on core 0",
 }
 """The parts, in the order in which they are run and told."""
+QUOTA_TITLE: Final = "Nodes on one redis-server: what they admit together"
+LEFT_OUT: Final = "There is no part for policies: this gateway has none yet."
+
+_GREW: Final = "µs CPU a request"
+CHARTS: Final[Mapping[str, tuple[Axis, Axis, Mapping[str, str]]]] = {
+    "prompts": (
+        Axis("KB of a prompt", Scale.LOG),
+        Axis(_GREW, Scale.LOG),
+        {_GREW: "the gateway", "µs of nginx": "nginx"},
+    ),
+    "limits": (
+        Axis("limits on a request"),
+        Axis(_GREW),
+        {_GREW: "all its processes", "of the busiest process": "worker"},
+    ),
+    "keys": (
+        Axis("keys of a node", Scale.LOG),
+        Axis("µs to authenticate"),
+        {"µs to authenticate, first time": "first time", "µs, again": "again"},
+    ),
+    "streams": (Axis("open streams", Scale.LOG), Axis("resident memory of the worker, MB"), {"RSS MB": "worker"}),
+    "workers": (Axis("workers"), Axis(_GREW), {_GREW: "all its processes"}),
+    "nodes": (Axis("nodes"), Axis(_GREW), {_GREW: "nodes", "µs CPU of the store a request": "redis-server"}),
+}
+"""By part: what goes across, what goes up, and the figures shown, with the names of their curves."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +78,63 @@ def table(points: Sequence[Point], part: str) -> str:
     return "\n".join([head, *(f"| {at} | {' | '.join(row)} |" for at, row in zip(rows, cells, strict=True))])
 
 
-def markdown(points: Sequence[Point], remarks: Sequence[str], conditions: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Result:
+    """A whole run: its points, what is to remark, whether limits held, and the conditions."""
+
+    points: Sequence[Point]
+    conditions: Mapping[str, str]
+    remarks: Sequence[str] = ()
+    findings: Sequence[Finding] = field(default_factory=tuple)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that is judged holds."""
+        return all(finding.holds for finding in self.findings)
+
+    def raw(self) -> dict[str, Any]:
+        """For raw.json."""
+        return {
+            "conditions": self.conditions,
+            "remarks": self.remarks,
+            "findings": [asdict(finding) for finding in self.findings],
+            "points": [point.summary() for point in self.points],
+        }
+
+
+def markdown(result: Result) -> str:
     """The whole report."""
-    parts = [part for part in TITLES if settings_of(points, part)]
-    sections = [f"## {TITLES[part]}\n\n{table(points, part)}" for part in parts]
-    told = "\n".join(f"- {remark}" for remark in remarks)
-    rows = "\n".join(f"| {name} | {value} |" for name, value in conditions.items())
+    parts = [part for part in TITLES if settings_of(result.points, part)]
+    sections = [f"## {TITLES[part]}\n\n{table(result.points, part)}" for part in parts]
+    if result.findings:
+        sections.append(f"## {QUOTA_TITLE}\n\n{judge.markdown(result.findings)}")
+    told = "\n".join(f"- {remark}" for remark in [*result.remarks, LEFT_OUT])
+    rows = "\n".join(f"| {name} | {value} |" for name, value in result.conditions.items())
     head = "# What a request costs as things grow\n\nMedians, with the least and the greatest of the repeats."
-    return "\n\n".join([head, *([told] if told else []), *sections, f"| condition | |\n|---|---|\n{rows}"]) + "\n"
+    return "\n\n".join([head, told, *sections, f"## Conditions\n\n| what | value |\n|---|---|\n{rows}"]) + "\n"
+
+
+def html(result: Result) -> str:
+    """The same words with a chart in each part."""
+    charts = {TITLES[part]: page.figure(TITLES[part].partition(":")[0], chart(result.points, part)) for part in TITLES}
+    title = f"As things grow, {result.conditions.get('date', '')[:10]}"
+    return page.document(title, markdown(result), charts)
+
+
+def chart(points: Sequence[Point], part: str) -> str:
+    """The part's medians over its settings; empty when it was not run."""
+    across, up, shown = CHARTS[part]
+    curves = []
+    for colour, (name, label) in enumerate(shown.items()):
+        found = [(at, figure(points, part, at, name)) for at in settings_of(points, part)]
+        placed = [(_number(at), value.median) for at, value in found if value]
+        curves.append(Series(label, placed, colour, marked=True))
+    return plot.lines(TITLES[part], across, up, [curve for curve in curves if curve.points])
+
+
+def _number(at: str) -> float:
+    """A setting as a place on an axis: "1,000 KB" is 1000."""
+    return float(at.partition(" ")[0].replace(",", ""))
 
 
 def _told(value: Range | None) -> str:

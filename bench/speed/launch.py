@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,17 @@ HTTP_OK: Final = 200
 
 class CannotRun(Exception):
     """Something the bench needs is missing or did not start; the message says what and, where known, what to do."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a program runs: the address it listens at, and the words before its command that take it there."""
+
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+
+
+LOOPBACK: Final = Host()
 
 
 class Process:
@@ -103,10 +115,10 @@ def free_port() -> int:
         return port
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a GET on loopback is answered with 200."""
+def answers(port: int, path: str, address: str = LOOPBACK.address) -> bool:
+    """Whether a GET is answered with 200."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response:
+        with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=2) as response:
             return bool(response.status == HTTP_OK)
     except (urllib.error.URLError, OSError):
         return False

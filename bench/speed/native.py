@@ -13,7 +13,7 @@ from typing import Final
 
 from bench.speed import launch
 from bench.speed.histogram import Histogram
-from bench.speed.launch import CannotRun
+from bench.speed.launch import LOOPBACK, CannotRun
 
 NATIVE: Final = Path(__file__).parent.parent / "native"
 UPSTREAM: Final = NATIVE / "build" / "upstream"
@@ -38,9 +38,9 @@ def build() -> None:
 
 
 @contextmanager
-def upstream(core: int, log: Path) -> Generator[int, None, None]:
+def upstream(core: int, log: Path, address: str = LOOPBACK.address) -> Generator[int, None, None]:
     """A running upstream; its port."""
-    with launch.started("upstream", [str(UPSTREAM)], core=core, log=log) as process:
+    with launch.started("upstream", [str(UPSTREAM), "--host", address], core=core, log=log) as process:
         process.wait_for("`listening PORT`", lambda: process.log.read_text().endswith("\n"))
         yield int(process.log.read_text().split()[1])
 
@@ -110,6 +110,7 @@ def load(
     core: int,
     length_s: float,
     on_moment: Callable[[str], None] = ignore,
+    address: str = LOOPBACK.address,
 ) -> LoadResult:
     """Drive a port and return what was seen.
 
@@ -117,7 +118,7 @@ def load(
     that window. CannotRun if the generator gives up or takes far longer than `length_s`.
     """
     command = ["setpriv", "--pdeathsig", "TERM", "taskset", "--cpu-list", str(core), str(LOAD)]
-    command += ["127.0.0.1", str(port), CHAT_PATH, "--body", str(body), *arguments]
+    command += [address, str(port), CHAT_PATH, "--body", str(body), *arguments]
     for header in headers:
         command += ["--header", header]
     output = body.with_suffix(".out")  # a file: the JSON may be larger than a pipe while we still read stderr

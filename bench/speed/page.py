@@ -11,7 +11,7 @@ import argparse
 import html
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -53,11 +53,16 @@ STYLE: Final = (
 
 def page(result: Result) -> str:
     """The whole page."""
-    body = "\n".join(_blocks(report.markdown(result), _charts(result)))
-    title = html.escape(f"Speed beside nginx, {result.conditions['date'][:10]}")
+    title = f"Speed beside nginx, {result.conditions['date'][:10]}"
+    return document(title, report.markdown(result), _charts(result))
+
+
+def document(title: str, markdown: str, charts: Mapping[str, str]) -> str:
+    """A page of a report's words; `charts` are HTML, each by the heading that it follows."""
+    body = "\n".join(_blocks(markdown, charts))
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">\n<title>{html.escape(title)}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -79,7 +84,7 @@ def _kind(line: str) -> str:
     return "text" if line else "gap"
 
 
-def _blocks(markdown: str, charts: dict[str, str]) -> Iterator[str]:
+def _blocks(markdown: str, charts: Mapping[str, str]) -> Iterator[str]:
     for kind, grouped in groupby(markdown.splitlines(), _kind):
         found = list(grouped)
         if kind == "heading":
@@ -105,7 +110,8 @@ def _table(found: Sequence[str]) -> str:
 # ---- the charts
 
 
-def _figure(caption: str, chart: str) -> str:
+def figure(caption: str, chart: str) -> str:
+    """A chart with its caption; nothing where there is no chart."""
     return f"<figure><figcaption>{html.escape(caption)}</figcaption>{chart}</figure>" if chart else ""
 
 
@@ -115,14 +121,14 @@ def _charts(result: Result) -> dict[str, str]:
     ttft = _distributions(result, "sse-paced", lambda s: s.load.ttft, "time to first token, ms")
     lag = _distributions(result, "sse-paced", lambda s: s.load.lag, "lag of a chunk, ms")
     return {
-        "Plain requests": _figure("Requests a second on one core", _throughput(result, "json", lambda s: s.load.rps)),
-        "Streams at a model's pace": _figure("Time to first token", ttft) + _figure("Lag between chunks", lag),
-        "Streams as fast as they go": _figure(
+        "Plain requests": figure("Requests a second on one core", _throughput(result, "json", lambda s: s.load.rps)),
+        "Streams at a model's pace": figure("Time to first token", ttft) + figure("Lag between chunks", lag),
+        "Streams as fast as they go": figure(
             "Chunks a second on one core", _throughput(result, "sse-flat-out", lambda s: s.units_per_s)
         ),
-        "Latency at half load": _figure("Latency, all repeats together", latency)
-        + _figure("Added latency against load, p99", _added(result)),
-        "Memory and descriptors": _figure("Resident memory of the worker over many requests", _over_time(result)),
+        "Latency at half load": figure("Latency, all repeats together", latency)
+        + figure("Added latency against load, p99", _added(result)),
+        "Memory and descriptors": figure("Resident memory of the worker over many requests", _over_time(result)),
     }
 
 

@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 import yaml
 
 from bench.speed import launch, procfs
-from bench.speed.launch import CannotRun
+from bench.speed.launch import LOOPBACK, CannotRun, Host
 from bench.speed.workload import MODEL
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -29,12 +29,17 @@ UPSTREAM_MODEL: Final = "bench-upstream-model"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a target runs: its core, the upstream behind it, a folder of its own, and the descriptors it may open."""
+    """Where a target runs: its core, the upstream behind it, a folder of its own, and the descriptors it may open.
+
+    A gateway may be on another host than loopback, and its upstream at another address.
+    """
 
     core: int | None  # None: wherever there is room
     upstream_port: int
     folder: Path
     descriptors: int
+    host: Host = LOOPBACK
+    upstream_address: str = LOOPBACK.address
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Running:
     headers: tuple[str, ...] = ()
     verbatim: bool = True  # answers pass as they are, so their length and number of events can be checked
     no_streams: str = ""  # why it cannot answer one; empty where it can
+    address: str = LOOPBACK.address
 
     def reading(self) -> procfs.Reading:
         """Its processes now."""
@@ -192,15 +198,17 @@ class Gateway(Target):
         port, secret = launch.free_port(), f"gw-{secrets.token_urlsafe(32)}"
         config = place.folder / "gateway.yaml"
         config.write_text(yaml.safe_dump(self.config(place, port, secret), sort_keys=False))
-        serve = [str(command), "serve", "--config", str(config)]
+        serve = [*place.host.enter, str(command), "serve", "--config", str(config)]
+        address = place.host.address
         with launch.started(self.name, serve, core=place.core, log=place.folder / "log") as process:
-            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz"))
-            yield Running(self.name, port, port, process.pid, (f"authorization: Bearer {secret}",))
+            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz", address))
+            headers = (f"authorization: Bearer {secret}",)
+            yield Running(self.name, port, port, process.pid, headers, address=address)
 
     def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
         """The whole gateway.yaml, with what the operator of the bench adds laid over it."""
         base: dict[str, object] = {
-            "listen": {"host": "127.0.0.1", "port": port, "workers": 1, "max_connections": place.descriptors},
+            "listen": {"host": place.host.address, "port": port, "workers": 1, "max_connections": place.descriptors},
             "admin": {"host": "127.0.0.1", "port": launch.free_port(), "token": secrets.token_urlsafe(32)},
             "state_dir": str(place.folder / "state"),
             "drain_s": 2,
@@ -208,7 +216,7 @@ class Gateway(Target):
             "providers": {
                 "bench": {
                     "kind": "openai",
-                    "base_url": f"http://127.0.0.1:{place.upstream_port}/v1",
+                    "base_url": f"http://{place.upstream_address}:{place.upstream_port}/v1",
                     "api_key": "sk-bench",
                     "max_connections": place.descriptors,
                 }

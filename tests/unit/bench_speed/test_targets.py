@@ -1,11 +1,13 @@
 """The gateway's configuration is as an operator would write it, and the operator of the bench has the last word."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from bench.speed import targets
+from bench.speed.launch import Host
 from bench.speed.targets import AMPLE, Gateway, Limited, Place
 from bench.speed.workload import MODEL
 from gateway.config.limits import Allowance, Prices
@@ -33,6 +35,13 @@ def test_one_worker_and_the_upstream_as_its_provider() -> None:
     config = Gateway().config(PLACE, port=8000, secret="gw-secret")
     assert config["listen"] == {"host": "127.0.0.1", "port": 8000, "workers": 1, "max_connections": 20_000}
     assert "http://127.0.0.1:9000/v1" in str(config["providers"])
+
+
+def test_a_gateway_on_another_host_listens_there_and_finds_its_upstream() -> None:
+    place = replace(PLACE, host=Host("198.18.0.12"), upstream_address="198.18.0.1")
+    config = Gateway().config(place, port=8000, secret="gw-secret")
+    assert "'host': '198.18.0.12'" in str(config["listen"])
+    assert "http://198.18.0.1:9000/v1" in str(config["providers"])
 
 
 def test_what_the_bench_is_told_wins() -> None:

@@ -1,12 +1,16 @@
 """Words become parts; a run is written, what cannot run is told."""
 
 import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bench.load.judge import Finding
 from bench.scaling import __main__ as scaling
 from bench.scaling.points import Point
+from bench.scaling.stand import Stand
 from bench.speed.launch import CannotRun
 
 
@@ -29,16 +33,62 @@ def test_wrong_words_are_told(words: list[str], said: str, capsys: pytest.Captur
     assert said in capsys.readouterr().err
 
 
+class Played:
+    """A run in which one part is played, and the upstream."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, holds: bool = True, found: bool = True) -> None:
+        def part(stand: Stand) -> Iterator[Point]:
+            stand.remark("a remark")
+            stand.findings.append(Finding("admitted at most", "5", "≤ 4", holds))
+            yield from [Point("keys", "10", {"µs to authenticate, first time": 1.5})] if found else []
+
+        @contextmanager
+        def upstream(*_: object) -> Generator[int, None, None]:
+            yield 9000
+
+        monkeypatch.setattr("bench.speed.native.build", lambda: None)
+        monkeypatch.setattr("bench.speed.native.upstream", upstream)
+        monkeypatch.setattr(scaling, "PARTS", {"keys": part})
+
+
 def test_what_was_found_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bench.speed.native.build", lambda: None)
-    monkeypatch.setattr(scaling, "measure", lambda *_: ([Point("keys", "10", {"µs": 1.5})], ["a remark"]))
+    Played(monkeypatch)
     assert scaling.main(["--only", "keys", "--out", str(tmp_path / "out")]) == scaling.MEASURED
-    raw = json.loads((tmp_path / "out" / "scaling.json").read_text())
-    assert raw["points"] == [{"part": "keys", "at": "10", "figures": {"µs": 1.5}}]
-    assert "- a remark" in (tmp_path / "out" / "scaling.md").read_text()
+    raw = json.loads((tmp_path / "out" / "raw.json").read_text())
+    assert raw["points"] == [{"part": "keys", "at": "10", "figures": {"µs to authenticate, first time": 1.5}}]
+    assert raw["findings"][0]["what"] == "admitted at most"
+    assert raw["conditions"]["load after"]
+    assert "- a remark" in (tmp_path / "out" / "report.md").read_text()
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
     assert "| 10 | 1.5 |" in capsys.readouterr().out
+
+
+def test_a_result_has_a_folder_of_its_own_among_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Played(monkeypatch)
+    monkeypatch.setattr(scaling, "RESULTS", tmp_path)
+    for _ in range(2):
+        scaling.main(["--only", "keys"])
+    first, second = sorted(folder.name for folder in tmp_path.iterdir())
+    assert first.endswith("-scaling")
+    assert second == f"{first}-2"
+
+
+def test_a_limit_that_nodes_exceeded_together_is_the_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Played(monkeypatch, holds=False)
+    assert scaling.main(["--only", "keys", "--out", str(tmp_path)]) == scaling.BROKEN
+
+
+def test_a_run_that_found_nothing_says_why_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Played(monkeypatch, found=False)
+    assert scaling.main(["--only", "keys", "--out", str(tmp_path / "out")]) == scaling.CANNOT_RUN
+    assert "cannot run: a remark" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

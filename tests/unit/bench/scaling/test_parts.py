@@ -3,22 +3,18 @@
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from bench import keys
-from bench.limits.redis import RedisServer
 from bench.scaling import parts
-from bench.scaling.parts import COST, PARTS, RATE, Laddered, Stand
-from bench.scaling.points import TITLES
-from bench.speed import memory, native, procfs
-from bench.speed.histogram import Histogram
+from bench.scaling.parts import PARTS, Laddered
+from bench.scaling.points import CHARTS, TITLES
+from bench.scaling.stand import COST, Stand
+from bench.speed import memory
 from bench.speed.launch import CannotRun
 from bench.speed.memory import MemoryResult, Moment
-from bench.speed.native import LoadResult
-from bench.speed.procfs import Process, Reading
 from bench.speed.progress import Progress
 from bench.speed.sections import Bench, Sample, Settings
 from bench.speed.targets import Place, Running, Target
@@ -146,56 +142,6 @@ def test_streams_that_could_not_be_held_are_no_figures(played: Played, monkeypat
         list(parts.streams(played.stand))
 
 
-def loaded(errors: Mapping[str, int]) -> LoadResult:
-    return LoadResult(1.0, 500, 500.0, 0, 0, 0, dict(errors), Histogram(), Histogram(), Histogram(), Histogram())
-
-
-@contextmanager
-def store(_core: int) -> Generator[RedisServer, None, None]:
-    yield SimpleNamespace(url="redis://127.0.0.1:1/0", pid=None)  # type: ignore[misc] # as far as it is asked
-
-
-@pytest.fixture
-def shares(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    asked: list[list[str]] = []
-    readings = iter(Reading({7: Process(7, used, 0, 0)}) for used in range(0, 10**9, 10_000))
-
-    def brought(_port: int, words: list[str], *, on_moment: Callable[[str], None], **_: object) -> LoadResult:
-        asked.append(words)
-        on_moment("measuring")
-        on_moment("measured")
-        return loaded({})
-
-    monkeypatch.setattr(native, "load", brought)
-    monkeypatch.setattr(parts, "redis_server", store)
-    monkeypatch.setattr(procfs.Reading, "of", lambda _: next(readings))
-    return asked
-
-
-def test_nodes_share_a_rate_and_a_store(played: Played, shares: list[list[str]]) -> None:
-    found = list(parts.nodes(played.stand))
-    assert [point.at for point in found] == ["1", "1", "2", "2", "3", "3"]
-    rates = {float(words[words.index("--rate") + 1]) for words in shares}
-    assert rates == {2000, 1000, 667}
-    assert [point.figures[RATE] for point in found[::2]] == [500, 1000, 1500]
-    assert found[0].figures[COST] == pytest.approx(20)  # 10 ms for 500 requests
-    assert len(played.started) == 6
-
-
-@pytest.mark.usefixtures("shares")
-def test_a_node_whose_answers_are_wrong_ends_the_part(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "load", lambda *_, **__: loaded({"status": 3}))
-    with pytest.raises(CannotRun, match=r"wrong answers: \{'status': 3\}"):
-        list(parts.nodes(played.stand))
-
-    def fails(*_: object, **__: object) -> LoadResult:
-        raise CannotRun("nobody listens")
-
-    monkeypatch.setattr(native, "load", fails)
-    with pytest.raises(CannotRun, match="nobody listens"):
-        list(parts.nodes(played.stand))
-
-
-def test_every_part_has_a_title_and_a_length() -> None:
-    assert list(PARTS) == list(TITLES)
+def test_every_part_has_a_title_a_chart_and_a_length() -> None:
+    assert list(PARTS) == list(TITLES) == list(CHARTS)
     assert parts.expected_s(Settings(repeats=3, seconds=2.0, warmup=0.5), tuple(PARTS)) < 600
