@@ -82,7 +82,7 @@ def markdown(result: Result) -> str:
             _sse_table(result.samples, targets, "sse-paced"),
         ),
         _section("Streams as fast as they go", "", _sse_table(result.samples, targets, "sse-flat-out")),
-        _section("Latency at half load", _latency_lead(result), _latency_table(result.samples, targets)),
+        _section("Latency at half load", _latency_lead(result), _latency_tables(result.samples, targets)),
         _memory(result.memory),
         _conditions(result),
     ]
@@ -233,6 +233,24 @@ def _latency_lead(result: Result) -> str:
         f"Open loop, Poisson arrivals at {result.rate:,.0f} requests a second, {half}; latency counts from the moment "
         "a request was due. Added is the target's quantile minus direct's in the same repeat."
     )
+
+
+def _latency_tables(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    latency, core = _latency_table(samples, targets), _core_table(samples, targets)
+    said = (
+        "Whose the target's core was meanwhile. A request that comes while somebody else has it must wait, and so must "
+        "each that comes while the worker is at one thing for long: p99 is made of such waits."
+    )
+    return f"{latency}\n\n{said}\n\n{core}" if latency else ""
+
+
+def _core_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    def row(own: list[Sample]) -> list[str]:
+        ranges = (Range.of(shares) for shares in zip(*(sample.shares() for sample in own), strict=True))
+        return [f"{r.median:.0%} ({r.low:.0%} – {r.high:.0%})" if r else "–" for r in ranges]
+
+    head = ("target", "its busiest process", "its other processes", "other programs", "nobody, and interrupts")
+    return _table(head, _each(samples, targets, "latency", row))
 
 
 def _latency_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:

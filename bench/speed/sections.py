@@ -77,6 +77,13 @@ class Sample:
         """Requests or chunks a second."""
         return self.units / self.load.seconds if self.load.seconds else 0.0
 
+    def shares(self) -> tuple[float, float, float, float]:
+        """Of the target's core: its busiest process, its other ones, other programs, nobody (and interrupts)."""
+        core_us = self.load.seconds * 1e6
+        busiest_us = max(self.cpu_us.values(), default=0)
+        busiest, rest = busiest_us / core_us, (sum(self.cpu_us.values()) - busiest_us) / core_us
+        return busiest, rest, self.others, max(0.0, 1 - busiest - rest - self.others)
+
     def summary(self) -> dict[str, object]:
         """For raw.json."""
         return {

@@ -1,6 +1,7 @@
 """The report says first whether the run is void, keeps earlier results, and leaves raw data that can be read again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from bench.speed import report
@@ -55,6 +56,16 @@ def test_sections_that_did_not_run_have_no_table() -> None:
     text = report.markdown(result(steady()))
     assert "## Latency at half load" not in text
     assert "## Memory" not in text
+
+
+def test_latency_is_shown_with_whose_the_core_was() -> None:
+    told = [
+        replace(sample("latency", "gateway", rps=1000, repeat=n), cpu_us={7: busy, 8: 100_000}, others=0.05)
+        for n, busy in enumerate((300_000, 320_000, 400_000))
+    ]
+    text = report.markdown(result(told))
+    assert text.index("| target | p50 ms |") < text.index("Whose the target's core was") < text.index("## Conditions")
+    assert "| gateway | 32% (30% – 40%) | 10% (10% – 10%) | 5% (5% – 5%) | 53% (45% – 55%) |" in text
 
 
 def test_memory_shows_each_moment() -> None:
