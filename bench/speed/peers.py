@@ -8,8 +8,11 @@ with the reason and left out, streams apart from plain requests. They may write 
 of events are not checked; status, framing, the echoed number and the terminator are.
 """
 
+import http.client
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +23,7 @@ import yaml
 
 from bench.speed import launch
 from bench.speed.launch import CannotRun
+from bench.speed.native import CHAT_PATH
 from bench.speed.targets import ROOT, UPSTREAM_MODEL, Place, Running, Target
 from bench.speed.workload import MODEL, plain, streamed
 
@@ -65,25 +69,26 @@ def installed(name: str, version: str, steps: Sequence[Sequence[str]], cache: Pa
     return folder
 
 
-def probe(running: Running, folder: Path) -> str:
+def probe(running: Running) -> str:
     """Ask it once for a stream; why it cannot answer one, or nothing. CannotRun when not even a plain answer comes."""
-    if problem := _asked(running, "plain", plain().body(), folder):
+    if problem := _asked(running, plain().body(), "}"):
         raise CannotRun(f"{running.name} does not answer: {problem}")
-    return _asked(running, "stream", streamed(0).body(), folder)
+    return _asked(running, streamed(0).body(), "data: [DONE]")
 
 
-def _asked(running: Running, kind: str, body: bytes, folder: Path) -> str:
-    path = folder / f"probe-{kind}.json"
-    path.write_bytes(body)
-    words = ["curl", "-sS", "--max-time", str(PROBE_S), "--data-binary", f"@{path}", "-w", "\n%{http_code}"]
-    for header in ("content-type: application/json", *running.headers):
-        words += ["-H", header]
-    url = f"http://127.0.0.1:{running.port}/v1/chat/completions"
-    done = subprocess.run([*words, url], capture_output=True, text=True, check=False)  # noqa: S603 - our own port
-    answer, _, status = done.stdout.rpartition("\n")
-    if status != "200":
-        return f"status {status}: {answer.strip()[:200] or done.stderr.strip()}"
-    return "" if kind == "plain" or answer.rstrip().endswith("data: [DONE]") else "the stream has no terminator"
+def _asked(running: Running, body: bytes, ending: str) -> str:
+    """What is wrong with the answer to one request, which is to end so; empty when nothing is."""
+    url = f"http://{running.address}:{running.port}{CHAT_PATH}"
+    given = dict(header.split(": ", 1) for header in running.headers)
+    asked = urllib.request.Request(url, body, {"content-type": "application/json", **given})
+    try:
+        with urllib.request.urlopen(asked, timeout=PROBE_S) as answer:  # noqa: S310 - as above
+            told: str = answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as refusal:
+        return f"status {refusal.code}: {refusal.read(200).decode(errors='replace').strip()}"
+    except (OSError, http.client.HTTPException) as error:
+        return str(error) or repr(error)
+    return "" if told.rstrip().endswith(ending) else f"the answer does not end with {ending}"
 
 
 class Peer(Target):
@@ -111,7 +116,7 @@ class Peer(Target):
         with launch.started(self.name, command, core=place.core, log=place.folder / "log") as process:
             process.wait_for("open port", lambda: launch.accepts(port), START_S)
             running = Running(self.name, port, port, process.pid, self.headers(place), verbatim=False)
-            yield replace(running, no_streams=probe(running, place.folder))
+            yield replace(running, no_streams=probe(running))
 
 
 class LiteLLM(Peer):

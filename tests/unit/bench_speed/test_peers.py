@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.speed import __main__ as speed
-from bench.speed import peers, targets
+from bench.speed import launch, peers, targets
 from bench.speed.launch import CannotRun
 from bench.speed.report import Result
 from bench.speed.sections import Settings
@@ -70,18 +70,28 @@ def answering(*answers: tuple[int, bytes]) -> Iterator[Running]:
     ("stream", "told"),
     [
         ((200, b"data: {}\n\ndata: [DONE]\n\n"), ""),
-        ((200, b"data: {}\n\n"), "the stream has no terminator"),
+        ((200, b"data: {}\n\n"), "the answer does not end with data: [DONE]"),
         ((500, b'{"status":"failure"}'), 'status 500: {"status":"failure"}'),
     ],
 )
-def test_a_peer_is_asked_for_a_stream(stream: tuple[int, bytes], told: str, tmp_path: Path) -> None:
+def test_a_peer_is_asked_for_a_stream(stream: tuple[int, bytes], told: str) -> None:
     with answering((200, b"{}"), stream) as running:
-        assert peers.probe(running, tmp_path) == told
+        assert peers.probe(running) == told
 
 
-def test_a_peer_that_answers_nothing_cannot_run(tmp_path: Path) -> None:
-    with answering((401, b"no key")) as running, pytest.raises(CannotRun, match="does not answer: status 401: no key"):
-        peers.probe(running, tmp_path)
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [((401, b"no key"), "status 401: no key"), ((200, b""), "the answer does not end with }")],
+)
+def test_a_peer_that_answers_wrongly_cannot_run(answer: tuple[int, bytes], told: str) -> None:
+    with answering(answer) as running, pytest.raises(CannotRun, match=f"x does not answer: {told}$"):
+        peers.probe(running)
+
+
+def test_a_peer_that_nobody_reaches_cannot_run() -> None:
+    port = launch.free_port()
+    with pytest.raises(CannotRun, match=r"x does not answer: .*refused"):
+        peers.probe(Running("x", port, port))
 
 
 def test_answers_that_are_written_anew_keep_the_other_checks() -> None:
