@@ -114,7 +114,7 @@ def _signed_start(journal: Path, origin: Origin, signed: Signed | None) -> End |
     """The signed place, if the line that it covers last is there."""
     if signed is None:
         return None
-    segment, offset = signed.place
+    segment, offset = signed.place.segment, signed.place.offset
     if not TAIL_BYTES < offset <= size_of(journal, origin.chain, segment):
         return None
     with layout.segment_path(journal, origin.chain, segment).open("rb") as file:

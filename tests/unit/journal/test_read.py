@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from gateway.journal import layout, read
 from gateway.journal.line import MAX_LINE_BYTES, body_of, content_of, genesis, leaf_of, line_of, link
 from gateway.journal.read import Place, entries
@@ -87,3 +89,51 @@ def test_a_dropped_segment_is_passed_over(tmp_path: Path) -> None:
     written(tmp_path, {1: 2, 2: 2})
     layout.segment_path(tmp_path, "w0", 1).unlink()
     assert [entry.seq for entry in entries(tmp_path, "w0", Place(1, 80))] == [2, 3]
+
+
+def told(entry: read.Entry) -> tuple[object, ...]:
+    return entry.seq, entry.raw, entry.record, entry.after, entry.error
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b" ",
+        b"\r",
+        b"{}",
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1}{}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"} ',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}\r',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"A" * 64 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 63 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 65 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"\\ud800","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"\xff","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"kind":"nothing","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"seq":7,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":01,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1.0,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq": 1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"kind":"outcome","seq":1,"exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x",\n"at_us":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1}\n{},"hash":"' + b"a" * 64 + b'"}',
+    ],
+)
+def test_a_piece_says_of_its_lines_what_each_says_alone(tmp_path: Path, line: bytes) -> None:
+    lines = written(tmp_path, {1: 3})
+    layout.segment_path(tmp_path, "w0", 1).write_bytes(lines[0] + line + b"\n" + lines[1] + lines[2])
+    found = list(entries(tmp_path, "w0"))
+    alone = [vars(read)["_entry"]("w0", 1, entry.raw, entry.after) for entry in found]
+    assert [told(entry) for entry in found] == [told(entry) for entry in alone]
+    assert b"".join(entry.raw for entry in found) == lines[0] + line + b"\n" + lines[1] + lines[2]
+    assert [bool(entry.error) for entry in (found[0], *found[-2:])] == [False] * 3
+
+
+def test_lines_come_as_many_at_once_as_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = written(tmp_path, {1: 5, 2: 2})
+    monkeypatch.setattr(read, "_CHUNK_BYTES", 2 * len(lines[0]) + 9)
+    found = list(read.pieces(tmp_path, "w0"))
+    assert [[entry.seq for entry in piece] for piece in found] == [[0, 1], [2, 3], [4], [5, 6]]

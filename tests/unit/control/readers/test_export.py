@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
 
+import msgspec
 import pytest
 
 from gateway.config.schema import Export
@@ -126,7 +127,7 @@ def test_without_a_first_line_the_journal_tells_the_node(journal: WrittenJournal
 def test_a_line_that_is_none_is_poison(journal: WrittenJournal) -> None:
     reader, sink = reader_of(journal)
     batch = batch_of(journal)
-    bad = batch.entries[1]._replace(raw=b"rubbish\n")
+    bad = msgspec.structs.replace(batch.entries[1], raw=b"rubbish\n")
     with pytest.raises(Poison) as caught:
         reader.apply(batch._replace(entries=[batch.entries[0], bad]))
     assert caught.value.entry is bad
