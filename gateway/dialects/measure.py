@@ -133,7 +133,13 @@ class _Tally:
 
     def message(self, message: sized.Message) -> None:
         self.content(message.content)
-        if message.plain():
+        if (  # nothing else has a size: nearly every message
+            message.tool_calls is None
+            and message.function_call is None
+            and message.reasoning_content is None
+            and message.refusal is None
+            and not message.audio
+        ):
             return
         self.text(message.reasoning_content)
         self.text(message.refusal)
@@ -254,16 +260,21 @@ class _Words(_Tally):
 
 
 def _fold_chat(body: sized.Chat, tally: _Tally) -> Asked:
-    tally.whole = not said(body.web_search_options)
     for message in body.messages:
         tally.message(message)
-    tally.tools(body.tools)
-    tally.json(body.functions)
-    tally.json(body.response_format)
+    if body.web_search_options:  # to ask whether a member is there at all costs less than what it says: most are not
+        tally.whole = tally.whole and not said(body.web_search_options)
+    if body.tools:
+        tally.tools(body.tools)
+    if body.functions:
+        tally.json(body.functions)
+    if body.response_format:
+        tally.json(body.response_format)
     max_output = body.max_tokens
     if body.max_completion_tokens is not None:
         max_output = _greater(body.max_completion_tokens, max_output)
-    return tally.asked(len(body.messages), max_output, body.n, body.stream, spoken=said(body.audio))
+    spoken = bool(body.audio) and said(body.audio)
+    return tally.asked(len(body.messages), max_output, body.n, body.stream, spoken=spoken)
 
 
 def _fold_messages(body: sized.Messages, tally: _Tally) -> Asked:

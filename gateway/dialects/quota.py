@@ -29,9 +29,10 @@ def _openai(quotas: Iterable[Quota], _wall_ms: int) -> bytes:
     told = ""
     for kind, limit, remaining, reset_ms in quotas:
         if kind in _OPENAI_KINDS:
+            reset = f"{reset_ms}ms" if reset_ms < _MS_PER_S else duration(reset_ms)
             told += (
                 f"x-ratelimit-limit-{kind}: {limit}\r\nx-ratelimit-remaining-{kind}: {remaining}\r\n"
-                f"x-ratelimit-reset-{kind}: {duration(reset_ms)}\r\n"
+                f"x-ratelimit-reset-{kind}: {reset}\r\n"
             )
     return told.encode()
 

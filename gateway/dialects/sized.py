@@ -89,16 +89,6 @@ class Message(msgspec.Struct, gc=False):
     refusal: str | None = None
     audio: msgspec.Raw = ABSENT
 
-    def plain(self) -> bool:
-        """Whether nothing but its content has a size: nearly every message."""
-        return (
-            self.tool_calls is None
-            and self.function_call is None
-            and self.reasoning_content is None
-            and self.refusal is None
-            and not self.audio
-        )
-
 
 class Tool(msgspec.Struct, gc=False):
     """A tool's definition: only whose it is."""

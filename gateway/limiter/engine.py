@@ -36,7 +36,7 @@ what was used without it (0 if nothing was).
 
 from collections.abc import Awaitable, Generator, Sequence
 from enum import Enum, IntEnum
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -112,12 +112,22 @@ class Reserved(msgspec.Struct, frozen=True, gc=False, array_like=True):
     wait_ms: int = 0
     levels: tuple[int, ...] = ()
 
+    def __await__(self) -> Generator[None, None, Self]:
+        """An engine that never waits gives the answer itself: on every request's path, wrapping it costs too much."""
+        yield from ()
+        return self
+
 
 class Settled(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """The answer to SETTLE: the state it found the hold in, and what is left of each bucket named."""
 
     found: State
     levels: tuple[int, ...] = ()
+
+    def __await__(self) -> Generator[None, None, Self]:
+        """As that of Reserved."""
+        yield from ()
+        return self
 
 
 class Renewal(msgspec.Struct, frozen=True, gc=False):

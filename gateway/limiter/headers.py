@@ -8,7 +8,7 @@ Pure: the time is an argument. Left out: `retry-after`, which is the error's (`e
 """
 
 from gateway.dialects.quota import Quota, header_lines
-from gateway.limiter.lines import Lines, Told
+from gateway.limiter.lines import Lines
 
 
 def limit_headers(lines: Lines, levels: tuple[int, ...], wall_ms: int, dialect: str) -> bytes:
@@ -20,18 +20,13 @@ def quotas(lines: Lines, levels: tuple[int, ...], wall_ms: int) -> list[Quota]:
     """The tightest limit of each resource."""
     found = []
     for kind, told in lines.families:
-        remaining, reset_ms, limit = _left(told[0], levels, wall_ms)
-        for other in told[1:]:
-            left, later_ms, other_limit = _left(other, levels, wall_ms)
-            if left < remaining or (left == remaining and later_ms > reset_ms):
-                remaining, reset_ms, limit = left, later_ms, other_limit
-        found.append((kind, limit, remaining, reset_ms))
+        tightest: Quota | None = None
+        for index, unit, shown, limit, amount, period_ms, end_ms in told:
+            level = levels[index]
+            left = level // unit if level > 0 else 0
+            reset_ms = -((level - limit) * period_ms // amount) if amount else max(end_ms - wall_ms, 0)
+            if tightest is None or left < tightest[2] or (left == tightest[2] and reset_ms > tightest[3]):
+                tightest = (kind, shown, left, reset_ms)
+        if tightest is not None:
+            found.append(tightest)
     return found
-
-
-def _left(told: Told, levels: tuple[int, ...], wall_ms: int) -> tuple[int, int, int]:
-    """What is left, in how many ms all of it is, and how much that would be."""
-    index, unit, shown, limit, amount, period_ms, end_ms = told
-    level = levels[index]
-    reset_ms = -((level - limit) * period_ms // amount) if amount else max(end_ms - wall_ms, 0)
-    return (level // unit if level > 0 else 0, reset_ms, shown)

@@ -135,7 +135,8 @@ class Limiter:
         if self._denials is not None:
             self._ask_denials(self._denials, hold)
         try:
-            answer = await self.engine.reserve(hold.id, takes, owner=self._owner, lease_ms=LEASE_MS)
+            answered = self.engine.reserve(hold.id, takes, owner=self._owner, lease_ms=LEASE_MS)
+            answer = answered if isinstance(answered, Reserved) else await answered
         except _FAILURES as error:
             return await self._without(hold, error)
         except asyncio.CancelledError:  # the caller has left; the store may have charged it
@@ -276,9 +277,11 @@ class Limiter:
         except (MutexBusy, MutexLost):
             self._owe(hold.id, actuals)
             return
+        if isinstance(answered, Settled):
+            return
         if isinstance(answered, asyncio.Future):
             answered.add_done_callback(lambda done: self._delivered(hold.id, actuals, done))
-        elif type(answered) is SettledHere:
+        elif isinstance(answered, SettledHere):
             hold.mark = answered.mark
 
     def _delivered(self, hold: str, actuals: Sequence[Amount], done: "asyncio.Future[Settled]") -> None:

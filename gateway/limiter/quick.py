@@ -63,6 +63,8 @@ _FOUND: Final = (State.EXPIRED, State.OPEN)
 _SHAPE: Final = COUNT_MASK << COUNT_SHIFT | SHARED_MASK << SHARED_SHIFT  # how many charges, and none of them shared
 _HOLD: Final = HOLD_WORDS * WORD
 _CELL: Final = CELL_WORDS * WORD
+_PAD: Final = b"\0"
+_NUL: Final = "\0"
 _SETTLE: Final = tuple(SETTLE.get(state, 0) for state in State)
 
 # A bucket's spec, row, where its count begins, its tag; then the spec in plain numbers, `limit` twice: to tell what is
@@ -107,8 +109,8 @@ class QuickTable(Table):
         """RESERVE, as `engine.py` says."""
         if attempt or releases or len(takes) > MAX_CHARGES or not 0 < lease_ms <= MAX_LEASE_MS:
             return super().reserve(hold, takes, owner=owner, lease_ms=lease_ms, attempt=attempt, releases=releases)
-        key = hold.encode()
-        if len(key) != ID_BYTES or not key[-1]:
+        key = hold.encode().ljust(ID_BYTES, _PAD)
+        if len(key) != ID_BYTES or not hold or hold[-1] == _NUL:
             key = hold_key(hold)
         locked = self._try_lock(self._mutex_at)
         if locked:
@@ -217,8 +219,8 @@ class QuickTable(Table):
         self, hold: str, actuals: Sequence[Amount]
     ) -> Settled:
         """SETTLE, as `engine.py` says."""
-        key = hold.encode()
-        if len(key) != ID_BYTES or not key[-1]:
+        key = hold.encode().ljust(ID_BYTES, _PAD)
+        if len(key) != ID_BYTES or not hold or hold[-1] == _NUL:
             key = hold_key(hold)
         locked = self._try_lock(self._mutex_at)
         if locked:

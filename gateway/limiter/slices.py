@@ -163,7 +163,7 @@ class SlicedEngine:
         held = self._held.get(hold)
         if held is not None:
             if not attempt:  # a call that is repeated
-                return Ready(self._admitted(held.accounts))
+                return self._admitted(held.accounts)
             here = partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
             there = partial(self._store.reserve, hold, owner=owner, lease_ms=lease_ms, attempt=attempt)
             return self._extend(hold, held, takes, releases, here, there)
@@ -172,7 +172,7 @@ class SlicedEngine:
             answer = self._take(accounts, takes, partial(self._table.reserve, hold, owner=owner, lease_ms=lease_ms))
             if answer is not None:
                 self._held[hold] = Held(accounts, takes, self.keeper.mark)
-                return Ready(answer)
+                return answer
         return self._store.reserve(hold, takes, owner=owner, lease_ms=lease_ms, attempt=attempt, releases=releases)
 
     def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
@@ -272,7 +272,7 @@ class SlicedEngine:
             answer = self._take(accounts, takes, partial(here, releases=held.own(releases)))
             if answer is not None:
                 held.add(accounts, takes, releases)
-                return Ready(answer)
+                return answer
         kept = held.rest([*takes, *releases])
         forced = [Amount(taken.bucket, replace(taken.spec, shadow=True), taken.amount) for taken in kept]
         held.moving = True

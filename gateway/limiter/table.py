@@ -263,16 +263,14 @@ class TableEngine:
     ) -> Awaitable[Reserved]:
         """RESERVE."""
         try:
-            return Ready(
-                self.table.reserve(hold, takes, owner=owner, lease_ms=lease_ms, attempt=attempt, releases=releases)
-            )
+            return self.table.reserve(hold, takes, owner=owner, lease_ms=lease_ms, attempt=attempt, releases=releases)
         except (MutexBusy, MutexLost) as error:
             return Failed(error)
 
     def settle(self, hold: str, actuals: Sequence[Amount]) -> Awaitable[Settled]:
         """SETTLE."""
         try:
-            return Ready(self.table.settle(hold, actuals))
+            return self.table.settle(hold, actuals)
         except (MutexBusy, MutexLost) as error:
             return Failed(error)
 

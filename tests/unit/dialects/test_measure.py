@@ -55,6 +55,25 @@ def test_a_conversation() -> None:
     assert asked == Asked(5 + 7 + 2 + 3 + 2 + 4 + 1 + 5 + 6, messages=7, max_output=50, n=2, stream=True)
 
 
+@pytest.mark.parametrize(
+    ("more", "text_bytes", "whole"),
+    [
+        ({}, 2, True),
+        ({"tool_calls": None, "refusal": None}, 2, True),
+        ({"tool_calls": []}, 2, True),
+        ({"tool_calls": [{"function": {"arguments": "{}"}}]}, 4, True),
+        ({"function_call": {"arguments": "{}"}}, 4, True),
+        ({"reasoning_content": "hm"}, 4, True),
+        ({"refusal": "no"}, 4, True),
+        ({"audio": {"id": "audio_1"}}, 2, False),
+        ({"audio": None}, 2, True),
+    ],
+)
+def test_what_a_message_has_beside_its_content_counts(more: dict[str, object], text_bytes: int, whole: bool) -> None:
+    asked = read("chat.completions", messages=[{"role": "assistant", "content": "hi", **more}])
+    assert (asked.text_bytes, asked.whole) == (text_bytes, whole)
+
+
 @pytest.mark.parametrize("ensure_ascii", [True, False])
 def test_text_is_counted_unescaped_in_utf_8(ensure_ascii: bool) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": 'größe "x"\n数'}]}, ensure_ascii=ensure_ascii)

@@ -1,22 +1,36 @@
 """The contract's values, and an answer that is there already."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
-from gateway.limiter.engine import NOTHING_BINDS, Amount, Epoch, Outcome, Ready, Reserved
+from gateway.limiter.engine import NOTHING_BINDS, Amount, Epoch, Outcome, Ready, Reserved, Settled
+from gateway.limiter.hold import State
 from gateway.limiter.spec import slots
 
 
-async def both(ready: Ready[int]) -> tuple[int, int]:
+async def both(ready: Awaitable[object]) -> tuple[object, object]:
     return await ready, await ready
 
 
 def test_a_ready_answer_does_not_wait_and_can_be_read_twice() -> None:
-    coroutine = both(Ready(7))
+    assert at_once(Ready(7)) == (7, 7)
+
+
+@pytest.mark.parametrize("answer", [Reserved(Outcome.ADMITTED, levels=(7,)), Settled(State.OPEN, (7,))])
+def test_an_answer_of_the_hot_path_is_its_own_awaitable(answer: Reserved | Settled) -> None:
+    one, other = at_once(answer)
+    assert one is other is answer
+
+
+def at_once(ready: Awaitable[object]) -> tuple[object, object]:
+    """What both awaits give; there is no loop, so neither may suspend."""
+    coroutine = both(ready)
     with pytest.raises(StopIteration) as ended:
-        coroutine.send(None)  # no loop: it must not suspend
-    assert ended.value.value == (7, 7)
+        coroutine.send(None)
+    found: tuple[object, object] = ended.value.value
+    return found
 
 
 def test_a_ready_answer_can_be_gathered() -> None:
