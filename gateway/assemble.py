@@ -196,7 +196,14 @@ class Assembly:
             return Journaled()
         desk.scribe.tick(time.time_ns() // NS_PER_US)
         journal = desk.journal
-        return Journaled(journal.lines, journal.written_bytes, journal.lost, journal.failures, journal.failing)
+        return Journaled(
+            journal.lines,
+            journal.written_bytes,
+            journal.lost,
+            journal.failures,
+            journal.failing,
+            journal.synced_by_thread,
+        )
 
     def _poll(self) -> None:
         self._store.revocations.poll()

@@ -52,7 +52,14 @@ class Counts:
                 self._follow_parts(parts)
             journal = parts.journal
             self._journal.show(
-                Journaled(journal.lines, journal.written_bytes, journal.lost, journal.failures, journal.failing)
+                Journaled(
+                    journal.lines,
+                    journal.written_bytes,
+                    journal.lost,
+                    journal.failures,
+                    journal.failing,
+                    journal.synced_by_thread,
+                )
             )
             if parts.limiting is not None:
                 self._show_alerts(parts.limiting)

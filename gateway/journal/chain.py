@@ -47,7 +47,7 @@ class NotWritten(Exception):
 
 
 class SegmentFile:
-    """A segment that is open for writing. The loop's thread moves `size`, the sync thread `synced`."""
+    """A segment that is open for writing. The loop's thread moves `size`, who syncs it `synced`."""
 
     __slots__ = ("_kept", "fd", "header_bytes", "number", "opened_ns", "size", "synced")
 

@@ -3,17 +3,31 @@
 Models the few system calls whose order decides what a journal is after a kill, a full disk or a power cut. The writer
 is handed one `Disk`; a test hands it another one, whose Nth call fails, writes short, or whose unsynced bytes vanish.
 
-Invariants: every method is one system call and raises OSError when that fails; nothing is retried, buffered or hidden
-here. Left out: listing and reading for people (`layout.py`, `read.py`), which leave nothing behind.
+Invariants: every method is one system call and raises OSError when that fails, but for `syncs`, which opens a way to
+have them made while the loop goes on; nothing is retried, buffered or hidden here. Left out: listing and reading for
+people (`layout.py`, `read.py`), which leave nothing behind.
 """
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+
+from gateway.journal.aio import KernelSyncs, OnDone
 
 _MODE: Final = 0o600
 _DIR_MODE: Final = 0o700
+
+
+class Syncs(Protocol):
+    """Syncs that go on while the loop does, one at a time."""
+
+    def begin(self, fd: int) -> None:
+        """As `Disk.sync`, and how it ended is told later. Raises OSError when it cannot be begun."""
+
+    def close(self) -> None:
+        """Give it back."""
 
 
 class Disk:
@@ -56,6 +70,10 @@ class Disk:
     def sync(self, fd: int) -> None:
         """Bring a file's bytes and its size to the disk."""
         os.fdatasync(fd)
+
+    def syncs(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> Syncs:
+        """Syncs that the kernel makes while this loop goes on; `on_done` hears how each ended."""
+        return KernelSyncs(loop, on_done)
 
     def sync_dir(self, path: Path) -> None:
         """Bring the names in a directory to the disk."""

@@ -16,7 +16,7 @@ Left out: files and hashes (`chain.py`), syncing (`syncer.py`), what an outage l
 
 import logging
 import time
-from asyncio import AbstractEventLoop, Future, TimerHandle, get_running_loop, to_thread
+from asyncio import AbstractEventLoop, Future, TimerHandle, get_running_loop
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from gateway.journal.end import Signed
 from gateway.journal.line import MAX_LINE_BYTES
 from gateway.journal.outage import Outage, kind_of
 from gateway.journal.recover import Signer, lock_chain, open_chain
-from gateway.journal.syncer import MAX_RETRY_S, RETRY_S, Syncer
+from gateway.journal.syncer import MAX_RETRY_S, RETRY_S, Footing, Syncer
 from gateway.record import Kind
 from gateway.units import MIB, NS_PER_S
 
@@ -103,15 +103,12 @@ class Journal:
             disk.close(lock_fd)
             raise
 
-    def rest_on(self, sync: Callable[[], None]) -> None:
-        """Before `start`: have this done before each sync of lines, in the sync thread.
-
-        It brings to the disk what lines rest on (the keys of their sealed parts); OSError counts as a failed sync.
-        """
-        self._syncer.before_sync = sync
+    def rest_on(self, footing: Footing) -> None:
+        """Before `start`: have this on the disk before the lines, which rest on it (the keys of their sealed parts)."""
+        self._syncer.footing = footing
 
     def start(self, loop: AbstractEventLoop) -> None:
-        """Begin to write, once per turn of this loop, and to sync in a thread."""
+        """Begin to write, once per turn of this loop, and to sync."""
         self._loop = loop
         self._refused = loop.create_future()
         self._refused.set_result(False)
@@ -155,9 +152,9 @@ class Journal:
         return self._syncer.syncs
 
     @property
-    def last_sync_us(self) -> int:
-        """How long the last one took."""
-        return self._syncer.last_sync_us
+    def synced_by_thread(self) -> bool:
+        """Whether a thread makes the syncs, because the kernel makes none by itself."""
+        return self._syncer.by_thread
 
     # --- records in -------------------------------------------------------------------------------------------------
 
@@ -198,12 +195,13 @@ class Journal:
         self._closing = True
         self._loop = get_running_loop()
         self._write_out()
-        await self._syncer.stop()
+        await self._syncer.drain()
         self._write_out()  # what came meanwhile
         self._closed = self.failing = True
         self._outage.give_up()
         if self._chain.file.size > self._chain.file.synced:
-            await to_thread(self._syncer.turn)
+            await self._syncer.drain()
+        self._syncer.close()
         for timer in self._timers.values():
             timer.cancel()
         self._refuse_unsynced()
@@ -339,7 +337,7 @@ class Journal:
             self._timers[name].cancel()
         self._timers[name] = self._loop.call_later(delay_s, what)
 
-    # --- told by the sync thread ------------------------------------------------------------------------------------
+    # --- told by the syncer -----------------------------------------------------------------------------------------
 
     def on_synced(self, position: int) -> None:
         """Answer those whose lines are on the disk."""

@@ -229,6 +229,11 @@ class KeyTable:
         self._dirty = True
         return f"{self.path.stem}.{self.rows}"
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether a `sync` has anything to do, or would fail."""
+        return self._dirty or self.failed
+
     def sync(self) -> None:
         """Bring every row appended before this call to the disk; next to nothing when they are there.
 

@@ -74,7 +74,7 @@ def open_desk(config: Config, slot: int, slots: int) -> Desk | None:
         return None
     journal = open_journal(config, _names(slot, slots))
     sealer = Sealer(layout.sealing_of(Path(config.state_dir)), journal.chain)
-    journal.rest_on(sealer.sync)
+    journal.rest_on(sealer)
     return Desk(journal, sealer, config.journal.refusals_per_s)
 
 

@@ -174,6 +174,11 @@ class Sealer:
         if table is None or table.failed or (table.rows and _today() != self._day):
             self._roll()
 
+    @property
+    def unsynced(self) -> bool:
+        """Whether a `sync` has anything to do, or would fail; not to be asked while one goes on."""
+        return bool(self._retired) or (self._table is not None and self._table.unsynced)
+
     def sync(self) -> None:
         """Bring every row written before this call to the disk. Raises OSError.
 

@@ -1,187 +1,303 @@
-"""Bringing a chain to the disk, in a thread: the loop never waits for a sync, a directory or a new file.
+"""Bringing a chain to the disk: the loop never waits for a sync, a directory or a new file.
 
-Models group commit. A write makes the chain dirty; within `sync_s` one round brings all that was written so far to the
-disk, at once when somebody waits for it. A round also closes the segments that are full, and has the next one ready
-before it is needed.
+Models group commit, in rounds. A write makes the chain dirty; within `sync_s` a round begins that brings all that was
+written so far to the disk, at once when somebody waits for it; one round at a time. The loop begins a round and hears
+of its end (one that is held up syncs late, and writes nothing meanwhile); who makes it depends on what there is to do.
+One segment to sync and nothing else, which is all but a few rounds of a busy worker, is made by the kernel (`aio.py`).
+All else is made by a thread: to bring first what the lines rest on, to write again what a failed sync may have lost,
+to sync and close segments that are full, and to have the next one ready before it is needed; and every round where
+the kernel makes no syncs by itself.
 
 Invariants: a round reports a position only when every byte before it is on the disk. A sync that failed proves
 nothing about the next one (the kernel reports an error once and may drop the bytes), so the same bytes are written
 again at the same place before it is asked again. The next segment is made only after all earlier ones are synced:
-what a power cut can take is in the last two. When a segment is not ready in time, the old one grows on. The loop is
-called only when somebody waits or something failed. Left out: what failing means to callers (`journal.py`).
+what a power cut can take is in the last two. When a segment is not ready in time, the old one grows on. All state
+belongs to the loop's thread; of the segments a round was handed, `synced` belongs to who makes it until its end.
+Left out: what failing means to callers (`journal.py`).
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
-import threading
 import time
-from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 from gateway.journal import layout
+from gateway.journal.aio import refuses
 from gateway.journal.chain import Chain, SegmentFile
-from gateway.units import NS_PER_S, NS_PER_US
+from gateway.journal.disk import Syncs
+from gateway.units import NS_PER_S
 
 _log: Final = logging.getLogger("gateway.journal")
 RETRY_S: Final = 0.1
 MAX_RETRY_S: Final = 2.0
 _PREPARE_AGAIN_NS: Final = NS_PER_S
-_Told = TypeVar("_Told")
 
 
 class Listener(Protocol):
     """Who is told, on the loop's thread."""
 
     def on_synced(self, position: int) -> None:
-        """Everything before this position is on the disk, and somebody waited for that."""
+        """Everything before this position is on the disk."""
 
     def on_sync_failed(self, error: OSError) -> None:
-        """A sync failed; the thread goes on trying."""
+        """A round failed; it is tried again."""
 
     def on_sync_healed(self, position: int) -> None:
         """What could not be synced now is, and everything before this position with it."""
 
 
+class Footing(Protocol):
+    """What lines rest on, and must be on the disk before them."""
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether lines written by now rest on anything that is not on the disk; asked on the loop's thread."""
+
+    def sync(self) -> None:
+        """Bring it there, in the sync thread. Raises OSError, which counts as a failed sync of the lines."""
+
+
+class _Nothing:
+    """These lines rest on nothing else."""
+
+    unsynced = False
+
+    def sync(self) -> None:
+        """It is there."""
+
+
+class _Round(NamedTuple):
+    """A round that goes on: the state of the chain when it began, and the segment it makes, 0 for none."""
+
+    position: int
+    files: tuple[SegmentFile, ...]
+    size: int  # of the current segment, the last of them
+    following: int
+
+
 class Syncer:
-    """The sync thread of one chain, and what it shares with the loop's."""
+    """The rounds of one chain. All but what is said to be the thread's is for the loop's thread."""
 
     def __init__(self, chain: Chain, sync_s: float, listener: Listener) -> None:
         self.sync_s = sync_s
-        self.before_sync: Callable[[], None] = _nothing  # brings to the disk what the lines so far rest on
+        self.footing: Footing = _Nothing()
         self.prepare_bytes = 0  # from this size of the current segment on, the next one is made
         self.syncs = 0
         self.failures = 0
-        self.last_sync_us = 0  # how long the last sync took
+        self.failed = False  # the last round did not bring everything to the disk
         self._chain = chain
         self._disk = chain.disk
+        self._listener = listener
         self._files = [chain.file]  # those not closed yet, the current one last
         self._next: SegmentFile | None = None
         self._next_wanted = False
         self._next_not_before_ns = 0
-        self.failed = False  # the last round did not bring everything to the disk
         self._dirty = False
         self._urgent = False
-        self._stopping = False
-        self._wake = threading.Condition(threading.Lock())
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listener = listener
-        self._thread: threading.Thread | None = None
+        self._running = False
+        self._round: _Round | None = None
+        self._ended: asyncio.Future[None] | None = None  # somebody waits for the end of the round
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry_s = RETRY_S
+        self._loop: asyncio.AbstractEventLoop
+        self._kernel: Syncs | None = None
+        self._thread = ThreadPoolExecutor(1, f"journal-{chain.origin.chain}")  # begins with its first round
 
-    # --- the loop's side --------------------------------------------------------------------------------------------
+    @property
+    def by_thread(self) -> bool:
+        """Whether the thread makes every round, because the kernel makes none."""
+        return self._running and self._kernel is None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to sync in a thread, and to report to this loop."""
+        """Begin to sync, and to report, on this loop; after the fork."""
         self._loop = loop
-        self._thread = threading.Thread(target=self._run, name=f"journal-{self._chain.origin.chain}", daemon=True)
-        self._thread.start()
+        self._running = True
+        try:
+            self._kernel = self._disk.syncs(loop, self._kernel_done)
+        except OSError as error:
+            self._tell_refused(error)
 
     def written(self, *, urgent: bool) -> None:
-        """Something was written; `urgent`: somebody waits for it. A comparison or two when the thread knows already."""
+        """Something was written; `urgent`: somebody waits for it. A comparison or two when that is known already."""
         if not self._dirty or (urgent and not self._urgent):
-            with self._wake:
-                self._dirty = True
-                self._urgent = self._urgent or urgent
-                self._wake.notify()
+            self._dirty = True
+            self._urgent = self._urgent or urgent
+            self._arrange()
 
     def want_next(self) -> None:
         """Make the next segment soon, whatever the size of the current one."""
         if self._next is None:
-            with self._wake:
-                self._next_wanted = self._dirty = True
-                self._wake.notify()
+            self._next_wanted = self._dirty = True
+            self._arrange()
 
     def take_next(self) -> SegmentFile | None:
         """The next segment, the current one from now on; None when it is not ready."""
-        with self._wake:
-            file, self._next = self._next, None
-            if file is not None:
-                self._files.append(file)
+        file, self._next = self._next, None
+        if file is not None:
+            self._files.append(file)
         return file
 
-    async def stop(self) -> None:
-        """Sync what was written, end the thread, and close every segment but the current one."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._thread is None:
-            self._last_turns()
-        else:
-            await asyncio.to_thread(self._thread.join)
+    async def drain(self) -> None:
+        """Bring to the disk all that was written: a round, and one that writes again if that failed.
+
+        From now on no round begins but by this.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._running = False
+        await self._end_of_round()
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
+        for _ in range(2):
+            self._begin()
+            await self._end_of_round()
+            if not self.failed:
+                return
+
+    def close(self) -> None:
+        """After `drain`: end the thread, and close every segment but the current one."""
+        self._thread.shutdown(wait=False)
         *full, current = self._files
         for file in [*full, *([self._next] if self._next is not None else [])]:
             self._disk.close(file.fd)
         self._files, self._next = [current], None
 
-    # --- the thread's side ------------------------------------------------------------------------------------------
+    # --- a round, on the loop's thread ------------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """One round: bring what was written so far to the disk, and see to the next segment."""
-        with self._wake:
-            urgent, self._urgent, self._dirty = self._urgent, False, False
-            position = self._chain.written_bytes
-            files = list(self._files)  # with the lock held: they hold every byte before the position
-        try:
-            self.before_sync()
-            for file in files:
-                self._bring(file)
-        except OSError as error:
-            self.failures += 1
-            self.failed = True
-            self._report(self._listener.on_sync_failed, error)
+    def _arrange(self) -> None:
+        """Begin a round, or have it begin when it is due; the end of one that goes on will."""
+        if self._round is not None or not self._running:
             return
-        healed, self.failed = self.failed, False
-        if healed:
-            self._report(self._listener.on_sync_healed, position)
-        elif urgent:
-            self._report(self._listener.on_synced, position)
-        self._close_full(files[:-1])
-        with self._wake:  # without a next one the loop cannot roll; if it has during this round, that is for another
-            following = self._next is None and self._files[-1] is files[-1] and not self._stopping
-        if following and (self._next_wanted or files[-1].size >= self.prepare_bytes):
-            self._try_to_prepare(files[-1].number + 1)
+        if self._urgent and not self.failed:
+            self._begin()
+        elif self._timer is None and (self._dirty or self.failed):
+            self._timer = self._loop.call_later(self._retry_s if self.failed else self.sync_s, self._begin)
 
-    def _run(self) -> None:
+    def _begin(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._dirty = self._urgent = False
+        file = self._chain.file
+        begun = self._round = _Round(self._chain.written_bytes, tuple(self._files), file.size, self._missing())
+        plain = not (self.failed or begun.following or len(begun.files) > 1 or self.footing.unsynced)
+        if self._kernel is None or not plain:
+            self._begin_in_thread(begun)
+        elif file.size == file.synced:
+            self._over(None)
+        else:
+            self._begin_in_kernel(self._kernel, begun)
+
+    def _missing(self) -> int:
+        """The number of the segment that is to be made now, 0 for none."""
+        file = self._chain.file
+        wanted = self._running and (self._next_wanted or file.size >= self.prepare_bytes)
+        if not wanted or self._next is not None or time.monotonic_ns() < self._next_not_before_ns:
+            return 0
+        return file.number + 1
+
+    def _begin_in_kernel(self, kernel: Syncs, begun: _Round) -> None:
         try:
-            self._turns()
-        except Exception as error:  # noqa: BLE001 - a defect here must not leave callers waiting
-            _log.exception("journal %s: the sync thread crashed, nothing is synced any more", self._chain.origin.chain)
-            self._report(self._listener.on_sync_failed, OSError(errno.EIO, f"the sync thread crashed: {error}"))
+            kernel.begin(begun.files[-1].fd)
+        except OSError as error:  # one that is about this moment alone, say EAGAIN, is another's next time
+            if refuses(error):
+                self._do_without(kernel, error)
+            self._begin_in_thread(begun)
 
-    def _turns(self) -> None:
-        delay_s = RETRY_S
-        while not self._wait(delay_s):
-            self.turn()
-            delay_s = min(2 * delay_s, MAX_RETRY_S) if self.failed else RETRY_S
-        self._last_turns()
+    def _begin_in_thread(self, begun: _Round) -> None:
+        work = partial(self._make, begun.files, begun.following, again=self.failed)
+        self._loop.run_in_executor(self._thread, work).add_done_callback(self._thread_done)
 
-    def _wait(self, delay_s: float) -> bool:
-        """Wait for something to do; True when it is time to stop."""
-        with self._wake:
-            if self.failed:
-                self._wake.wait_for(lambda: self._stopping, timeout=delay_s)
-            else:
-                self._wake.wait_for(lambda: self._dirty or self._stopping)
-                self._wake.wait_for(lambda: self._urgent or self._stopping, timeout=self.sync_s)
-            return self._stopping
+    def _kernel_done(self, error: OSError | None) -> None:
+        begun, kernel = self._round, self._kernel
+        if begun is None or kernel is None:
+            raise RuntimeError("the kernel ended a sync that nobody began")
+        if error is not None and refuses(error):  # it has not tried: nothing is lost
+            self._do_without(kernel, error)
+            self._begin_in_thread(begun)
+            return
+        if error is None:
+            self.syncs += 1
+            begun.files[-1].synced_to(begun.size)
+        self._over(error)
 
-    def _last_turns(self) -> None:
-        """A round, and one that writes again if that failed."""
-        self.turn()
-        if self.failed:
-            self.turn()
+    def _thread_done(self, made: "asyncio.Future[SegmentFile | None]") -> None:
+        crash = made.exception()
+        if crash is not None and not isinstance(crash, OSError):  # a defect here must not leave callers waiting
+            _log.error("journal %s: the sync thread crashed", self._chain.origin.chain, exc_info=crash)
+            crash = OSError(errno.EIO, f"the sync thread crashed: {crash}")
+        if crash is None and self._round is not None:
+            del self._files[: len(self._round.files) - 1]
+            if self._round.following:
+                self._prepared(made.result())
+        self._over(crash)
 
-    def _bring(self, file: SegmentFile) -> None:
+    def _prepared(self, file: SegmentFile | None) -> None:
+        self._next = file
+        if file is None:
+            self._next_not_before_ns = time.monotonic_ns() + _PREPARE_AGAIN_NS
+        else:
+            self._next_wanted = False
+
+    def _over(self, error: OSError | None) -> None:
+        """A round ended: say so, and see to the next."""
+        begun, self._round = self._round, None
+        healed, self.failed = self.failed and error is None, error is not None
+        if error is not None:
+            self.failures += 1
+            self._retry_s = min(2 * self._retry_s, MAX_RETRY_S)
+            self._listener.on_sync_failed(error)
+        elif begun is not None:
+            self._retry_s = RETRY_S
+            (self._listener.on_sync_healed if healed else self._listener.on_synced)(begun.position)
+        if self._ended is not None:
+            self._ended.set_result(None)
+            self._ended = None
+        self._arrange()
+
+    async def _end_of_round(self) -> None:
+        if self._round is not None:
+            self._ended = self._loop.create_future()
+            await self._ended
+
+    def _do_without(self, kernel: Syncs, error: OSError) -> None:
+        kernel.close()
+        self._kernel = None
+        self._tell_refused(error)
+
+    def _tell_refused(self, error: OSError) -> None:
+        _log.warning(
+            "journal %s: the kernel makes no syncs by itself (%s), a thread does: each request costs a little more",
+            self._chain.origin.chain,
+            error.strerror or error,
+        )
+
+    # --- a round, in the thread -------------------------------------------------------------------------------------
+
+    def _make(self, files: tuple[SegmentFile, ...], following: int, *, again: bool) -> SegmentFile | None:
+        """Bring these to the disk, `again`: what is not there is written again; close the full ones.
+
+        Returns the following segment if it was asked for and could be made. Raises OSError when not all is on the disk.
+        """
+        self.footing.sync()
+        for file in files:
+            self._bring(file, again=again)
+        made = self._try_to_prepare(following) if following else None
+        for file in files[:-1]:
+            self._close(file)
+        return made
+
+    def _bring(self, file: SegmentFile, *, again: bool) -> None:
         mark = file.size
         if mark == file.synced:
             return
-        if self.failed:
+        if again:
             for offset, data in file.unsynced(self._disk, mark):
                 self._write_again(file.fd, data, offset)
-        before_ns = time.monotonic_ns()
         self._disk.sync(file.fd)
-        self.last_sync_us = (time.monotonic_ns() - before_ns) // NS_PER_US
         self.syncs += 1
         file.synced_to(mark)
 
@@ -192,26 +308,18 @@ class Syncer:
                 raise OSError(errno.EIO, "the disk took no byte of a line")
             data, offset = data[taken:], offset + taken
 
-    def _close_full(self, files: list[SegmentFile]) -> None:
-        for file in files:
-            with self._wake:
-                self._files.remove(file)
-            try:
-                self._disk.close(file.fd)
-            except OSError as error:  # all of it is on the disk: nothing is lost
-                _log.warning("journal %s: segment %d: %s", self._chain.origin.chain, file.number, error)
-
-    def _try_to_prepare(self, number: int) -> None:
-        now_ns = time.monotonic_ns()
-        if now_ns < self._next_not_before_ns:
-            return
+    def _close(self, file: SegmentFile) -> None:
         try:
-            self._next = self._prepare(number)
+            self._disk.close(file.fd)
+        except OSError as error:  # all of it is on the disk: nothing is lost
+            _log.warning("journal %s: segment %d: %s", self._chain.origin.chain, file.number, error)
+
+    def _try_to_prepare(self, number: int) -> SegmentFile | None:
+        try:
+            return self._prepare(number)
         except OSError as error:
-            self._next_not_before_ns = now_ns + _PREPARE_AGAIN_NS
             _log.warning("journal %s: segment %d cannot be made: %s", self._chain.origin.chain, number, error)
-        else:
-            self._next_wanted = False
+            return None
 
     def _prepare(self, number: int) -> SegmentFile:
         """An empty segment, its name on the disk; one that an earlier try left behind is taken."""
@@ -227,12 +335,3 @@ class Syncer:
             self._disk.close(fd)
             raise OSError(errno.EEXIST, "it is there already and not empty", str(path))
         return SegmentFile(fd, number)
-
-    def _report(self, what: Callable[[_Told], None], told: _Told) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(what, told)
-
-
-def _nothing() -> None:
-    """These lines rest on nothing else."""

@@ -212,6 +212,12 @@ JOURNAL_FAILURES: Final = Family(
 JOURNAL_FAILING: Final = Family(
     "gateway_journal_failing", Kind.GAUGE, "1 while this process cannot write its chain of the journal.", ("slot",)
 )
+JOURNAL_SYNC_THREAD: Final = Family(
+    "gateway_journal_sync_thread",
+    Kind.GAUGE,
+    "1 while a thread of this process makes the journal's syncs, because the kernel makes none by itself.",
+    ("slot",),
+)
 JOURNAL_LAG: Final = Family(
     "gateway_journal_lag_records",
     Kind.GAUGE,
@@ -298,6 +304,7 @@ FAMILIES: Final = (
     JOURNAL_LOST,
     JOURNAL_FAILURES,
     JOURNAL_FAILING,
+    JOURNAL_SYNC_THREAD,
     JOURNAL_LAG,
     JOURNAL_POISON,
     JOURNAL_MANIFESTS,

@@ -66,6 +66,7 @@ class Journaled(msgspec.Struct, frozen=True):
     lost: int = 0
     failures: int = 0
     failing: bool = False
+    sync_thread: bool = False
 
 
 class StoreNumbers(Protocol):
@@ -120,6 +121,7 @@ class JournalCounts:
 
     def __init__(self, metrics: Metrics, slot: int) -> None:
         self._failing = metrics.gauge(families.JOURNAL_FAILING, slot=str(slot))
+        self._sync_thread = metrics.gauge(families.JOURNAL_SYNC_THREAD, slot=str(slot))
         self._lines = metrics.counter(families.JOURNAL_LINES)
         self._bytes = metrics.counter(families.JOURNAL_BYTES)
         self._lost = metrics.counter(families.JOURNAL_LOST)
@@ -130,6 +132,7 @@ class JournalCounts:
         """Count what was added since the last time."""
         seen, self._seen = self._seen, now
         self._failing.set(int(now.failing))
+        self._sync_thread.set(int(now.sync_thread))
         self._lines.add(now.lines - seen.lines)
         self._bytes.add(now.written_bytes - seen.written_bytes)
         self._lost.add(now.lost - seen.lost)

@@ -3,8 +3,12 @@
 Both write real files. `FaultyDisk` fails chosen calls. `PowerDisk` remembers what was synced, so that it can leave
 on the disk what a power cut might have left: all that was synced, and any part of the rest, in blocks, each name for
 itself.
+
+Syncs that go on beside the loop end when a test lets its `HandLoop` do what goes on elsewhere, or never. They are calls
+of two names: `begin`, which may be refused, and `synced`, its end, which may be that it failed.
 """
 
+import asyncio
 import errno
 import itertools
 import os
@@ -12,7 +16,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.journal.aio import OnDone
 from gateway.journal.disk import Disk
+from tests.fakes.handloop import HandLoop
 
 BLOCK = 512
 
@@ -20,11 +26,50 @@ Fault = BaseException | int  # what to raise, or how many bytes a write takes
 Write = tuple[int, bytes | None]  # offset and data; None: cut at this offset
 
 
-class FaultyDisk(Disk):
-    """`fault(name, number)` is asked before each call that may change something; what it returns happens."""
+class HandSyncs:
+    """Syncs beside a loop that is turned by hand."""
 
-    def __init__(self, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None) -> None:
+    def __init__(self, disk: "FaultyDisk", loop: HandLoop, on_done: OnDone) -> None:
+        self._disk = disk
+        self._loop = loop
+        self._on_done = on_done
+        self._going_on = False
+        self.closed = False
+
+    def begin(self, fd: int) -> None:
+        assert not self._going_on, "one at a time"
+        end = self._disk.begin_sync(fd)
+        self._going_on = True
+        self._loop.begin_elsewhere(lambda: self._end(end))
+
+    def close(self) -> None:
+        assert not self._going_on
+        self.closed = True
+
+    def _end(self, end: Callable[[], None]) -> None:
+        failed = None
+        try:
+            end()
+        except OSError as error:
+            failed = error
+        self._loop.call_soon(self._tell, failed)
+
+    def _tell(self, failed: OSError | None) -> None:
+        self._going_on = False
+        self._on_done(failed)
+
+
+class FaultyDisk(Disk):
+    """`fault(name, number)` is asked before each call that may change something; what it returns happens.
+
+    `kernel`: it can sync beside the loop, which has to be a `HandLoop`.
+    """
+
+    def __init__(
+        self, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None, *, kernel: bool = True
+    ) -> None:
         self.fault = fault
+        self.kernel = kernel
         self.calls: list[str] = []
         self.fds: dict[int, Path] = {}
 
@@ -63,6 +108,21 @@ class FaultyDisk(Disk):
         self._call("sync")
         super().sync(fd)
 
+    def syncs(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> HandSyncs:
+        by_hand: object = loop
+        if not self.kernel or not isinstance(by_hand, HandLoop):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        return HandSyncs(self, by_hand, on_done)
+
+    def begin_sync(self, fd: int) -> Callable[[], None]:
+        """Begin a sync beside the loop; what is returned ends it."""
+        self._call("begin")
+        return lambda: self._end_sync(fd)
+
+    def _end_sync(self, fd: int) -> None:
+        self._call("synced")
+        os.fdatasync(fd)
+
     def sync_dir(self, path: Path) -> None:
         self._call("sync_dir")
         super().sync_dir(path)
@@ -86,14 +146,24 @@ def broken() -> OSError:
     return OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+def unsupported() -> OSError:
+    return OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
 class PowerDisk(FaultyDisk):
     """The files of one directory tree; syncs are noted and not made, which is faster.
 
     A sync that fails loses what it should have brought to the disk, as kernels do: only what is written again counts.
     """
 
-    def __init__(self, root: Path, fault: Callable[[str, int], Fault | None] = lambda _name, _number: None) -> None:
-        super().__init__(fault)
+    def __init__(
+        self,
+        root: Path,
+        fault: Callable[[str, int], Fault | None] = lambda _name, _number: None,
+        *,
+        kernel: bool = True,
+    ) -> None:
+        super().__init__(fault, kernel=kernel)
         self.root = root
         self._durable: dict[int, bytearray] = {}  # content by inode
         self._writes: dict[int, list[Write]] = {}  # not synced, by inode
@@ -120,14 +190,24 @@ class PowerDisk(FaultyDisk):
         self._writes[os.fstat(fd).st_ino].append((size, None))
 
     def sync(self, fd: int) -> None:
-        writes = self._writes[inode := os.fstat(fd).st_ino]
+        self._sync("sync", os.fstat(fd).st_ino, list(self._writes[os.fstat(fd).st_ino]))
+
+    def begin_sync(self, fd: int) -> Callable[[], None]:
+        self._call("begin")
+        inode = os.fstat(fd).st_ino
+        before = list(self._writes[inode])  # it promises nothing about what is written while it goes on
+        return lambda: self._sync("synced", inode, before)
+
+    def _sync(self, name: str, inode: int, before: list[Write]) -> None:
+        writes = self._writes[inode]
         try:
-            self._call("sync")
+            self._call(name)
         except OSError:
             writes[:] = [write for write in writes if write[1] is None]
             raise
-        _apply(self._durable[inode], writes)
-        writes.clear()
+        if writes[: len(before)] == before:  # else all of it is there already
+            _apply(self._durable[inode], before)
+            del writes[: len(before)]
 
     def sync_dir(self, path: Path) -> None:
         self._call("sync_dir")

@@ -1,4 +1,7 @@
-"""An event loop that is turned by hand: callbacks run when the test says so, and time passes when the test says so."""
+"""An event loop that is turned by hand: callbacks run when the test says so, and time passes when the test says so.
+
+What is done elsewhere, by a thread or by the kernel, is done when the test says so, too, one thing after the other.
+"""
 
 import asyncio
 import heapq
@@ -27,6 +30,7 @@ class HandLoop:
     def __init__(self) -> None:
         self.now_s = 0.0
         self._ready = deque[Callback]()
+        self._elsewhere = deque[Callable[[], object]]()
         self._timers: list[tuple[float, int, HandHandle, Callback]] = []
         self._count = itertools.count()
 
@@ -52,11 +56,20 @@ class HandLoop:
         return asyncio.Future(loop=self.real())
 
     def run_in_executor(self, _executor: object, what: Callable[[], object]) -> "asyncio.Future[Any]":
-        """At once, with its reports delivered."""
         future = self.create_future()
-        future.set_result(what())
-        self.settle()
+        self.begin_elsewhere(lambda: _outcome(future, what))
         return future
+
+    def begin_elsewhere(self, what: Callable[[], object]) -> None:
+        """Something goes on beside the loop, until `elsewhere` ends it."""
+        self._elsewhere.append(what)
+
+    def elsewhere(self) -> bool:
+        """Do the first thing that goes on elsewhere, and let the loop not hear of it yet; False when there is none."""
+        if not self._elsewhere:
+            return False
+        self._elsewhere.popleft()()
+        return True
 
     def turn(self) -> None:
         """Run what is ready now, and not what that makes ready."""
@@ -81,12 +94,22 @@ class HandLoop:
         self.now_s = until_s
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine that waits for nothing which is not done by now."""
+        """Run a coroutine that waits for nothing but the loop and what goes on elsewhere."""
         asyncio.events._set_running_loop(self.real())
         try:
-            work.send(None)
+            while True:
+                awaited = work.send(None)
+                while not awaited.done():
+                    assert self._ready or self.elsewhere(), "it waits for something"
+                    self.settle()
         except StopIteration as done:
             return cast("T", done.value)
         finally:
             asyncio.events._set_running_loop(None)
-        raise AssertionError("it waits for something")
+
+
+def _outcome(future: "asyncio.Future[Any]", what: Callable[[], object]) -> None:
+    try:
+        future.set_result(what())
+    except Exception as error:  # noqa: BLE001 - as an executor does
+        future.set_exception(error)

@@ -30,13 +30,13 @@ class Killed(BaseException):
 
 
 class Story:
-    """One chain in `journal`. `fault`: what the disk does to its next calls."""
+    """One chain in `journal`. `fault`: what the disk does to its next calls; `kernel`: it syncs beside the loop."""
 
-    def __init__(self, journal: Path, **changes: Any) -> None:
+    def __init__(self, journal: Path, *, kernel: bool = True, **changes: Any) -> None:
         self.given = settings(journal, **{"segment_bytes": 1_500, "backlog_bytes": 1_500} | changes)
         self.journal = journal
         self.fault: Callable[[str, int], Fault | None] | None = None
-        self.disk = PowerDisk(journal, lambda name, number: self.fault and self.fault(name, number))
+        self.disk = PowerDisk(journal, lambda name, number: self.fault and self.fault(name, number), kernel=kernel)
         self.writer: Writer | None = None
         self.signed: Signed | None = None
         self.count = 0
@@ -93,10 +93,15 @@ class Story:
             self.writer.sync()
             self._hear()
 
-    def thread(self) -> None:
-        """A round of the sync thread, whose report the loop has not heard yet."""
+    def round(self) -> None:
+        """A round to its end, of which the loop has not heard yet."""
         if self.writer is not None:
-            self.writer.journal._syncer.turn()
+            self.writer.round()
+
+    def elsewhere(self) -> None:
+        """What goes on elsewhere ends, and the loop has not heard of it yet."""
+        if self.writer is not None:
+            self.writer.loop.elsewhere()
 
     def pass_time(self, seconds: float = 1.5) -> None:
         if self.writer is not None:

@@ -1,13 +1,11 @@
-"""A journal's writer on a loop and a sync thread that are turned by hand, and a checker that shares no code with it."""
+"""A journal's writer on a loop and a disk that are turned by hand, and a checker that shares no code with it."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from unittest import mock
 
 from gateway.journal import layout
 from gateway.journal.disk import Disk
@@ -15,6 +13,7 @@ from gateway.journal.end import Signed
 from gateway.journal.journal import Journal, JournalSettings
 from gateway.journal.line import content_of
 from gateway.record import Kind, Record
+from tests.fakes.disk import FaultyDisk
 from tests.fakes.handloop import HandLoop
 
 NODE = "0123456789abcdef" * 2
@@ -44,7 +43,7 @@ def nothing_signed(_: str) -> Signed | None:
 
 
 class Writer:
-    """One opening of chain w0. `turn`: one turn of the loop; `sync`: one round of the sync thread."""
+    """One opening of chain w0. `sync`: a round, the one that goes on or another, and what it left to do."""
 
     def __init__(
         self,
@@ -53,25 +52,30 @@ class Writer:
         signed: Callable[[str], Signed | None] = nothing_signed,
     ) -> None:
         self.loop = HandLoop()
-        self.journal = Journal.open(given, ["w0"], FakeSigner, signed, disk)
-        with mock.patch.object(Thread, "start", _nothing):
-            self.journal.start(self.loop.real())
+        self.journal = Journal.open(given, ["w0"], FakeSigner, signed, disk or FaultyDisk())
+        self.journal.start(self.loop.real())
         self.loop.turn()
 
     def sync(self) -> None:
-        self.journal._syncer.turn()
+        self.round()
+        self._finish()
+        if self.journal._syncer._dirty and not self.journal._syncer.failed:
+            self.round()
+            self._finish()
+
+    def round(self) -> None:
+        """A round, the one that goes on or else another, to its end, of which the loop has not heard yet."""
+        if self.journal._syncer._round is None:
+            self.journal._syncer._begin()
+        self.loop.elsewhere()
+
+    def _finish(self) -> None:
         self.loop.settle()
+        while self.loop.elsewhere():
+            self.loop.settle()
 
     def close(self) -> None:
-        def last_turns(_: Thread) -> None:
-            self.journal._syncer._last_turns()
-
-        with mock.patch.object(Thread, "join", last_turns):
-            self.loop.run(self.journal.close())
-
-
-def _nothing(_: Thread) -> None:
-    """What a thread does that is turned by hand."""
+        self.loop.run(self.journal.close())
 
 
 def checked(journal: Path, chain: str = "w0") -> list[dict[str, Any]]:

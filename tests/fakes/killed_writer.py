@@ -1,11 +1,13 @@
 """Processes that write to a journal as fast as they can, until they are killed.
 
-`python -m tests.fakes.killed_writer DIR` forks one for every line of its input: `random MS FIRST` is killed after MS
-milliseconds, `before N FIRST` and `after N FIRST` before or after their Nth call of the disk. FIRST is the number of
-their first record. What they are answered is printed: `written N`, `synced N`, and `killed` when they are gone.
+`python -m tests.fakes.killed_writer DIR kernel|thread` forks one for every line of its input: `random MS FIRST` is
+killed after MS milliseconds, `before N FIRST` and `after N FIRST` before or after their Nth call of the disk. FIRST is
+the number of their first record. What they are answered is printed: `written N`, `synced N`, and `killed` when they are
+gone. Their syncs are made by the kernel where it can, or by a thread.
 """
 
 import asyncio
+import errno
 import itertools
 import os
 import signal
@@ -14,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.journal.disk import Disk
+from gateway.journal.aio import OnDone
+from gateway.journal.disk import Disk, Syncs
 from gateway.journal.journal import Journal, JournalSettings
 from gateway.record import Kind
 from tests.fakes.journal_writer import FakeSigner, content, settings
@@ -24,11 +27,12 @@ A_TURN = 5  # records
 
 
 class KillingDisk(Disk):
-    """Kills its own process at the Nth call."""
+    """Kills its own process at the Nth call, where it is to be killed at one."""
 
-    def __init__(self, when: str, number: int) -> None:
+    def __init__(self, when: str, number: int, *, kernel: bool) -> None:
         self._when = when
         self._number = number
+        self._kernel = kernel
         self._count = itertools.count(1)  # two threads call
 
     def _step(self, call: Callable[[], object]) -> None:
@@ -56,11 +60,28 @@ class KillingDisk(Disk):
     def sync(self, fd: int) -> None:
         self._step(lambda: super(KillingDisk, self).sync(fd))
 
+    def syncs(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> Syncs:
+        if not self._kernel:
+            raise OSError(errno.ENOSYS, "not here")
+        return KillingSyncs(super().syncs(loop, on_done), self._step)
+
     def sync_dir(self, path: Path) -> None:
         self._step(lambda: super(KillingDisk, self).sync_dir(path))
 
     def rename(self, source: Path, target: Path) -> None:
         self._step(lambda: super(KillingDisk, self).rename(source, target))
+
+
+class KillingSyncs:
+    """Syncs whose beginning is a call, too."""
+
+    def __init__(self, syncs: Syncs, step: Callable[[Callable[[], object]], None]) -> None:
+        self._syncs = syncs
+        self._step = step
+        self.close = syncs.close
+
+    def begin(self, fd: int) -> None:
+        self._step(lambda: self._syncs.begin(fd))
 
 
 def given(directory: Path) -> JournalSettings:
@@ -89,7 +110,7 @@ def main() -> None:
     directory = Path(sys.argv[1])
     for line in sys.stdin:
         when, number, first = line.split()
-        disk = KillingDisk(when, int(number)) if when != "random" else Disk()
+        disk = KillingDisk(when, int(number), kernel=sys.argv[2] == "kernel")
         pid = os.fork()
         if pid == 0:
             asyncio.run(write_for_ever(directory, disk, int(first)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.disk import Fault, broken, no_space
+from tests.fakes.disk import Fault, broken, no_space, unsupported
 from tests.fakes.journal_story import Killed, Story
 
 MANY = 1_000  # more calls than the script makes
@@ -82,21 +82,28 @@ def short(number: int) -> Callable[[str, int], Fault | None]:
     return fault
 
 
+def refused(number: int) -> Callable[[str, int], Fault | None]:
+    """From the Nth call on, the kernel begins no sync, or says at its end that it has made none."""
+    return lambda name, count: unsupported() if count >= number and name in {"begin", "synced"} else None
+
+
 WAYS: dict[str, Callable[[int], Callable[[str, int], Fault | None]]] = {
     "full": lambda number: at(number, no_space),
     "full for a while": lambda number: at(number, no_space, calls=5),
     "broken": lambda number: at(number, broken),
     "broken for a while": lambda number: at(number, broken, calls=5),
     "short": short,
+    "refused": refused,
     "killed": lambda number: at(number, Killed),
     "power cut": lambda number: at(number, Killed),
 }
 
 
+@pytest.mark.parametrize("kernel", [True, False], ids=["synced by the kernel", "synced by a thread"])
 @pytest.mark.parametrize("way", WAYS)
-def test_whatever_call_fails_the_chain_verifies_and_no_answer_was_wrong(tmp_path: Path, way: str) -> None:
+def test_whatever_call_fails_the_chain_verifies_and_no_answer_was_wrong(tmp_path: Path, way: str, kernel: bool) -> None:
     for number in range(1, MANY):
-        story = Story(tmp_path / f"{number}")
+        story = Story(tmp_path / f"{number}", kernel=kernel)
         story.fault = fault = WAYS[way](number)
         for move in script(story):
             try:

@@ -23,11 +23,11 @@ TORN = b'{"seq":12,"kind":"outc'
 class Writers:
     """The processes that write to one journal, one after the other."""
 
-    def __init__(self, journal: Path) -> None:
+    def __init__(self, journal: Path, syncs: str) -> None:
         self.journal = journal
         journal.mkdir()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.killed_writer", str(journal)],
+            [sys.executable, "-m", "tests.fakes.killed_writer", str(journal), syncs],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -68,9 +68,9 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-@pytest.fixture
-def writers(tmp_path: Path) -> Iterator[Writers]:
-    writers = Writers(tmp_path / "journal")
+@pytest.fixture(params=["kernel", "thread"])
+def writers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Writers]:
+    writers = Writers(tmp_path / "journal", request.param)
     yield writers
     writers.close()
 

@@ -265,6 +265,7 @@ def test_a_disk_that_takes_no_more(on_failure: str, status: int) -> None:
         segment = layout.segment_path(layout.journal_of(state_dir), "w0", 1)
         node.until(lambda: exchanges(state_dir), "the first exchange")
         may_grow(worker, segment.stat().st_size)
+        assert node.metrics("gateway_journal_sync_thread", slot="0") == 0, "this kernel makes the syncs"
         answers = [node.chat() for _ in range(5)]
         assert [answer.status for answer in answers] == [status] * 5
         if status == 503:

@@ -1,6 +1,7 @@
 """Whatever order records, syncs, failures, kills and power cuts come in, a chain keeps its promises.
 
-A run is a list of moves, played on real files with a loop and a sync thread that are turned by hand. At every check:
+A run is a list of moves, played on real files with a loop that is turned by hand, and syncs that end by hand, made by
+the kernel or by a thread. At every check:
 the chain verifies and its numbers have no gap, records stand in the order handed over and none twice, what was answered
 as written is there after a kill, what was answered as synced or was signed is there after a power cut, and what was
 given up is counted and told.
@@ -19,7 +20,7 @@ from tests.fakes.disk import Fault, broken, no_space
 from tests.fakes.journal_story import Killed, Story
 
 Move = Callable[[Story], object]
-CALLS = ("pwrite", "sync", "truncate", "create", "sync_dir", "rename")
+CALLS = ("pwrite", "sync", "begin", "synced", "truncate", "create", "sync_dir", "rename")
 
 
 def fails(name: str, what: Callable[[], Fault]) -> Move:
@@ -86,7 +87,7 @@ HAPPENINGS: tuple[Move, ...] = (Story.leave, Story.unrecorded, Story.sign, Story
 ERRORS = st.sampled_from((no_space, broken, Killed))
 MOVES = st.one_of(
     st.sampled_from(WRITES),
-    st.sampled_from((Story.turn, Story.sync, Story.thread, Story.pass_time, Story.age)),
+    st.sampled_from((Story.turn, Story.sync, Story.round, Story.elsewhere, Story.pass_time, Story.age)),
     st.sampled_from((heal, Story.sync, burst)),
     st.sampled_from(HAPPENINGS),
     st.builds(fails, st.sampled_from(CALLS), ERRORS),
@@ -104,11 +105,11 @@ def play(story: Story, move: Move) -> None:
         story.kill()
 
 
-@given(st.lists(MOVES, min_size=20, max_size=60))
-def test_any_life_of_a_chain(moves: list[Move]) -> None:
+@given(st.lists(MOVES, min_size=20, max_size=60), st.booleans())
+def test_any_life_of_a_chain(moves: list[Move], kernel: bool) -> None:
     directory = Path(tempfile.mkdtemp())
     try:
-        story = Story(directory / "journal")
+        story = Story(directory / "journal", kernel=kernel)
         story.open()
         for move in moves:
             play(story, move)

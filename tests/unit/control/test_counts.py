@@ -29,7 +29,7 @@ def parts() -> Parts:
     )
     keeper = SimpleNamespace(given_back=1, repeated=6, corrected=8)
     made = SimpleNamespace(
-        journal=SimpleNamespace(lines=4, written_bytes=900, lost=1, failures=2, failing=True),
+        journal=SimpleNamespace(lines=4, written_bytes=900, lost=1, failures=2, failing=True, synced_by_thread=True),
         notary=SimpleNamespace(manifests=5, failures=1, last_signed_us=0, broken={"w0": "why"}),
         runners=(SimpleNamespace(name="usage", poisoned=3, lag_records=7),),
         limiting=SimpleNamespace(reason="", keeper=keeper, alerting=alerting),
@@ -51,6 +51,7 @@ def test_what_the_parts_count_is_followed_from_the_moment_they_are_there(segment
     assert counted(segment, families.JOURNAL_SIGN_FAILURES) == {(): 1}
     assert counted(segment, families.JOURNAL_POISON) == {("usage",): 3}
     assert f'gateway_journal_failing{{slot="{SLOT}"}} 1' in scrape(segment, live={SLOT})
+    assert f'gateway_journal_sync_thread{{slot="{SLOT}"}} 1' in scrape(segment, live={SLOT})
 
 
 def test_a_control_that_takes_over_counts_on(segment: Segment) -> None:

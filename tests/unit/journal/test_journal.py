@@ -23,7 +23,7 @@ def full(name: str, _number: int) -> Fault | None:
 
 
 def dead(name: str, _number: int) -> Fault | None:
-    return broken() if name == "sync" else None
+    return broken() if name in {"sync", "synced"} else None
 
 
 def well(_name: str, _number: int) -> Fault | None:
@@ -361,7 +361,7 @@ def test_what_was_handed_over_before_a_failed_sync_was_known(scene: Scene) -> No
     scene.disk.fault = dead
     decision = scene.commit("b")
     scene.append("c")
-    scene.journal._syncer.turn()
+    scene.writer.round()
     scene.turn()
     scene.turn()
     assert (decision.result(), scene.journal.failing) == (True, True), "its line is in the journal"
@@ -374,7 +374,7 @@ def test_what_was_handed_over_in_the_turn_that_learnt_of_it(scene: Scene) -> Non
     scene.append("a")
     scene.turn()
     scene.disk.fault = dead
-    scene.journal._syncer.turn()
+    scene.writer.round()
     decision = scene.commit("b")
     scene.append("c")
     scene.turn()
@@ -388,7 +388,7 @@ def test_order_holds_through_the_turn_that_learnt_of_it(scene: Scene) -> None:
     scene.append("a")
     scene.turn()
     scene.disk.fault = dead
-    scene.journal._syncer.turn()  # its report runs first, then this callback, then the write
+    scene.writer.round()  # its report runs first, then this callback, then the write
     scene.writer.loop.call_soon(scene.append, "c")
     scene.append("b")
     scene.turn()
@@ -403,7 +403,7 @@ def test_lines_written_while_an_outage_ends_in_part_are_synced(scene: Scene) -> 
     scene.turn()
     taken: list[Fault | None] = [len(content("a")) * 4, no_space()]
     scene.disk.fault = lambda name, _: taken.pop(0) if name == "pwrite" and taken else None
-    scene.journal._syncer.turn()
+    scene.writer.round()
     scene.pass_time(0.1)
     assert scene.journal.failing
     assert scene.journal._syncer._dirty
@@ -416,7 +416,7 @@ def test_a_disk_that_fails_both_ways_must_heal_both_ways(scene: Scene) -> None:
     scene.append("b")
     scene.turn()
     scene.disk.fault = dead
-    scene.journal._syncer.turn()
+    scene.writer.round()
     scene.turn()
     scene.pass_time(5.0)
     assert (scene.journal.failing, ids(scene.path)) == (True, ["a"])
@@ -433,7 +433,7 @@ def test_closing_writes_syncs_and_answers(scene: Scene) -> None:
     waiting = [scene.commit("a"), scene.commit("b", synced=True)]
     scene.writer.close()
     assert [each.result() for each in waiting] == [True, True]
-    assert scene.disk.calls[-1] == "sync"
+    assert scene.disk.calls == ["pwrite", "begin", "synced"]
     scene.writer.close()
     assert ids(scene.path) == ["a", "b"]
     scene.append("c")

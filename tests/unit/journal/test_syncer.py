@@ -1,9 +1,9 @@
-"""Rounds of the sync thread, turned by hand; and the thread itself, which only decides when."""
+"""Rounds on a loop that is turned by hand: when they begin, who makes them, and what is on the disk when they end."""
 
-import errno
+import asyncio
 import os
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -11,10 +11,13 @@ import pytest
 
 from gateway.journal.chain import Chain, Origin, SegmentFile
 from gateway.journal.line import genesis
-from gateway.journal.syncer import Syncer
-from tests.fakes.disk import FaultyDisk, broken, no_space
+from gateway.journal.syncer import MAX_RETRY_S, Syncer
+from tests.fakes.disk import Fault, FaultyDisk, HandSyncs, broken, no_space, unsupported
 from tests.fakes.handloop import HandLoop
 from tests.fakes.journal_writer import NODE, content, segment
+
+SYNC_S = 0.005
+BY_KERNEL = ["begin", "synced"]
 
 
 class Told:
@@ -33,11 +36,19 @@ class Told:
         self.reports.append(("healed", position))
 
 
-class Scene:
-    """A chain with its first line written, and a syncer without its thread."""
+class Footing:
+    """What lines rest on."""
 
-    def __init__(self, journal: Path) -> None:
-        self.disk = FaultyDisk()
+    def __init__(self) -> None:
+        self.unsynced = False
+        self.sync: Callable[[], None] = mock.Mock()
+
+
+class Scene:
+    """A chain with its first line on the disk."""
+
+    def __init__(self, journal: Path, *, kernel: bool = True) -> None:
+        self.disk = FaultyDisk(kernel=kernel)
         self.journal = journal
         (journal / "w0").mkdir()
         lock = self.disk.create(journal / "w0" / "lock")
@@ -46,27 +57,49 @@ class Scene:
         self.chain.keep_bytes = 1_000_000
         self.told = Told()
         self.loop = HandLoop()
-        self.syncer = Syncer(self.chain, 0.0, self.told)
+        self.footing = Footing()
+        self.syncer = Syncer(self.chain, SYNC_S, self.told)
+        self.syncer.footing = self.footing
         self.syncer.prepare_bytes = 1 << 30
-        self.syncer._loop = self.loop.real()
+        self.syncer.start(self.loop.real())
         self.write("first")
-        self.turn()
+        self.round()
+        self.told.reports.clear()
 
     def write(self, text: str, *, urgent: bool = False) -> None:
         self.chain.write([content(text)])
         self.syncer.written(urgent=urgent)
 
-    def turn_with(self, text: str) -> None:
-        """Write, and a round."""
-        self.write(text)
-        self.turn()
-
-    def turn(self) -> list[str]:
-        """One round; the calls it made."""
+    def round(self) -> list[str]:
+        """Let the round that is due begin, and end it; the calls it made."""
         before = len(self.disk.calls)
-        self.syncer.turn()
-        self.loop.settle()
+        self.loop.advance(self.syncer.sync_s)
+        while self.loop.elsewhere():
+            self.loop.settle()
         return self.disk.calls[before:]
+
+    def fail(self, *names: str, what: Callable[[], Fault] = broken) -> None:
+        """From now on these calls fail."""
+        self.disk.fault = lambda name, _: what() if name in names else None
+
+    def heal(self) -> None:
+        self.disk.fault = lambda _name, _: None
+
+    def roll(self) -> SegmentFile:
+        """Go on in the next segment, which is ready; returns the old one."""
+        old, following = self.chain.file, self.syncer.take_next()
+        assert following is not None
+        self.chain.roll(following, "size")
+        return old
+
+    def kernel(self) -> HandSyncs | None:
+        kernel = self.syncer._kernel
+        assert kernel is None or isinstance(kernel, HandSyncs)
+        return kernel
+
+    def stop(self) -> None:
+        self.loop.run(self.syncer.drain())
+        self.syncer.close()
 
 
 @pytest.fixture
@@ -74,225 +107,385 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def test_a_round_syncs_what_was_written_and_reports_to_who_waits(scene: Scene) -> None:
-    scene.write("a")
-    assert (scene.turn(), scene.told.reports) == (["sync"], [])
-    scene.write("b", urgent=True)
-    assert (scene.turn(), scene.told.reports) == (["sync"], [("synced", scene.chain.written_bytes)])
-    assert scene.chain.file.synced == scene.chain.file.size
+@pytest.fixture(params=[True, False], ids=["kernel", "thread"])
+def either(tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+    return Scene(tmp_path, kernel=request.param)
 
 
-def test_a_round_with_nothing_new_asks_nothing_of_the_disk(scene: Scene) -> None:
-    assert scene.turn() == []
-    assert scene.told.reports == []
+def synced(scene: Scene) -> list[str]:
+    """The calls of a plain round."""
+    return BY_KERNEL if scene.disk.kernel else ["sync"]
 
 
-def test_after_a_failed_sync_the_same_bytes_are_written_again(scene: Scene) -> None:
+# --- when -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_round_begins_when_more_had_time_to_come(either: Scene) -> None:
+    before = len(either.disk.calls)
+    either.write("a")
+    either.loop.advance(SYNC_S * 0.9)
+    either.write("b")
+    assert not either.loop.elsewhere()
+    either.loop.advance(SYNC_S * 0.2)
+    assert either.loop.elsewhere()
+    assert either.told.reports == [], "the loop has not heard yet"
+    either.loop.settle()
+    assert either.disk.calls[before:] == ["pwrite", "pwrite", *synced(either)]
+    assert either.told.reports == [("synced", either.chain.written_bytes)]
+    assert either.chain.file.synced == either.chain.file.size
+    assert either.round() == [], "nothing is left to do"
+
+
+def test_a_round_begins_at_once_when_somebody_waits(either: Scene) -> None:
+    either.write("a")
+    either.write("b", urgent=True)
+    assert either.loop.elsewhere()
+    either.loop.settle()
+    assert either.told.reports == [("synced", either.chain.written_bytes)]
+    assert either.round() == [], "and the one that was due is not needed"
+
+
+def test_what_is_written_during_a_round_is_for_the_next(scene: Scene) -> None:
     scene.write("a", urgent=True)
-    scene.disk.fault = lambda name, _: broken() if name == "sync" else None
-    assert scene.turn() == ["sync"]
+    position, size = scene.chain.written_bytes, scene.chain.file.size
+    scene.write("b", urgent=True)
+    assert scene.loop.elsewhere()
+    assert not scene.loop.elsewhere(), "one at a time"
+    scene.loop.settle()
+    assert scene.told.reports == [("synced", position)]
+    assert scene.chain.file.synced == size
+    assert scene.loop.elsewhere(), "which begins at once"
+    scene.loop.settle()
+    assert scene.told.reports[1:] == [("synced", scene.chain.written_bytes)]
+
+
+def test_a_sync_that_never_ends_promises_nothing_and_is_alone(scene: Scene) -> None:
+    for text in ("a", "b", "c"):
+        scene.write(text, urgent=True)
+        scene.loop.advance(1_000.0)
+    assert scene.told.reports == []
+    assert scene.disk.calls[-3:].count("begin") == 1
+    assert scene.chain.file.synced < scene.chain.file.size
+
+
+def test_after_a_failure_it_is_tried_again_later_and_later(either: Scene) -> None:
+    either.fail("sync", "synced")
+    either.write("a", urgent=True)
+    assert either.loop.elsewhere()
+    either.loop.settle()
+    waits = []
+    for _ in range(6):
+        either.syncer.written(urgent=True)
+        begun_s = either.loop.now_s
+        while not either.loop.elsewhere():
+            either.loop.advance(0.01)
+        either.loop.settle()
+        waits.append(round(either.loop.now_s - begun_s, 1))
+    assert waits == [0.2, 0.4, 0.8, 1.6, MAX_RETRY_S, MAX_RETRY_S]
+    assert either.syncer.failures == 7
+
+
+# --- what is on the disk --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["sync", "synced"])
+def test_after_a_failed_sync_the_same_bytes_are_written_again(tmp_path: Path, call: str) -> None:
+    scene = Scene(tmp_path, kernel=call == "synced")
+    scene.write("a")
+    scene.fail(call)
+    assert scene.round() == synced(scene)
     data = segment(scene.journal, 1).read_bytes()
     with segment(scene.journal, 1).open("r+b") as file:
         file.seek(data.index(b'{"seq":2,'))
         file.write(bytes(20))
-    scene.disk.fault = lambda _name, _: None
-    assert scene.turn() == ["pwrite", "sync"]
+    scene.heal()
+    scene.loop.advance(1.0)
+    assert scene.round() == ["pwrite", "sync"], "by the thread, whoever failed"
     assert segment(scene.journal, 1).read_bytes() == data
     assert scene.told.reports == [("failed", 5), ("healed", len(data))]
     assert (scene.syncer.failures, scene.syncer.failed) == (1, False)
-    assert scene.turn() == []
+    scene.write("b")
+    assert scene.round() == synced(scene), "and then as before"
 
 
-def test_what_is_written_during_a_sync_is_not_reported_with_it(scene: Scene) -> None:
+def test_what_was_written_while_a_sync_failed_is_written_again_too(scene: Scene) -> None:
     scene.write("a", urgent=True)
-    position = scene.chain.written_bytes
-
-    def write_more(name: str, _number: int) -> None:
-        if name == "sync":
-            scene.disk.fault = lambda _name, _: None
-            scene.write("b", urgent=True)
-
-    scene.disk.fault = write_more
-    scene.turn()
-    assert scene.told.reports == [("synced", position)]
-    assert (scene.turn(), scene.told.reports[1:]) == (["sync"], [("synced", scene.chain.written_bytes)])
-
-
-def test_stopping_tries_a_failed_sync_once_more(scene: Scene) -> None:
-    scene.write("a")
-    failures = [broken()]
-    scene.disk.fault = lambda name, _: failures.pop() if name == "sync" and failures else None
-    before = len(scene.disk.calls)
-    scene.loop.run(scene.syncer.stop())
-    assert scene.disk.calls[before:] == ["sync", "pwrite", "sync"]
+    scene.fail("synced")
+    scene.write("b")
+    assert scene.loop.elsewhere()
+    scene.loop.settle()
+    scene.heal()
+    scene.loop.advance(1.0)
+    assert scene.round() == ["pwrite", "pwrite", "sync"]
     assert scene.chain.file.synced == scene.chain.file.size
 
 
-def test_stopping_closes_all_but_the_current_segment_and_makes_none(scene: Scene) -> None:
-    scene.syncer.want_next()
-    scene.turn()
-    scene.syncer.want_next()
-    following = scene.syncer._next
-    assert following is not None
-    scene.loop.run(scene.syncer.stop())
-    assert following.fd not in scene.disk.fds
-    scene.syncer.want_next()
-    assert "create" not in scene.turn()
+def test_what_lines_rest_on_is_on_the_disk_before_them(either: Scene) -> None:
+    done: list[list[str]] = []
+    either.footing.unsynced = True
+    either.footing.sync = lambda: done.append(list(either.disk.calls))
+    either.write("a")
+    before = list(either.disk.calls)
+    assert either.round() == ["sync"], "in the thread"
+    assert done == [before]
+    either.footing.unsynced = False
+    either.write("b")
+    assert either.round() == synced(either)
 
 
-def test_the_next_segment_is_made_ahead_and_the_full_one_closed_when_synced(scene: Scene) -> None:
-    scene.syncer.prepare_bytes = scene.chain.file.size + 1
-    assert scene.turn() == []
-    assert scene.syncer.take_next() is None
-    scene.write("a")
-    assert scene.turn() == ["sync", "create", "sync_dir"]
-    old = scene.chain.file
-    following = scene.syncer.take_next()
-    assert following is not None
-    scene.write("b")
-    scene.chain.roll(following, "size")
-    scene.write("c", urgent=True)
-    assert scene.turn() == ["sync", "sync"]
-    assert old.fd not in scene.disk.fds
-    assert scene.told.reports == [("synced", scene.chain.written_bytes)]
+def test_what_lines_rest_on_and_cannot_be_synced_fails_them(either: Scene) -> None:
+    either.footing.unsynced = True
+    either.footing.sync = mock.Mock(side_effect=broken())
+    either.write("a", urgent=True)
+    assert either.round() == [], "no line before its key"
+    assert either.told.reports == [("failed", 5)]
+    either.footing.sync = mock.Mock()
+    either.loop.advance(1.0)
+    either.round()
+    assert either.told.reports[-1] == ("healed", either.chain.written_bytes)
 
 
-def test_the_next_segment_waits_until_all_before_it_are_synced(scene: Scene) -> None:
-    scene.syncer.want_next()
-    scene.write("a")
-    scene.disk.fault = lambda name, _: broken() if name == "sync" else None
-    assert scene.turn() == ["sync"]
-    scene.disk.fault = lambda _name, _: None
-    assert scene.turn() == ["pwrite", "sync", "create", "sync_dir"]
+# --- segments -------------------------------------------------------------------------------------------------------
+
+
+def test_the_next_segment_is_made_ahead_and_the_full_one_closed_when_synced(either: Scene) -> None:
+    either.syncer.prepare_bytes = either.chain.file.size + 1
+    assert either.syncer.take_next() is None
+    either.write("a")
+    assert either.round() == ["sync", "create", "sync_dir"]
+    either.write("b")
+    old = either.roll()
+    either.write("c", urgent=True)
+    assert either.round() == ["sync", "sync"]
+    assert old.fd not in either.disk.fds
+    assert either.told.reports[-1] == ("synced", either.chain.written_bytes)
+    either.syncer.prepare_bytes = 1 << 30
+    either.write("d")
+    assert either.round() == synced(either)
+
+
+def test_the_next_segment_waits_until_all_before_it_are_synced(either: Scene) -> None:
+    either.syncer.want_next()
+    either.write("a")
+    either.fail("sync")
+    assert either.round() == ["sync"]
+    either.heal()
+    either.loop.advance(1.0)
+    assert either.round() == ["pwrite", "sync", "create", "sync_dir"]
+
+
+def test_a_segment_that_was_synced_before_the_next_one_failed_is_not_synced_again(either: Scene) -> None:
+    either.syncer.want_next()
+    either.round()
+    either.write("a")
+    either.roll()
+    either.write("b", urgent=True)
+    calls: list[str] = []
+
+    def second_fails(name: str, _number: int) -> Fault | None:
+        calls.append(name)
+        return broken() if calls == ["sync", "sync"] else None
+
+    either.disk.fault = second_fails
+    assert either.round() == ["sync", "sync"]
+    either.loop.advance(1.0)
+    assert either.round() == ["pwrite", "sync"]
 
 
 @pytest.mark.parametrize("step", ["create", "sync_dir"])
 def test_a_segment_that_cannot_be_made_is_tried_again_later(
-    scene: Scene, step: str, monkeypatch: pytest.MonkeyPatch
+    either: Scene, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.syncer.want_next()
-    scene.disk.fault = lambda name, _: no_space() if name == step else None
-    scene.turn()
-    assert scene.syncer.take_next() is None
-    scene.disk.fault = lambda _name, _: None
-    assert scene.turn() == []
+    either.syncer.want_next()
+    either.fail(step, what=no_space)
+    either.round()
+    assert either.syncer.take_next() is None
+    either.heal()
+    either.write("a")
+    assert either.round() == synced(either), "not yet"
     monkeypatch.setattr("gateway.journal.syncer._PREPARE_AGAIN_NS", 0)
-    scene.syncer._next_not_before_ns = 0
-    assert scene.turn() == ["create", "sync_dir"]
-    following = scene.syncer.take_next()
+    either.syncer._next_not_before_ns = 0
+    either.write("b")
+    assert either.round() == ["sync", "create", "sync_dir"]
+    following = either.syncer.take_next()
     assert following is not None
-    assert (following.number, following.size, scene.told.reports) == (2, 0, [])
+    assert (following.number, following.size) == (2, 0)
+    assert [report[0] for report in either.told.reports] == ["synced"] * 3, "it is no failure of what is written"
 
 
 def test_a_segment_that_holds_something_is_never_taken(scene: Scene) -> None:
     segment(scene.journal, 2).write_bytes(b"who wrote this?\n")
     scene.syncer.want_next()
-    scene.turn()
+    scene.round()
     assert scene.syncer.take_next() is None
     assert segment(scene.journal, 2).read_bytes() == b"who wrote this?\n"
 
 
-def test_the_thread_syncs_and_ends(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    synced = threading.Event()
-
-    def note(name: str, _number: int) -> None:
-        if name == "sync":
-            synced.set()
-
-    scene.disk.fault = note
-    scene.syncer.start(scene.loop.real())
-    scene.write("a", urgent=True)
-    assert synced.wait(10)
-    scene.loop.run(scene.syncer.stop())
-    assert scene.chain.file.synced == scene.chain.file.size
-    assert scene.syncer._thread is not None
-    assert not scene.syncer._thread.is_alive()
-
-
-def test_a_round_waits_for_more_to_come_and_after_a_failure_for_the_disk(scene: Scene) -> None:
-    scene.syncer.sync_s = 0.05
+def test_a_segment_that_is_taken_during_a_round_is_not_made_again(scene: Scene) -> None:
+    scene.syncer.prepare_bytes = 1
     scene.write("a")
-    begun_s = time.monotonic()
-    assert not scene.syncer._wait(1_000)
-    assert time.monotonic() - begun_s >= 0.05
-    scene.syncer.sync_s = 1_000
-    scene.write("b", urgent=True)
-    assert not scene.syncer._wait(1_000), "at once when somebody waits"
-    scene.syncer.failed = True
-    begun_s = time.monotonic()
-    assert not scene.syncer._wait(0.05)
-    assert time.monotonic() - begun_s >= 0.05
-
-
-def test_a_thread_that_crashes_says_so(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    def crash(_name: str, _number: int) -> None:
-        raise ZeroDivisionError("a defect")
-
-    scene.write("a", urgent=True)
-    scene.disk.fault = crash
-    scene.syncer._run()
+    scene.round()
+    scene.write("b")
+    scene.loop.advance(SYNC_S)
+    scene.roll()
+    assert scene.loop.elsewhere()
     scene.loop.settle()
-    assert scene.told.reports == [("failed", 5)]
-    assert "a defect" in caplog.text
+    assert scene.syncer.take_next() is None, "it has no line yet"
+    scene.write("c")
+    scene.round()
+    following = scene.syncer.take_next()
+    assert following is not None
+    assert (scene.chain.file.number, following.number) == (2, 3)
 
 
 def test_a_full_segment_that_will_not_close_is_let_go(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.syncer.want_next()
-    scene.turn()
-    following = scene.syncer.take_next()
-    assert following is not None
-    scene.chain.roll(following, "size")
-    del scene.disk.fds[segment_fd := scene.syncer._files[0].fd]
-    os.close(segment_fd)
+    scene.round()
+    old = scene.roll()
+    del scene.disk.fds[old.fd]
+    os.close(old.fd)
     scene.write("a", urgent=True)
     with mock.patch.object(FaultyDisk, "close", side_effect=broken()):
-        scene.turn()
-    assert scene.told.reports == [("synced", scene.chain.written_bytes)]
+        scene.round()
+    assert scene.told.reports[-1] == ("synced", scene.chain.written_bytes)
     assert "segment 1" in caplog.text
+    assert scene.syncer._files == [scene.chain.file]
 
 
-def test_what_lines_rest_on_is_on_the_disk_before_them(scene: Scene) -> None:
-    done: list[int] = []
-    scene.syncer.before_sync = lambda: done.append(len(scene.disk.calls))
-    scene.write("a")
-    before = len(scene.disk.calls)
-    assert scene.turn() == ["sync"]
-    assert done == [before]
+# --- without the kernel ---------------------------------------------------------------------------------------------
 
 
-def test_what_lines_rest_on_and_cannot_be_synced_fails_them(scene: Scene) -> None:
-    def fail() -> None:
-        raise OSError(errno.EIO, "no key")
-
-    scene.syncer.before_sync = fail
+@pytest.mark.parametrize("call", ["begin", "synced"])
+def test_a_kernel_that_makes_no_syncs_is_not_asked_again(
+    scene: Scene, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = scene.kernel()
+    scene.fail(call, what=unsupported)
     scene.write("a", urgent=True)
-    assert scene.turn() == [], "no line before its key"
-    assert [report[0] for report in scene.told.reports] == ["failed"]
-    scene.syncer.before_sync = lambda: None
-    scene.turn()
+    assert scene.round()[-1] == "sync", "the same round, by the thread"
+    assert scene.told.reports == [("synced", scene.chain.written_bytes)]
+    assert (scene.syncer.failures, scene.syncer.by_thread, scene.kernel()) == (0, True, None)
+    assert kernel is not None
+    assert kernel.closed
+    scene.heal()
+    for text in ("b", "c"):
+        scene.write(text)
+        assert scene.round() == ["sync"]
+    assert caplog.text.count("the kernel makes no syncs by itself (Invalid argument)") == 1
+
+
+def test_a_kernel_that_cannot_at_the_moment_is_asked_again(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.fail("begin", what=lambda: BlockingIOError(11, "not now"))
+    scene.write("a")
+    assert scene.round() == ["begin", "sync"]
+    assert scene.told.reports == [("synced", scene.chain.written_bytes)]
+    scene.heal()
+    scene.write("b")
+    assert (scene.round(), scene.syncer.by_thread, caplog.text) == (BY_KERNEL, False, "")
+
+
+def test_a_kernel_without_such_syncs_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(tmp_path, kernel=False)
+    assert scene.syncer.by_thread
+    assert caplog.text.count("the kernel makes no syncs by itself") == 1
+
+
+def test_an_end_that_nothing_began_is_a_defect(scene: Scene) -> None:
+    with pytest.raises(RuntimeError, match="nobody began"):
+        scene.syncer._kernel_done(None)
+
+
+def test_a_thread_that_crashes_fails_the_round(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.footing.unsynced = True
+    scene.footing.sync = mock.Mock(side_effect=ZeroDivisionError("a defect"))
+    scene.write("a", urgent=True)
+    scene.round()
+    assert scene.told.reports == [("failed", 5)]
+    assert "a defect" in caplog.text
+    scene.footing.sync = mock.Mock()
+    scene.loop.advance(1.0)
+    scene.round()
     assert scene.told.reports[-1] == ("healed", scene.chain.written_bytes)
 
 
-def test_a_segment_that_is_taken_during_a_round_is_not_made_again(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene.syncer.prepare_bytes = 1
-    scene.turn_with("a")
-    sync = scene.disk.sync
+# --- the end --------------------------------------------------------------------------------------------------------
 
-    def taken_meanwhile(fd: int) -> None:
-        sync(fd)
-        following = scene.syncer.take_next()
-        assert following is not None
-        scene.chain.roll(following, "size")  # its first line comes with the loop's next write, a moment later
 
+def test_draining_brings_what_is_written_to_the_disk(either: Scene) -> None:
+    either.write("a")
+    before = len(either.disk.calls)
+    either.stop()
+    assert either.disk.calls[before:] == ["sync"]
+    assert either.chain.file.synced == either.chain.file.size
+    either.write("b", urgent=True)
+    either.loop.advance(1_000.0)
+    assert not either.loop.elsewhere(), "no round begins by itself any more"
+    either.loop.run(either.syncer.drain())
+    assert either.chain.file.synced == either.chain.file.size
+
+
+def test_draining_waits_for_the_round_that_goes_on(scene: Scene) -> None:
+    kernel = scene.kernel()
+    scene.write("a", urgent=True)
     scene.write("b")
-    monkeypatch.setattr(scene.disk, "sync", taken_meanwhile)
-    scene.turn()
-    monkeypatch.setattr(scene.disk, "sync", sync)
-    assert scene.syncer.take_next() is None
-    scene.turn_with("c")
-    following = scene.syncer.take_next()
+    before = len(scene.disk.calls)
+    scene.stop()
+    assert scene.disk.calls[before:] == ["synced", "sync"]
+    assert scene.chain.file.synced == scene.chain.file.size
+    assert kernel is not None
+    assert kernel.closed
+
+
+def test_draining_tries_a_failed_sync_once_more(either: Scene) -> None:
+    either.write("a")
+    failures = [broken()]
+    either.disk.fault = lambda name, _: failures.pop() if name == "sync" and failures else None
+    before = len(either.disk.calls)
+    either.stop()
+    assert either.disk.calls[before:] == ["sync", "pwrite", "sync"]
+    assert either.chain.file.synced == either.chain.file.size
+
+
+def test_closing_closes_all_but_the_current_segment(scene: Scene) -> None:
+    scene.syncer.want_next()
+    scene.round()
+    old = scene.roll()
+    scene.syncer.want_next()
+    scene.round()
+    following = scene.syncer._next
     assert following is not None
-    assert (scene.chain.file.number, following.number) == (2, 3)
+    scene.write("a")
+    scene.stop()
+    assert {old.fd, following.fd}.isdisjoint(scene.disk.fds)
+    assert scene.chain.file.fd in scene.disk.fds
+
+
+def test_draining_makes_no_segment(scene: Scene) -> None:
+    scene.syncer.want_next()
+    before = len(scene.disk.calls)
+    scene.stop()
+    assert "create" not in scene.disk.calls[before:]
+
+
+def test_on_a_loop_of_its_own_the_thread_syncs_and_ends(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, kernel=False)
+    threads: list[str] = []
+
+    def note(name: str, _number: int) -> None:
+        if name == "sync":
+            threads.append(threading.current_thread().name)
+
+    async def live() -> None:
+        told = asyncio.Event()
+        scene.syncer._listener = mock.Mock(on_synced=lambda _: told.set())
+        scene.syncer.start(asyncio.get_running_loop())
+        scene.disk.fault = note
+        scene.write("a", urgent=True)
+        await told.wait()
+        await scene.syncer.drain()
+        scene.syncer.close()
+
+    asyncio.run(live())
+    assert threads == ["journal-w0_0"]
+    assert scene.chain.file.synced == scene.chain.file.size
+    assert scene.syncer._thread._shutdown

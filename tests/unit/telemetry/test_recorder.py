@@ -182,6 +182,12 @@ def test_a_chain_that_cannot_be_written_shows(bench: Bench) -> None:
     assert bench.shown("gateway_journal_failing") == ['{slot="1"} 1']
 
 
+def test_a_chain_that_a_thread_syncs_shows(bench: Bench) -> None:
+    for by_thread in (False, True):
+        bench.recorder.tick(Gauges(journal=Journaled(sync_thread=by_thread)))
+        assert bench.shown("gateway_journal_sync_thread") == [f'{{slot="1"}} {int(by_thread)}']
+
+
 def test_what_a_limiter_says_of_itself_is_counted_once(bench: Bench) -> None:
     refused, shadowed = {"team-tpm": 2, "key.rpm": 1}, {"team-tpm": 4}
     bench.recorder.tick(Gauges(limits=Limited(refused, shadowed, 1, 2, 3, open=5, owed=6)))

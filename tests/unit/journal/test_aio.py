@@ -1,0 +1,141 @@
+"""Syncs that the kernel makes, on a real loop; and what is made of a kernel that makes none."""
+
+import asyncio
+import ctypes
+import errno
+import os
+import platform
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.journal import aio
+from gateway.journal.aio import KernelSyncs, refuses
+
+
+class Ends:
+    """The ends of syncs, in order."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Queue[OSError | None]()
+        self.syncs = KernelSyncs(asyncio.get_running_loop(), self.told.put_nowait)
+
+    async def sync(self, fd: int) -> OSError | None:
+        self.syncs.begin(fd)
+        return await asyncio.wait_for(self.told.get(), 10)
+
+
+@asynccontextmanager
+async def kernel() -> AsyncIterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.syncs.close()
+
+
+def opened() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> int:
+    return os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+
+
+def test_one_after_the_other_on_one_file_and_another(fd: int, tmp_path: Path) -> None:
+    async def live() -> None:
+        other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        async with kernel() as ends:
+            for number in range(20):
+                os.pwrite(fd, b"x" * 3_000, number * 3_000)
+                assert await ends.sync(other if number % 2 else fd) is None
+            assert ends.told.empty()
+        os.close(other)
+
+    asyncio.run(live())
+
+
+def test_what_cannot_be_synced_is_refused_at_once() -> None:
+    async def live() -> None:
+        reads, writes = os.pipe()
+        async with kernel() as ends:
+            with pytest.raises(OSError) as caught:
+                ends.syncs.begin(writes)
+            assert caught.value.errno == errno.EINVAL
+        os.close(reads)
+        os.close(writes)
+
+    asyncio.run(live())
+
+
+def test_how_a_sync_ended_is_told_as_it_is(fd: int) -> None:
+    async def live() -> None:
+        async with kernel() as ends:
+            call: Callable[..., int] = ends.syncs._call
+
+            def getevents(number: int, *arguments: int) -> int:
+                done = call(number, *arguments)
+                ends.syncs._event.result = -errno.EIO
+                return done
+
+            ends.syncs._call = getevents  # type: ignore[assignment]
+            told = await ends.sync(fd)
+            assert isinstance(told, OSError)
+            assert (told.errno, told.strerror) == (errno.EIO, os.strerror(errno.EIO))
+            assert not refuses(told)
+
+    asyncio.run(live())
+
+
+def test_a_wake_for_nothing_is_nothing(fd: int) -> None:
+    async def live() -> None:
+        async with kernel() as ends:
+            ends.syncs._told()
+            os.eventfd_write(ends.syncs._tell_fd, 1)
+            ends.syncs._told()
+            assert ends.told.empty()
+            assert await ends.sync(fd) is None
+
+    asyncio.run(live())
+
+
+def test_closing_waits_for_a_sync_that_goes_on_and_leaves_nothing_open(fd: int) -> None:
+    async def live() -> None:
+        before = opened()
+        async with kernel() as ends:
+            os.pwrite(fd, b"x" * 1_000_000, 0)
+            ends.syncs.begin(fd)
+        await asyncio.sleep(0)
+        assert ends.told.empty(), "nobody is told"
+        assert opened() == before
+        with pytest.raises(OSError):
+            ends.syncs.begin(fd)
+
+    asyncio.run(live())
+
+
+def test_a_platform_that_is_not_known_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        with pytest.raises(OSError) as caught:
+            Ends()
+        assert refuses(caught.value)
+
+    monkeypatch.setattr(platform, "machine", lambda: "vax")
+    asyncio.run(live())
+
+
+def test_a_kernel_that_gives_no_context_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        with pytest.raises(OSError) as caught:
+            Ends()
+        assert caught.value.errno == errno.ENOSYS
+
+    monkeypatch.setitem(aio.CALLS, platform.machine(), aio.Calls(*[9_999] * 4))
+    asyncio.run(live())
+
+
+def test_the_structures_are_as_long_as_the_kernel_has_them() -> None:
+    assert (ctypes.sizeof(aio._Control), ctypes.sizeof(aio._Event)) == (64, 32)
+    assert (aio._Control.fd.offset, aio._Control.flags.offset, aio._Control.tell_fd.offset) == (20, 56, 60)
+    assert aio._Event.result.offset == 16
