@@ -3,7 +3,7 @@
 A `RequestReader` is fed what one connection receives and tells its owner three things, in order: a head is complete
 (judged, or with the error to answer it with), here is a piece of its body, the request is complete. Callers send the
 same head again and again, so the last good one is compared before it is read anew, and a request that is all there
-behind a head with the same bytes is not parsed at all (`familiar.py`): it is told in one word.
+behind a head with the same bytes is not parsed at all (`gateway.familiar`): it is told in one word.
 
 Invariants: what the parser keeps or steps over without a word (unfinished lines, chunk extensions, trailers) is
 bounded like the head itself; after `deafen` nothing more is told; a defect of ours is told apart from malformed bytes.
@@ -17,8 +17,8 @@ from typing import Final, Protocol
 import httptools
 
 from gateway.errors import GatewayError, HeadersTooLarge, MalformedHTTP
+from gateway.familiar import Familiar, learn
 from gateway.listener.detour import parser_of_body
-from gateway.listener.familiar import Familiar, learn
 from gateway.listener.head import Head, Headers, read_head
 
 _LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
@@ -98,7 +98,7 @@ class RequestReader:
         self._fresh = False
         self._head: Head | None = None  # the last good one, and what it was read from
         self._head_key: tuple[bytes, bytes, str, Headers] | None = None
-        self._familiar: Familiar | None = None  # the same, by its bytes
+        self._familiar: Familiar[Head] | None = None  # the same, by its bytes
         self._between = True  # two requests, or before the first
         self._repeated = False  # the last head read was the same as the one before
         self.traceparent = b""
@@ -220,7 +220,7 @@ class RequestReader:
         return head, None
 
     def _learn(self, data: bytes) -> None:
-        """A head has come a second time: know it by its bytes from now on."""
+        """A head has come a second time: know it by its bytes from now on, unless it has a trace, which differs."""
         head, familiar = self._head, self._familiar
         new = familiar is None or familiar.head is not head
         if new and head is not None and self._length and self.keep_alive and not self.traceparent:

@@ -31,7 +31,7 @@ _STATUS_LINES: Final = {
     if status >= 200  # noqa: PLR2004
 }
 _BODYLESS: Final = frozenset({204, 304})
-_TYPE_JSON: Final = (b"content-type", b"application/json")
+_TYPE_JSON: Final = b"content-type: application/json\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -170,7 +170,7 @@ class Responder:
 
     def answer(self, status: int, body: bytes) -> None:
         """Send a complete JSON answer of the gateway's own."""
-        self.whole(AnswerHead(status, [_TYPE_JSON], len(body), "", (), (), 0), body)
+        self.whole(AnswerHead(status, _TYPE_JSON, len(body), "", (), (), 0), body)
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Responder:
         own_ms = (now_ns - ex.started_ns - head.upstream_ns) / NS_PER_MS
         return b"%b%b%b%bx-request-id: %b\r\nserver-timing: gw;dur=%.3f, upstream;dur=%.3f\r\n%b%b%b\r\n" % (
             _STATUS_LINES.get(head.status) or status_line(head.status),
-            b"".join([b"%b: %b\r\n" % pair for pair in head.headers]),
+            head.lines,
             framing,
             _date.get(now_ns),
             ex.exchange_id.encode(),
@@ -216,11 +216,11 @@ class Responder:
         return b"" if self._ex.head.version_11 else b"connection: keep-alive\r\n"
 
     def _error_head(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> AnswerHead:
-        headers = [_TYPE_JSON]
+        lines = _TYPE_JSON
         if error.retry_after_s is not None:
-            headers.append((b"retry-after", b"%d" % error.retry_after_s))
+            lines += b"retry-after: %d\r\n" % error.retry_after_s
         length = len(self._error_body(error))
-        return AnswerHead(error.status, headers, length, "", attempts, (), upstream_ns)
+        return AnswerHead(error.status, lines, length, "", attempts, (), upstream_ns)
 
     def _error_event(self, error: GatewayError) -> bytes:
         surface = self._ex.head.surface

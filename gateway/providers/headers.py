@@ -103,9 +103,9 @@ def forwarded(headers: Iterable[tuple[bytes, bytes]], connection: bytes = b"") -
     return Forwarded(tuple([pair for pair in headers if passes(pair[0]) and pair[0] not in dropped]))
 
 
-def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """What of a provider's headers goes to the caller; how its body is framed or encoded is the relay's matter."""
-    return [pair for pair in headers if pair[0] in TO_CALLER]
+def caller_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What of a provider's headers goes to the caller, as lines; how its body is framed is the relay's matter."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers if pair[0] in TO_CALLER])
 
 
 def _named_by(connection: bytes) -> frozenset[bytes]:

@@ -12,6 +12,8 @@ Invariants
   add up to more than 64 KiB in a row.
 
 One parser serves all answers of a connection: llhttp begins anew by itself, which saves 1.5 us of set-up an answer.
+An answer that is all there behind a head with the bytes of an earlier one is not given to llhttp at all
+(`gateway.familiar`): a provider repeats its head until its `date` changes, or for good.
 Left out: trailers (read, then dropped), and telling llhttp that a HEAD answer has no body, for which httptools has no
 way; such a parser is stopped after the head and must not be used again.
 """
@@ -21,6 +23,9 @@ from typing import Final
 
 import msgspec
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from gateway.familiar import Familiar, learn
+from gateway.providers.headers import caller_lines
 
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
 _MAX_KNOWN_NAMES: Final = 1024
@@ -37,16 +42,16 @@ class _Refused(Exception):
 class ResponseHead(msgspec.Struct, gc=False):
     """Status and headers of a final answer.
 
-    `headers` are (lower-cased name, value as received, trailing blanks and all), in order. `content_length` is what the
-    header says, -1 without one; for an answer to HEAD, a 204 or a 304 it says nothing about a body. `keep_alive`: the
-    provider would go on.
+    `first` has the first value of each header, by its lower-cased name, as received, trailing blanks and all;
+    `to_caller` the lines of those that go on, in order. `content_length` stands apart, -1 without one; for an answer to
+    HEAD, a 204 or a 304 it says nothing about a body. `keep_alive`: the provider would go on.
     """
 
     status: int
-    headers: list[tuple[bytes, bytes]]
     keep_alive: bool
     content_length: int
-    first: dict[bytes, bytes]  # each name with its first value
+    first: dict[bytes, bytes]
+    to_caller: bytes
 
     def get(self, name: bytes) -> bytes:
         """The first value of a header, by its lower-cased name; empty when absent."""
@@ -56,7 +61,20 @@ class ResponseHead(msgspec.Struct, gc=False):
 class AnswerParser:
     """Parses the answers of one connection, one after the other; `begin` before each, then `feed` until `ended`."""
 
-    __slots__ = ("_bodiless", "_headers", "_llhttp", "_overhead", "ended", "head", "on_body", "on_header", "pieces")
+    __slots__ = (
+        "_between",
+        "_bodiless",
+        "_familiar",
+        "_headers",
+        "_last",
+        "_llhttp",
+        "_overhead",
+        "ended",
+        "head",
+        "on_body",
+        "on_header",
+        "pieces",
+    )
 
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
@@ -67,15 +85,19 @@ class AnswerParser:
         self.on_header = _collector(self._headers)
         self._overhead = 0
         self._bodiless = False
+        self._between = False  # nothing of the answer has arrived
+        self._last: ResponseHead | None = None  # of the answer before
+        self._familiar: Familiar[ResponseHead] | None = None
         self._llhttp: HttpResponseParser | None = HttpResponseParser(self)
 
     def begin(self, *, bodiless: bool) -> None:
         """Expect the next answer; `bodiless` when it answers a HEAD, whatever its headers promise."""
-        self.head = None
+        self._last, self.head = self.head, None
         self.ended = False
         self._overhead = 0
         self._bodiless = bodiless
-        if self._headers:  # trailers of the answer before
+        self._between = not bodiless
+        if self._headers:  # the answer before, and its trailers
             self._headers.clear()
 
     def feed(self, data: bytes) -> str:
@@ -85,11 +107,19 @@ class AnswerParser:
         """
         if self._llhttp is None:
             return "bytes after the connection was given up"
+        between, self._between = self._between, False
+        if between and self._familiar is not None:
+            body = self._familiar.body_of(data)
+            if body is not None:
+                self._take_whole(self._familiar.head, body)
+                return ""
         waiting = self.head is None
         try:
             self._llhttp.feed_data(data)
         except HttpParserError as error:
             return _reason(error)
+        if between and self.ended:
+            self._learn(data)
         if waiting or not (self.pieces or self.ended):
             self._overhead += len(data)
             if self._overhead > MAX_OVERHEAD_BYTES:
@@ -125,11 +155,11 @@ class AnswerParser:
         """The empty line after the headers: make the head, or refuse it."""
         llhttp = self._llhttp
         assert llhttp is not None  # noqa: S101 - it is the caller
-        headers = self._headers.copy()
-        self._headers.clear()
+        headers = self._headers
         status = llhttp.get_status_code()
         if status < 200:  # noqa: PLR2004 - final answers begin here
             _check_interim(status)
+            headers.clear()
             return
         first = dict(headers)
         if len(first) != len(headers):  # a repeated name; the first value counts
@@ -137,11 +167,12 @@ class AnswerParser:
         coding = first.get(b"transfer-encoding")
         if coding is not None and (coding != b"chunked" or len(first) != len(headers)):
             _check_coding(headers)
-        length = first.get(b"content-length")
+        length = first.pop(b"content-length", None)
         keep_alive = llhttp.should_keep_alive()
         if not keep_alive and llhttp.get_http_version() not in _VERSIONS:
             raise _Refused("the answer is not HTTP/1.0 or HTTP/1.1")
-        self.head = ResponseHead(status, headers, keep_alive, -1 if length is None else int(length), first)
+        size = -1 if length is None else int(length)
+        self.head = ResponseHead(status, keep_alive, size, first, caller_lines(headers))
         if self._bodiless:
             self.ended = True
             raise _Refused("bytes after the end of the answer")
@@ -151,11 +182,25 @@ class AnswerParser:
         if self.head is not None:  # else it was an interim answer
             self.ended = True
 
+    def _take_whole(self, known: ResponseHead, body: bytes) -> None:
+        self.head = ResponseHead(known.status, known.keep_alive, len(body), known.first, known.to_caller)
+        self.ended = True
+        if body:
+            self.pieces.append(body)
+
+    def _learn(self, data: bytes) -> None:
+        """An answer was one read: if its head is like the one before, know it by its bytes from now on."""
+        head, last, pieces = self.head, self._last, self.pieces
+        if head is None or last is None or not (pieces and head.keep_alive and head.content_length > 0):
+            return
+        if head.first == last.first and head.status == last.status:
+            self._familiar = learn(data, head, head.content_length)
+
     def _weighed(self, *, waiting: bool) -> str:
         """A read took us over the limit: refuse, unless it was body bytes behind an honest head that did so."""
         head = self.head
         if waiting and head is not None:
-            if sum(len(name) + len(value) + 4 for name, value in head.headers) <= MAX_OVERHEAD_BYTES:
+            if sum(len(name) + len(value) + 4 for name, value in self._headers) <= MAX_OVERHEAD_BYTES:
                 return ""
             self.head = None
             self.ended = False

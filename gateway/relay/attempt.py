@@ -25,7 +25,6 @@ from gateway.errors import (
     UpstreamStatus,
 )
 from gateway.providers.base import Verdict
-from gateway.providers.headers import to_caller
 from gateway.record import Attempt, Usage
 from gateway.relay import usage_tail
 from gateway.relay.decode import DecodeError, Decoder, decoder
@@ -201,19 +200,19 @@ class AttemptRun:
         upstream_id = head.first.get(target.request_id_header, b"").decode("latin-1")
         return Attempt(name, cause, head.status, took_ms, upstream_id)
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def header_lines(self) -> bytes:
         """The answer's headers that go to the caller."""
         head = self.head
         if head is None:
-            return []
-        headers = to_caller(head.headers)
+            return b""
+        lines = head.to_caller
         encoding = head.first.get(b"content-encoding")
         if encoding and self._decoder is None:
-            headers.append((b"content-encoding", encoding))
+            lines += b"content-encoding: %b\r\n" % encoding
         upstream_id = head.first.get(self.target.request_id_header)
         if upstream_id:
-            headers.append((b"x-gateway-upstream-request-id", upstream_id))
-        return headers
+            lines += b"x-gateway-upstream-request-id: %b\r\n" % upstream_id
+        return lines
 
     @property
     def length(self) -> int:

@@ -15,13 +15,13 @@ from gateway.record import Attempt
 
 
 class AnswerHead(msgspec.Struct, frozen=True, gc=False):
-    """Status and headers of an answer (already chosen for the caller), and how it came about.
+    """Status and header lines of an answer (already chosen for the caller), and how it came about.
 
     `length` is the body's length, -1 when only its end will tell. `target` is "" while none has answered yet.
     """
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    lines: bytes
     length: int
     target: str
     attempts: Sequence[Attempt]

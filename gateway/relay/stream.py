@@ -38,7 +38,7 @@ from gateway.wheel import Wheel
 
 _DONE_GRACE_NS: Final = 1 * NS_PER_S  # between the completion mark and the end of the body
 _COMMENT: Final = b": keep-alive\n\n"
-_SSE_HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_SSE_LINES: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _OK: Final = "ok"
 _EVENTS: Final = Taking.EVENTS
 _GONE: Final = "caller_gone"
@@ -368,7 +368,7 @@ class Transfer:
             self._held = True
             self._status = 200
             waited_ns = self._upstream_ns + now_ns - self._attempt_ns
-            self.reply.start(AnswerHead(200, list(_SSE_HEADERS), -1, "", self.attempts, (), waited_ns, sse=True))
+            self.reply.start(AnswerHead(200, _SSE_LINES, -1, "", self.attempts, (), waited_ns, sse=True))
         self.reply.data(_COMMENT)
         self._comment_ns = now_ns + self.terms.comment_ns
 
@@ -415,7 +415,7 @@ class Transfer:
         status = self._status = attempt.head.status if attempt.head is not None else 0
         return AnswerHead(
             status,
-            attempt.headers(),
+            attempt.header_lines(),
             length,
             attempts[-1].target,
             attempts,

@@ -58,7 +58,7 @@ class FakeReply:
         self.ending = "whole"
 
     def answer(self, status: int, body: bytes) -> None:
-        self.whole(AnswerHead(status, [], len(body), "", (), (), 0), body)
+        self.whole(AnswerHead(status, b"", len(body), "", (), (), 0), body)
 
     def fail(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> None:
         self._call("fail", fault=False)

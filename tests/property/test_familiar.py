@@ -1,6 +1,6 @@
-"""A request that is known by its head's bytes is told as the parser would tell it, whatever was done to its bytes.
+"""A message that is known by its head's bytes is told as the parser would tell it, whatever was done to its bytes.
 
-Two readers hear the same connection. One is given each request in one read, so that it may know the head; the other is
+Two readers hear the same connection. One is given each message in one read, so that it may know the head; the other is
 given byte after byte, so that it never does.
 """
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.errors import GatewayError
 from gateway.listener.head import Head
 from gateway.listener.reader import Fault, RequestReader
+from gateway.relay.answer import AnswerParser
 
 MAX = 8192
 LINES = (
@@ -93,3 +94,45 @@ def test_the_third_of_its_kind_is_known() -> None:
     for count in range(5):
         reader.feed(request(b"x" * count), MAX)
     assert heard.whole == 3
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nDate: now\r\n\r\n"
+ANSWERED_MORE = (
+    b"",
+    b"",
+    b"Connection: close\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Content-Length: 2\r\n",
+    b"Retry-After: 2\r\n",
+)
+
+
+def answer(body: bytes) -> bytes:
+    return ANSWER % len(body) + body
+
+
+@st.composite
+def spoilt_answer(draw: st.DrawFn) -> bytes:
+    """An answer with perhaps a line more, and some bytes replaced."""
+    data = answer(draw(st.binary(max_size=30))).replace(b"Date", draw(st.sampled_from(ANSWERED_MORE)) + b"Date", 1)
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(data)))
+        put = draw(st.one_of(st.binary(max_size=3), st.sampled_from([b"\r\n", b"\n", b" ", b"0", b"1", b":", b"\t"])))
+        data = data[:at] + put + data[at + draw(st.integers(0, 3)) :]
+    return data
+
+
+@given(st.lists(spoilt_answer(), min_size=1, max_size=4))
+def test_known_or_parsed_an_answer_is_the_same(answers: list[bytes]) -> None:
+    one, other = AnswerParser(), AnswerParser()
+    for data in [answer(b"{}"), answer(b"{}"), *answers]:
+        one.begin(bodiless=False)
+        other.begin(bodiless=False)
+        fault, body, parsed = one.feed(data), one.take(), b""
+        byte_by_byte = ""
+        for byte in data:
+            byte_by_byte = byte_by_byte or other.feed(bytes([byte]))
+            parsed += other.take()
+        assert (one.head, body, one.ended, bool(fault)) == (other.head, parsed, other.ended, bool(byte_by_byte))
+        if fault or not one.ended or one.head is None or not one.head.keep_alive:
+            return  # the connection serves no other

@@ -16,7 +16,7 @@ from gateway.relay.reply import AnswerHead
 from gateway.units import NS_PER_MS, NS_PER_S
 from tests.fakes.provider import surface
 
-TYPE = [(b"content-type", b"text/plain")]
+TYPE = b"content-type: text/plain\r\n"
 
 
 class Wire:

@@ -102,12 +102,18 @@ def test_what_has_no_single_reading_is_refused_however_it_is_split(name: str) ->
         assert not parse(*reads)[2]
 
 
-def test_headers_keep_order_repetition_and_value_and_lose_their_case() -> None:
+def test_headers_are_known_by_their_first_value_and_lose_their_case() -> None:
     head, *_ = parse(LINE + b"Set-Cookie: A\r\nX-Empty:\r\nSET-COOKIE:  B \r\nContent-Length: 0\r\n\r\n")
     assert head is not None
-    assert head.headers == [(b"set-cookie", b"A"), (b"x-empty", b""), (b"set-cookie", b"B "), (b"content-length", b"0")]
+    assert head.first == {b"set-cookie": b"A", b"x-empty": b""}
     assert (head.get(b"set-cookie"), head.get(b"x-empty"), head.get(b"absent")) == (b"A", b"", b"")
     assert head.content_length == 0
+
+
+def test_headers_for_the_caller_keep_order_repetition_and_value() -> None:
+    head, *_ = parse(LINE + b"Cache-Control: A\r\nServer: x\r\nRetry-After:\r\nCACHE-CONTROL:  B \r\n\r\n")
+    assert head is not None
+    assert head.to_caller == b"cache-control: A\r\nretry-after: \r\ncache-control: B \r\n"
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,96 @@ def test_one_parser_serves_answer_after_answer() -> None:
         assert parser.head is not None
         assert (parser.head.status, parser.take(), parser.ended) == (status, body, True)
         assert b"x-t" not in parser.head.first
+
+
+# --- heads that are known by their bytes ----------------------------------------------------------------------------
+
+KNOWN = LINE + b"Content-Type: application/json\r\nContent-Length: %d\r\nDate: now\r\n\r\n"
+
+
+class Fed:
+    """A parser that has read two answers alike; `parsed` counts what is given to llhttp."""
+
+    def __init__(self) -> None:
+        self.parser = AnswerParser()
+        self.llhttp = self.parser._llhttp
+        self.parsed = 0
+        for _ in range(2):
+            self.next(KNOWN % 2 + b"ok")
+        self.parser._llhttp = self  # type: ignore[assignment] # so that what it is given is seen
+        self.parsed = 0
+
+    def feed_data(self, data: bytes) -> None:
+        self.parsed += len(data)
+        assert self.llhttp is not None
+        self.llhttp.feed_data(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.llhttp, name)
+
+    def next(self, *reads: bytes, bodiless: bool = False) -> Answer:
+        self.parser.begin(bodiless=bodiless)
+        body, fault = b"", ""
+        for read in reads:
+            fault = self.parser.feed(read)
+            body += self.parser.take()
+        return self.parser.head, body, self.parser.ended, fault
+
+
+@pytest.mark.parametrize("body", [b"ok", b"", b"x" * 123_456])
+def test_an_answer_behind_a_known_head_is_the_same_without_being_parsed(body: bytes) -> None:
+    fed, data = Fed(), KNOWN % len(body) + body
+    assert fed.next(data) == parse(data)
+    assert fed.parsed == 0
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        (KNOWN % 2 + b"o", b"k"),
+        ((KNOWN % 2)[:9], (KNOWN % 2)[9:] + b"ok"),
+        (KNOWN % 2 + b"ok!",),
+        (KNOWN.replace(b"200 OK", b"429 No") % 2 + b"ok",),
+        (KNOWN.replace(b"now", b"then") % 2 + b"ok",),
+        (KNOWN.replace(b"%d", b"+2") + b"ok",),
+        (b"HTTP/1.1 100 Go on\r\n\r\n", KNOWN % 2 + b"ok"),
+    ],
+)
+def test_whatever_else_comes_is_parsed(reads: tuple[bytes, ...]) -> None:
+    fed = Fed()
+    assert fed.next(*reads) == parse(*reads)
+    assert fed.parsed == sum(map(len, reads))
+
+
+def test_a_known_head_that_answers_a_head_request_has_no_body() -> None:
+    fed = Fed()
+    head, body, ended, _ = fed.next(KNOWN % 5, bodiless=True)
+    assert (head is not None and head.content_length, body, ended) == (5, b"", True)
+
+
+def test_an_answer_that_was_known_may_be_followed_by_any_other() -> None:
+    fed = Fed()
+    fed.next(KNOWN % 2 + b"ok")
+    for name in ("chunked", "no content", "interim first", "length"):
+        assert fed.next(GOOD[name][0]) == parse(GOOD[name][0])
+    assert fed.next(KNOWN % 2 + b"ok")[1] == b"ok"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LINE + b"Connection: close\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
+        LINE + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + b"Content-Length: 0\r\n\r\n",
+    ],
+)
+def test_what_could_be_read_otherwise_the_next_time_is_not_remembered(data: bytes) -> None:
+    parser = AnswerParser()
+    for _ in range(3):
+        parser.begin(bodiless=False)
+        parser.feed(data)
+    assert parser._familiar is None
 
 
 FLOODS = {

@@ -24,5 +24,5 @@ def test_every_word_is_told_in_its_docstring() -> None:
 
 
 def test_a_head_is_of_a_whole_answer_unless_it_says_otherwise() -> None:
-    head = AnswerHead(200, [], 0, "", (), (), 0)
+    head = AnswerHead(200, b"", 0, "", (), (), 0)
     assert not head.sse
