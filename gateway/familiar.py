@@ -35,9 +35,9 @@ class Familiar(NamedTuple, Generic[H]):
         _, before, behind, digits_at, behind_bytes = self
         if not data.startswith(before):
             return None
-        end = data.find(b"\r", digits_at, digits_at + _MAX_DIGITS + 1)
-        digits = data[digits_at:end]
-        if end < 0 or not digits.isdigit() or not data.startswith(behind, end):
+        end = data.find(behind, digits_at, digits_at + _MAX_DIGITS + behind_bytes)
+        digits = data[digits_at:end] if end >= 0 else b""
+        if not digits.isdigit():
             return None
         body = data[end + behind_bytes :]
         return body if len(body) == int(digits) else None

@@ -2,7 +2,8 @@
 
 Three ways, by surface. BUFFERED: kept whole, up to `max_body_bytes`. MULTIPART: spooled until it is complete, or until
 `spool_bytes` (or the worker's share of memory) is used up and the `model` field is known; from there it goes up as it
-arrives. RAW: goes up as it arrives, unless it is short and complete at once.
+arrives. RAW: goes up as it arrives, unless it is short and complete at once. Most bodies are kept whole and are there
+with their head already: such a one is a `Whole` from the start.
 
 Invariants: the limit acts while bytes arrive, not at the end; a body that has begun to go up is never kept, so it can
 be sent once only; what was taken from the worker's spool is given back exactly once.
@@ -17,7 +18,6 @@ from gateway.listener.head import Head
 from gateway.relay.outgoing import UploadSink
 from gateway.units import KIB
 
-_BUFFERED: Final = BodyMode.BUFFERED
 _RAW: Final = BodyMode.RAW
 _MULTIPART: Final = BodyMode.MULTIPART
 _RAW_WAIT_BYTES: Final = 64 * KIB  # a raw body announced shorter than this is waited for: then it can be retried
@@ -62,6 +62,26 @@ class Owner(Protocol):
 
     def resume_reading(self) -> None:
         """Take bytes from the caller again."""
+
+
+class Whole:
+    """A body that is kept whole, and came so; as the pipeline sees a `Body`. Raises BodyTooLarge."""
+
+    __slots__ = ("body", "encoding", "facts", "length")
+
+    upload = None
+
+    def __init__(self, body: bytes, head: Head, limits: Limits) -> None:
+        self.body = body
+        self.length = len(body)
+        self.encoding = head.encoding
+        self.facts: RequestFacts | None = None
+        if self.length > limits.max_body_bytes:
+            raise _too_large(limits)
+
+    def release(self) -> None:
+        """The exchange is over: let go of the bytes."""
+        self.body = b""
 
 
 class Body:
@@ -129,16 +149,6 @@ class Body:
         self.length = len(self.body)
         self._started = True
         self._owner.start()
-
-    def take(self, body: bytes) -> bool:
-        """`feed` and `finish` in one, for a body that is as long as was said; False where it is not just kept whole."""
-        if self._mode is not _BUFFERED:
-            return False
-        self.received = len(body)
-        self.body = body
-        self.complete = self._started = True
-        self._owner.start()
-        return True
 
     def release(self) -> None:
         """The exchange is over: give back what was spooled, and let go of the bytes."""

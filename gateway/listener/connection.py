@@ -21,7 +21,7 @@ from gateway.dialects.base import BodyMode
 from gateway.errors import GatewayError, InternalError, InvalidRequest, MalformedHTTP, RequestTimeout
 from gateway.exchange import Exchange
 from gateway.listener.address import Preface
-from gateway.listener.body import Body
+from gateway.listener.body import Body, Whole
 from gateway.listener.head import Head
 from gateway.listener.reader import Fault, RequestReader, head_too_large
 from gateway.listener.respond import CONTINUE, Responder
@@ -37,6 +37,7 @@ _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
 _NO_FAULT: Final = Fault.NONE
 _NO_BODY: Final = BodyMode.NONE
+_BUFFERED: Final = BodyMode.BUFFERED
 _RAW: Final = BodyMode.RAW
 _log: Final = logging.getLogger("gateway.listener")
 
@@ -73,7 +74,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._ex: Exchange | None = None
-        self._body: Body | None = None
+        self._body: Body | Whole | None = None
         self._body_done = True
         self._responder: Responder | None = None
         self._serving = False  # the task has taken its first step
@@ -175,15 +176,15 @@ class DownstreamConnection(asyncio.Protocol):
 
     # --- the reader's side ------------------------------------------------------------------------------------------
 
-    def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
-        """A head is complete: open its exchange, now or when it is its turn."""
+    def head_read(self, head: Head, length: int, error: GatewayError | None, whole: bytes | None = None) -> None:
+        """A head is complete: open its exchange, now or when it is its turn. `whole`: its body, to be kept."""
         reader = self._reader
         ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keep_alive)
         ex.traceparent = reader.traceparent
         if self._ex is not None or self._queue:
             self._queue.append(Queued(ex, head, length, error))
         else:
-            self._open(ex, head, length, error)
+            self._open(ex, head, length, error, whole)
 
     def body_read(self, data: bytes) -> None:
         """A piece of a body."""
@@ -201,10 +202,10 @@ class DownstreamConnection(asyncio.Protocol):
 
     def whole_read(self, head: Head, body: bytes) -> None:
         """A request is complete at once."""
-        self.head_read(head, len(body), None)
-        if not self._queue and self._body is not None and self._body.take(body):
-            self._body_done = True
+        if head.mode is _BUFFERED and self._ex is None and not self._queue:
+            self.head_read(head, len(body), None, body)
         else:
+            self.head_read(head, len(body), None)
             self.body_read(body)
             self.request_read()
 
@@ -273,11 +274,10 @@ class DownstreamConnection(asyncio.Protocol):
         """When the caller last moved on: by a first byte, a piece of a body, or by reading an answer."""
         return max(self._since_ns, self._reader.since_ns)
 
-    def _open(self, ex: Exchange, head: Head, length: int, error: GatewayError | None) -> None:
-        """This request's turn: identify the caller, or refuse before its body is read."""
-        self._ex = ex
-        self._body_done = False
-        listener = self._listener
+    def _open(self, ex: Exchange, head: Head, length: int, error: GatewayError | None, whole: bytes | None) -> None:
+        """This request's turn: identify the caller, or refuse before its body is read; `whole`: it is here already."""
+        self._ex, self._body_done = ex, False
+        listener, limits = self._listener, self._listener.limits
         if listener.draining:
             ex.keep_alive = False
         self._responder = responder = Responder(ex, self, head.dialect, listener.on_stream)
@@ -291,42 +291,43 @@ class DownstreamConnection(asyncio.Protocol):
             listener.identify(ex, head)
             if head.mode is _NO_BODY and length:
                 raise InvalidRequest(f"{head.path} takes no body")
-            self._body = body = Body(head, length, listener.limits, self)
+            self._body = body = Body(head, length, limits, self) if whole is None else Whole(whole, head, limits)
         except GatewayError as refused:
             self._refuse_open(refused, body_follows=length != 0)
             return
         if head.expects_continue and length:
             self.write(CONTINUE)
-        if head.mode is _RAW:
+        if type(body) is Whole:
+            self._body_done = True
+            self.start()
+        elif head.mode is _RAW:
             body.begin()
 
     def _feed_body(self, data: bytes) -> None:
         self._since_ns = time.monotonic_ns()
-        if self._body is None:
-            return
-        try:
-            self._body.feed(data)
-        except GatewayError as error:
-            self._refuse_open(error)
+        if isinstance(self._body, Body):
+            try:
+                self._body.feed(data)
+            except GatewayError as error:
+                self._refuse_open(error)
 
     def _finish_body(self) -> None:
         self._body_done = True
-        if self._body is None:
-            return
-        try:
-            self._body.finish()
-        except GatewayError as error:
-            self._refuse_open(error)
+        if isinstance(self._body, Body):
+            try:
+                self._body.finish()
+            except GatewayError as error:
+                self._refuse_open(error)
 
     def start(self) -> None:
         """The body is ready for the pipeline: run it."""
-        ex, body = self._ex, self._body
-        if ex is None or body is None or self._responder is None:
+        ex, body, responder = self._ex, self._body, self._responder
+        if ex is None or body is None or responder is None:
             return
-        ex.intake, ex.reply = body, self._responder
+        ex.intake, ex.reply = body, responder
         ex.started_ns = time.monotonic_ns()
         self._serving = False
-        served = self._serve(ex, self._responder)
+        served = self._serve(ex, responder)
         self._task = asyncio.Task(served, loop=self._listener.wheel.loop, name="exchange")  # a number costs 0.2 us
 
     async def _serve(self, ex: Exchange, responder: Responder) -> None:
@@ -347,7 +348,7 @@ class DownstreamConnection(asyncio.Protocol):
             return
         if self._queue:
             queued = self._queue.popleft()
-            self._open(queued.ex, queued.head, queued.length, queued.error)
+            self._open(queued.ex, queued.head, queued.length, queued.error, None)
             for data in queued.chunks:
                 self._feed_body(data)
             if queued.complete:
@@ -396,8 +397,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._break()
         head = Head("", version_11=True)
         ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=False)
-        self._ex = ex
-        self._body_done = False
+        self._ex, self._body_done = ex, False
         self._responder = Responder(ex, self, head.dialect, self._listener.on_stream)
         self._refuse_open(error)
 

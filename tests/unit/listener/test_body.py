@@ -4,7 +4,7 @@ import pytest
 
 from gateway.dialects.base import BodyMode
 from gateway.errors import BodyTooLarge, GatewayError, InvalidRequest, Overloaded
-from gateway.listener.body import Body, Limits, Spool
+from gateway.listener.body import Body, Limits, Spool, Whole
 from gateway.listener.head import Head
 from gateway.units import KIB
 
@@ -263,14 +263,23 @@ def test_a_spool_gives_what_it_has() -> None:
     assert (spool.take(6), spool.used) == (True, 10)
 
 
-def test_a_body_that_is_kept_whole_may_come_at_once() -> None:
-    made, connection = body(BodyMode.BUFFERED, 2)
-    assert made.take(b"{}")
-    assert (made.body, made.length, made.complete, connection.calls) == (b"{}", 2, True, ["start"])
+# --- whole ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [BodyMode.RAW, BodyMode.MULTIPART])
-def test_other_bodies_are_fed(mode: BodyMode) -> None:
-    made, connection = body(mode, 2)
-    assert not made.take(b"{}")
-    assert (made.body, made.complete, connection.calls) == (b"", False, [])
+def test_a_body_that_came_whole_is_what_the_same_would_be_in_pieces() -> None:
+    head = Head("POST", version_11=True)
+    head.mode, head.encoding = BodyMode.BUFFERED, b"gzip"
+    whole, pieces = Whole(b"{}", head, limits()), body(BodyMode.BUFFERED, 2, encoding=b"gzip")[0]
+    pieces.feed(b"{}")
+    pieces.finish()
+    for name in ("body", "length", "encoding", "facts", "upload"):
+        assert getattr(whole, name) == getattr(pieces, name)
+    whole.release()
+    assert whole.body == b""
+
+
+def test_a_whole_body_has_the_same_limit() -> None:
+    head = Head("POST", version_11=True)
+    assert Whole(b"x" * 10, head, limits(max_body=10)).length == 10
+    with pytest.raises(BodyTooLarge):
+        Whole(b"x" * 11, head, limits(max_body=10))
