@@ -58,6 +58,8 @@ from gateway.units import NS_PER_MS, NS_PER_US
 from gateway.wheel import Wheel
 
 _EVERY_MODEL: Final = "*"
+_LOCAL: Final = Reply.LOCAL  # a member looked up in its enum costs three times a global
+_RAW: Final = BodyMode.RAW
 _MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
@@ -146,10 +148,10 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
         surface = ex.head.surface
         if surface is None:
             raise InternalError("a request without a surface")
-        if surface.reply is Reply.LOCAL:
+        if surface.reply is _LOCAL:
             _answer_models(ex, gateway)
             return
-        if surface.body is BodyMode.RAW:
+        if surface.body is _RAW:
             out, targets, terms, decision, limits = _passthrough(ex, gateway, surface)
         else:
             small = not ex.intake.encoding and len(ex.intake.body) <= gateway.config.inline_bytes

@@ -297,7 +297,7 @@ class DownstreamConnection(asyncio.Protocol):
             return
         if head.expects_continue and length:
             self.write(CONTINUE)
-        if type(body) is Whole:
+        if isinstance(body, Whole):
             self._body_done = True
             self.start()
         elif head.mode is _RAW:

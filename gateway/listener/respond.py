@@ -146,13 +146,11 @@ class Responder:
         if self.finished:
             return
         self.started = True
-        asked_head = self._ex.head.method == "HEAD"
-        if head.status in _BODYLESS or (asked_head and head.length < 0):
-            framing = b""
-        else:
-            framing = b"content-length: %d\r\n" % max(head.length, 0)
-        sent = b"" if asked_head or head.status in _BODYLESS else body
-        self._wire.write(self._head(head, framing) + sent)
+        framing = b"content-length: %d\r\n" % head.length
+        if head.status in _BODYLESS or self._ex.head.method == "HEAD":
+            body = b""
+            framing = b"" if head.status in _BODYLESS or head.length < 0 else framing
+        self._wire.write(self._head(head, framing) + body)
         self._finish()
 
     def fail(self, error: GatewayError, attempts: Sequence[Attempt], upstream_ns: int) -> None:
@@ -267,7 +265,6 @@ def listed(names: Sequence[str]) -> str:
 def _story(route: str, head: AnswerHead) -> bytes:
     """The header lines that tell how the answer came about."""
     attempts = head.attempts
-    took_ms = attempts[-1].took_ms if attempts else 0
     if len(attempts) == 1 and attempts[0].cause == _OK:  # what nearly every answer tells, but for the time it took
         key = (route, head.target, head.changed)
         known = _plain_stories.get(key)
@@ -275,7 +272,7 @@ def _story(route: str, head: AnswerHead) -> bytes:
             if len(_plain_stories) >= _MAX_STORIES:
                 _plain_stories.clear()
             known = _plain_stories[key] = _lines(route, head, f"1; {head.target}=ok ").removesuffix(b"\r\n")
-        return b"%b%dms\r\n" % (known, took_ms)
+        return b"%b%dms\r\n" % (known, attempts[0].took_ms)
     told = f"{len(attempts)}; {listed([_told(attempt) for attempt in attempts])}" if attempts else ""
     return _lines(route, head, told)
 

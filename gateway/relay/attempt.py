@@ -53,7 +53,8 @@ class Taking(IntEnum):
     REFUSAL = 4
 
 
-_EVENTS: Final = Taking.EVENTS  # asked for each chunk: a global is found faster than an enum's member
+_NOTHING: Final = Taking.NOTHING  # a global is found faster than an enum's member
+_EVENTS: Final = Taking.EVENTS
 _WHOLE: Final = Taking.WHOLE
 _OPAQUE: Final = Taking.OPAQUE
 _REFUSAL: Final = Taking.REFUSAL
@@ -69,9 +70,8 @@ class AttemptRun:
         self._transfer = transfer
         self._kept: list[bytes] = []
         self.head: ResponseHead | None = None
-        self.head_ns = 0
         self.tap: Tap | None = None
-        self.taking = Taking.NOTHING
+        self.taking: Taking = _NOTHING
         self.stale = False  # the pooled connection had died before it heard us: the attempt may be made again
         self.request_bytes = 0
         self._decoder: Decoder | None = None
@@ -84,25 +84,22 @@ class AttemptRun:
     def on_head(self, head: ResponseHead) -> None:
         """The answer's head has arrived: decide how to take its body."""
         self.head = head
-        self.head_ns = self._transfer.heard()
-        status = head.status
         if self._transfer.out.raw:
-            self.taking = Taking.OPAQUE
+            self.taking = _OPAQUE
             return
         encoding = head.first.get(b"content-encoding", b"")
-        if encoding == b"identity":
-            encoding = b""
-        elif encoding:
+        if encoding:
             self._decoder = decoder(encoding)
+            encoding = b"" if encoding == b"identity" else encoding
         content_type = head.first.get(b"content-type", b"")
-        if not 200 <= status < 300:  # noqa: PLR2004 - the success class
-            self.taking = Taking.REFUSAL
+        if not 200 <= head.status < 300:  # noqa: PLR2004 - the success class
+            self.taking = _REFUSAL
         elif content_type.startswith(_EVENT_STREAM):
             self._take_events(encoding)
         elif (encoding and self._decoder is None) or not content_type.startswith(_READABLE):
-            self.taking = Taking.OPAQUE if content_type or encoding else Taking.WHOLE
+            self.taking = _OPAQUE if content_type or encoding else _WHOLE
         else:
-            self.taking = Taking.WHOLE
+            self.taking = _WHOLE
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the answer's body."""
@@ -144,7 +141,7 @@ class AttemptRun:
         self._let_go()
         if self._over:
             return
-        if self.taking is Taking.EVENTS and self.tap is not None and self.tap.done:
+        if self.taking is _EVENTS and self.tap is not None and self.tap.done:
             self._events_ended(clean=False)  # the completion mark was there: how the socket closed is no matter
             return
         self.stale = stale
@@ -217,7 +214,7 @@ class AttemptRun:
     @property
     def length(self) -> int:
         """The body's length as the caller will see it, -1 when only its end will tell."""
-        if self.head is None or self.taking is Taking.EVENTS or self._decoder is not None:
+        if self.head is None or self.taking is _EVENTS or self._decoder is not None:
             return -1
         return self.head.content_length
 
@@ -227,7 +224,7 @@ class AttemptRun:
         if encoding and self._decoder is None:
             self.fail(UpstreamProtocolError("the provider encoded its event stream in a way the gateway does not read"))
             return
-        self.taking = Taking.EVENTS
+        self.taking = _EVENTS
         out = self._transfer.out
         self.tap = Tap(out.dialect.stream_reader(out.surface), withhold_usage=self.encoded.withhold_usage)
 
@@ -330,7 +327,7 @@ class AttemptRun:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _forward(self, data: bytes) -> None:
-        if self.taking is Taking.WHOLE:
+        if self.taking is _WHOLE:
             self._tail = (self._tail + data)[-usage_tail.BYTES :]
         self._transfer.forward(data)
 

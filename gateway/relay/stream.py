@@ -40,7 +40,12 @@ _DONE_GRACE_NS: Final = 1 * NS_PER_S  # between the completion mark and the end 
 _COMMENT: Final = b": keep-alive\n\n"
 _SSE_LINES: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _OK: Final = "ok"
-_EVENTS: Final = Taking.EVENTS
+_EVENTS: Final = Taking.EVENTS  # a member looked up in its enum costs three times a global
+_CONNECTING: Final = Phase.CONNECTING
+_AWAITING: Final = Phase.AWAITING
+_CONNECTED: Final = Happening.CONNECTED
+_CONTENT: Final = Happening.CONTENT
+_ENDED: Final = Happening.ENDED
 _GONE: Final = "caller_gone"
 _SLOW: Final = "slow_reader"
 _SETTINGS: Final = {"first_byte": "first_byte_s", "first_content": "first_content_s", "idle": "idle_s"}
@@ -80,7 +85,7 @@ class Transfer:
         self._started_ns = self._last_ns = time.monotonic_ns()
         self._comment_ns = self._started_ns + terms.hold_ns if out.streamed and not out.raw else 0
         self.wheel_tick = 0
-        self.phase = Phase.CONNECTING
+        self.phase: Phase = _CONNECTING
         self.streaming = False
         self.error: GatewayError | None = None
         self.usage: Usage | None = None
@@ -147,7 +152,8 @@ class Transfer:
                     conn = await self._connect(target)
                 except (UpstreamError, Overloaded) as error:
                     took_ns = time.monotonic_ns() - self._attempt_ns
-                    self._log(Attempt(target.name(self.out.star), error.code, 0, took_ns // NS_PER_MS), took_ns)
+                    self._upstream_ns += took_ns
+                    self.attempts.append(Attempt(target.name(self.out.star), error.code, 0, took_ns // NS_PER_MS))
                     self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
                     return error
             verdict: asyncio.Future[UpstreamError | None] = self.wheel.loop.create_future()
@@ -156,7 +162,7 @@ class Transfer:
             reason = await verdict
             if not (attempt.stale and reason is not None and self._may_resend()):
                 return reason
-            self.phase = step(step(self.phase, Happening.NEXT_TARGET), Happening.CONNECTED)
+            self.phase = step(step(self.phase, Happening.NEXT_TARGET), _CONNECTED)
             conn = None  # a pooled connection had died unseen: once more, on a fresh one
 
     async def _connect(self, target: Target) -> Connection:
@@ -171,8 +177,8 @@ class Transfer:
         except BaseException:
             conn.abort()  # it was taken and will not be started
             raise
-        if self.phase is Phase.CONNECTING:
-            self.phase = step(self.phase, Happening.CONNECTED)
+        if self.phase is _CONNECTING:
+            self.phase = step(_CONNECTING, _CONNECTED)
         encoded, upload = attempt.encoded, out.upload
         conn.start(
             encoded.head, encoded.body, attempt, head_request=out.method == "HEAD", body_follows=upload is not None
@@ -204,16 +210,11 @@ class Transfer:
 
     # --- what an attempt tells --------------------------------------------------------------------------------------
 
-    def heard(self) -> int:
-        """The provider has said something; returns the time."""
-        self._last_ns = now_ns = time.monotonic_ns()
-        return now_ns
-
     def content(self, attempt: AttemptRun) -> None:
         """Content has come: the head goes out, and from here on the answer belongs to this target."""
-        self.phase = step(self.phase, Happening.CONTENT)
+        self.phase = step(self.phase, _CONTENT)
         self.streaming = True
-        self._content_ns = now_ns = self.heard()
+        self._content_ns = self._last_ns = now_ns = time.monotonic_ns()
         if not self._held:
             took_ns = now_ns - self._attempt_ns
             told = [*self.attempts, attempt.row(_OK, took_ns)]
@@ -242,7 +243,7 @@ class Transfer:
             self._content_ns = now_ns
         self.usage = usage
         self._ended(attempt, cause, now_ns)
-        self.phase = step(self.phase, Happening.ENDED)
+        self.phase = step(self.phase, _ENDED)
         try:
             self._send_whole(attempt, body)
         finally:
@@ -252,7 +253,7 @@ class Transfer:
         """A streamed answer is complete."""
         self.usage = usage
         self._ended(attempt, _OK, time.monotonic_ns())
-        self.phase = step(self.phase, Happening.ENDED)
+        self.phase = step(self.phase, _ENDED)
         try:
             self.reply.end()
         finally:
@@ -322,7 +323,7 @@ class Transfer:
         late, attempt = self._too_late(now_ns), self._attempt
         if not late:
             return self._next_deadline()
-        if attempt is None or self.phase is Phase.CONNECTING:
+        if attempt is None or self.phase is _CONNECTING:
             return 0  # `connect` has the same limit and says so itself
         if late == "done":
             attempt.grace_over()
@@ -341,8 +342,8 @@ class Transfer:
             return min(deadline, self._last_ns + terms.idle_ns)
         if self._comment_ns and self._comment_ns < deadline:
             deadline = self._comment_ns
-        if self.phase is Phase.AWAITING:
-            headed = self._attempt is not None and self._attempt.head_ns
+        if self.phase is _AWAITING:
+            headed = self._attempt is not None and self._attempt.head is not None
             limit_ns = self._attempt_ns + (terms.first_content_ns if headed else terms.first_byte_ns)
             return min(deadline, limit_ns)
         return deadline
@@ -357,9 +358,9 @@ class Transfer:
         if self.streaming:
             late = now_ns >= self._last_ns + terms.idle_ns
             return (_SLOW if self.reply.paused else "idle") if late else ""
-        if self.phase is not Phase.AWAITING:
+        if self.phase is not _AWAITING:
             return ""
-        headed = self._attempt is not None and self._attempt.head_ns
+        headed = self._attempt is not None and self._attempt.head is not None
         which, limit_ns = ("first_content", terms.first_content_ns) if headed else ("first_byte", terms.first_byte_ns)
         return which if now_ns >= self._attempt_ns + limit_ns else ""
 
@@ -426,13 +427,10 @@ class Transfer:
 
     def _ended(self, attempt: AttemptRun, cause: str, now_ns: int) -> None:
         """This attempt is over: what it took, and its row."""
-        self._request_bytes += attempt.request_bytes
         took_ns = now_ns - self._attempt_ns
-        self._log(attempt.row(cause, took_ns), took_ns)
-
-    def _log(self, row: Attempt, took_ns: int) -> None:
-        self.attempts.append(row)
+        self._request_bytes += attempt.request_bytes
         self._upstream_ns += took_ns
+        self.attempts.append(attempt.row(cause, took_ns))
 
     def _give(self, error: UpstreamError | None) -> None:
         verdict = self._verdict

@@ -29,7 +29,8 @@ _PARENT: Final = re.compile(
 )
 _KEY: Final = rb"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
 _VALUE: Final = rb"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
-_NO_TRACE_HEX: Final = "0" * 2 * _TRACE_BYTES
+_TRACE_DIGITS: Final = 2 * _TRACE_BYTES
+_NO_TRACE_HEX: Final = "0" * _TRACE_DIGITS
 _NO_SPAN_HEX: Final = "0" * 2 * _SPAN_BYTES
 _MEMBER: Final = re.compile(rb"(" + _KEY + rb")=" + _VALUE)
 
@@ -61,7 +62,7 @@ def fresh_trace(random: bytes) -> tuple[str, str, bytes]:
     What nearly every request takes, so it makes no Trace.
     """
     hexed = random.hex()
-    trace_id, span_id = hexed[: 2 * _TRACE_BYTES], hexed[2 * _TRACE_BYTES :]
+    trace_id, span_id = hexed[:_TRACE_DIGITS], hexed[_TRACE_DIGITS:]
     if trace_id == _NO_TRACE_HEX or span_id == _NO_SPAN_HEX:
         trace = continue_trace(b"", random)
         return trace.trace_id, trace.span_id, trace.header_lines

@@ -163,7 +163,7 @@ def test_the_head_decides_how_an_answer_is_taken(
     one = Try(ask(PLAIN))
     one.head(status, b"", *headers)
     assert one.run.taking is taking
-    assert one.run.head_ns > 0
+    assert one.run.head is not None
 
 
 def test_a_raw_request_takes_any_answer_unread() -> None:
