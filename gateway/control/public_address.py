@@ -6,14 +6,13 @@ goes to the address that was looked at: the name is not resolved again in betwee
 resolver, so `check_host` looks at it.
 
 Public is what the registries of special addresses call global, and not multicast; of IPv6 it is what was ever given out
-(2000::/3) and the prefix of NAT64, and an address that carries an IPv4 one (6to4, Teredo, NAT64) is judged by both.
-Left out: proxies, redirects and bodies, which the
-caller of this bounds.
+(2000::/3) and the prefix of NAT64, where the IPv4 address that it carries is judged, too. 6to4 and Teredo, which carry
+some as well, were given up, and are not public whatever they carry: not all Pythons say so. Left out: proxies,
+redirects and bodies, which the caller of this bounds.
 """
 
 import asyncio
 import socket
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
@@ -21,6 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 _GIVEN_OUT: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_GIVEN_UP: Final = (IPv6Network("2002::/16"), IPv6Network("2001::/32"))
 _LAST_32: Final = 2**32 - 1
 
 
@@ -73,21 +73,14 @@ def is_public(text: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address):
-        given_out = address in _GIVEN_OUT or address in _NAT64
-        if not given_out or address.scope_id is not None or not all(map(_is_global, _carried(address))):
+        if address in _NAT64 and not _is_global(IPv4Address(int(address) & _LAST_32)):
+            return False
+        if address.scope_id is not None or not (address in _GIVEN_OUT or address in _NAT64):
+            return False
+        if any(address in network for network in _GIVEN_UP):
             return False
     return _is_global(address)
 
 
 def _is_global(address: IPv4Address | IPv6Address) -> bool:
     return address.is_global and not address.is_multicast
-
-
-def _carried(address: IPv6Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that it may lead to."""
-    if address.sixtofour is not None:
-        yield address.sixtofour
-    if address.teredo is not None:
-        yield from address.teredo
-    if address in _NAT64:
-        yield IPv4Address(int(address) & _LAST_32)

@@ -21,6 +21,7 @@ from tests.fakes.control_context import CONFIG, TOKEN
 pytestmark = pytest.mark.slow
 
 PATIENCE_S = 15.0
+OK = 200
 
 
 class Node:
@@ -35,10 +36,11 @@ class Node:
         self.port = 0
 
     def wait_ready(self) -> None:
-        """Until every worker accepts and control serves."""
+        """Until every worker accepts, control serves, and says that the node is ready."""
         ready = self.directory / "ready"
         self.until(lambda: ready.exists() and ready.read_text())
         self.port = int(ready.read_text())
+        self.until(lambda: self.ask("/readyz")[0] == OK)
 
     def close(self) -> None:
         """End it, whatever state it is in."""
