@@ -40,7 +40,7 @@ class Head(Protocol):
     dialect: Dialect
     params: dict[str, str]
     forwarded: Forwarded
-    credential: bytes
+    key_digest: bytes
     provider_credential: bytes
     tracestate: bytes
     user_agent: str

@@ -139,7 +139,7 @@ the request."""
 
 def identify(ex: Exchange, gateway: Gateway) -> None:
     """Who is calling. Raises the identity errors (401, 403)."""
-    ex.principal = gateway.identity.authenticate(ex.head.credential, time.time_ns() // NS_PER_MS)
+    ex.principal = gateway.identity.authenticate(ex.head.key_digest, time.time_ns() // NS_PER_MS)
 
 
 async def run(ex: Exchange, gateway: Gateway) -> None:

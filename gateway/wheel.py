@@ -11,6 +11,7 @@ Single-threaded: everything happens on one loop.
 
 import asyncio
 import time
+from collections import defaultdict
 from typing import Final, Protocol
 
 from gateway.units import NS_PER_S
@@ -33,7 +34,7 @@ class Wheel:
     loop: asyncio.AbstractEventLoop  # once started
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[Member]] = {}
+        self._slots: defaultdict[int, set[Member]] = defaultdict(set)
         self._done = time.monotonic_ns() // TICK_NS
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,18 +59,14 @@ class Wheel:
         if member.wheel_tick:
             self.disarm(member)
         member.wheel_tick = tick
-        slot = self._slots.get(tick)
-        if slot is None:
-            self._slots[tick] = {member}
-        else:
-            slot.add(member)
+        self._slots[tick].add(member)
 
     def disarm(self, member: Member) -> None:
         """Forget the member's deadline; nothing happens when it has none."""
         tick = member.wheel_tick
         if tick:
             member.wheel_tick = 0
-            slot = self._slots.get(tick)
+            slot = self._slots.get(tick)  # None: its time has come, and others of it are being told
             if slot is not None:
                 slot.discard(member)
 

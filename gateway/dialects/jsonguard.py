@@ -26,6 +26,7 @@ import msgspec
 from gateway.errors import InvalidRequest
 
 MAX_DEPTH: Final = 128
+_MIN_DEEP_BYTES: Final = 2 * MAX_DEPTH
 MAX_MEMBERS: Final = 1000  # of the top level; the longest published request has about 40
 MAX_DIGITS: Final = 15  # of a decision number: stays exact in a double
 
@@ -152,7 +153,7 @@ def check_depth(document: Document, proven: str = "") -> None:
     `proven` names a member whose shape is already known to be shallow. Raises InvalidRequest.
     """
     for name, raw in document.members.items():
-        if len(raw) >= 2 * MAX_DEPTH and name != proven and too_deep(bytes(raw), MAX_DEPTH - 1):
+        if len(raw) >= _MIN_DEEP_BYTES and name != proven and too_deep(bytes(raw), MAX_DEPTH - 1):
             _refuse_depth()
 
 

@@ -11,6 +11,7 @@ refused bare line feeds, folded lines, control bytes, and conflicting or malform
 import re
 from typing import Final
 
+from gateway.config.keys import digest
 from gateway.dialects.base import BodyMode, Dialect, Surface
 from gateway.dialects.registry import find as dialect_named
 from gateway.dialects.surfaces import known_path, match
@@ -48,7 +49,7 @@ class Head:
     encoding = b""
     content_type = b""
     connection = b""
-    credential = b""  # proves who the caller is to us
+    key_digest = b""  # of the credential that proves who the caller is to us: taken once, not at each request
     provider_credential = b""  # forwarded where an account says `credential: caller`
     tracestate = b""
     forwarded_for = b""
@@ -156,10 +157,10 @@ def _read_expectation(head: Head, value: bytes) -> None:
 def _read_credential(head: Head, headers: Headers) -> None:
     own_key = value_of(headers, _GATEWAY_KEY)
     found = credential.find(headers) or b""
-    head.credential = own_key or found
     head.provider_credential = found
-    if not head.credential:
+    if not (own_key or found):
         raise MissingCredential("no API key: send it as `Authorization: Bearer …` or `x-api-key`")
+    head.key_digest = digest(own_key or found)
 
 
 def _refuse_path(head: Head) -> None:

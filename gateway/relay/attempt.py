@@ -289,12 +289,14 @@ class AttemptRun:
     def _keep(self, data: bytes) -> None:
         self._kept.append(data)
         self._kept_bytes += len(data)
-        if self.taking is _WHOLE and self._kept_bytes > WHOLE_BYTES:
-            self._transfer.content(self)
-            self._forward_kept()
-        elif self.taking is _REFUSAL and self._kept_bytes > REFUSAL_BYTES:
+        if self._kept_bytes <= REFUSAL_BYTES:
+            return
+        if self.taking is _REFUSAL:
             self._kept = []
             self._judge()
+        elif self.taking is _WHOLE and self._kept_bytes > WHOLE_BYTES:
+            self._transfer.content(self)
+            self._forward_kept()
 
     def _whole_ended(self) -> None:
         out = self._transfer.out

@@ -41,7 +41,7 @@ class Heard:
         self._body = b""
 
     def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
-        said = (head.method, head.path, head.query, head.credential, head.content_type, head.encoding, head.chunked)
+        said = (head.method, head.path, head.query, head.key_digest, head.content_type, head.encoding, head.chunked)
         self.said.append((said, length, error is not None))
         self._body = b""
 

@@ -12,6 +12,7 @@ import pytest
 
 from gateway.assemble import Assembly, NodeGuard
 from gateway.config.boot import boot_snapshot
+from gateway.config.keys import digest
 from gateway.config.limits import Limits
 from gateway.config.revocations import Revocations
 from gateway.config.schema import Config
@@ -146,9 +147,9 @@ def test_every_provider_is_passed_through_to_by_its_name(worker: Worker) -> None
 
 def test_keys_and_routes_are_the_snapshots(worker: Worker) -> None:
     gateway = worker.load()
-    assert gateway.identity.authenticate(b"gw-demo", 0).key_id == "demo"
+    assert gateway.identity.authenticate(digest(b"gw-demo"), 0).key_id == "demo"
     with pytest.raises(InvalidCredential):
-        gateway.identity.authenticate(b"gw-other", 0)
+        gateway.identity.authenticate(digest(b"gw-other"), 0)
     assert gateway.router.match("/v1/responses", "", {}).name == "agents"
     assert abs(gateway.loaded_s - time.time()) < 5
 
@@ -158,7 +159,7 @@ def test_a_revoked_key_is_noticed_by_a_poll(worker: Worker) -> None:
     Revocations(worker.state_dir).add("demo", 1)
     gateway.poll()
     with pytest.raises(KeyDisabled):
-        gateway.identity.authenticate(b"gw-demo", 0)
+        gateway.identity.authenticate(digest(b"gw-demo"), 0)
 
 
 # --- records --------------------------------------------------------------------------------------------------------

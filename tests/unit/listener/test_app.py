@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from gateway.config.keys import digest
 from gateway.config.schema import Config, Listen
 from gateway.errors import InvalidCredential
 from gateway.exchange import Exchange
@@ -38,7 +39,7 @@ def listener(wired: Wired, unready: str = "", **config: object) -> Listener:
 def exchange(path: str = "/healthz", credential: bytes = KEY, forwarded_for: bytes = b"") -> Exchange:
     head = Head("GET", version_11=True)
     head.path = path
-    head.credential = credential
+    head.key_digest = digest(credential)
     head.forwarded_for = forwarded_for
     return Exchange("req_1", head, "10.0.0.1", keep_alive=True)
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.config.keys import digest
 from gateway.dialects.base import BodyMode
 from gateway.errors import (
     GatewayError,
@@ -67,7 +68,7 @@ def test_an_ordinary_head() -> None:
     assert (head.path, head.query, head.method) == ("/v1/chat/completions", "a=1", "POST")
     assert head.surface is not None
     assert (head.surface.name, head.dialect.name, head.mode) == ("chat.completions", "openai", BodyMode.BUFFERED)
-    assert (head.credential, head.provider_credential) == (b"gw-x", b"gw-x")
+    assert (head.key_digest, head.provider_credential) == (digest(b"gw-x"), b"gw-x")
     assert (head.user_agent, head.tracestate, head.forwarded_for) == ("sdk/1", b"a=1", b"")
     assert (head.chunked, head.expects_continue, head.encoding) == (False, False, b"")
     assert head.forwarded.block == b"content-type: application/json\r\nuser-agent: sdk/1\r\nx-own: v\r\n"
@@ -132,7 +133,7 @@ def test_http_10_knows_no_chunks_and_needs_no_host() -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_health_checks_need_no_key(path: bytes, method: str) -> None:
     head = read(path, [HOST], method=method)
-    assert (head.surface, head.credential) == (None, b"")
+    assert (head.surface, head.key_digest) == (None, b"")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_key_is_needed_and_one_only() -> None:
 
 def test_a_gateway_key_of_its_own_leaves_the_other_for_the_provider() -> None:
     head = read(headers=[HOST, JSON, KEY, (b"X-Gateway-Key", b"gw-own")])
-    assert (head.credential, head.provider_credential) == (b"gw-own", b"gw-x")
+    assert (head.key_digest, head.provider_credential) == (digest(b"gw-own"), b"gw-x")
     assert b"gw-" not in head.forwarded.block
 
 

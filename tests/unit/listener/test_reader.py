@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.config.keys import digest
 from gateway.errors import GatewayError, HeadersTooLarge
 from gateway.listener.head import Head
 from gateway.listener.reader import Fault, RequestReader, head_too_large
@@ -93,7 +94,7 @@ def test_another_head_takes_the_place_of_the_one_that_is_known() -> None:
     other = SMALL.replace(b"Bearer k", b"Bearer l")
     for data in (other, other, other, SMALL, SMALL):
         reader.feed(data, MAX)
-    assert [head.credential for head, _ in owner.wholes] == [b"l"]
+    assert [head.key_digest for head, _ in owner.wholes] == [digest(b"l")]
 
 
 @pytest.mark.parametrize("line", [b"traceparent: t", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c"])
