@@ -64,10 +64,10 @@ class Alerting:
         """Tell what was passed since the last turn. Raises Unavailable, Trouble, OSError; then the rest is due."""
         await self.adopt()
         await self._allowances.look()
-        standing = await asyncio.to_thread(self._reader.standing)
+        used = await asyncio.to_thread(self._reader.budgets)
         before = sum(self.crossed.values())
         try:
-            await self._events.look(standing.used)
+            await self._events.look(used)
         finally:
             if sum(self.crossed.values()) != before:
                 await asyncio.to_thread(self._reader.save)  # at once: a crash before it tells them again

@@ -26,7 +26,7 @@ from gateway.config.limits import Allowance, Limits, Rule
 from gateway.limiter.checkpoint import Told
 from gateway.limiter.engine import Amount, Standing
 from gateway.limiter.replay import Used
-from gateway.limiter.spec import Kind, window
+from gateway.limiter.spec import window
 from gateway.record import Kind as RecordKind
 from gateway.record import Record
 
@@ -111,7 +111,7 @@ class BudgetEvents:
         self._seen.clear()
 
     async def look(self, used: Iterable[Used]) -> None:
-        """Tell what has been crossed of these. Raises Unavailable, and whatever `hear` does."""
+        """Tell what has been crossed of these budgets. Raises Unavailable, and whatever `hear` does."""
         self._looks += 1
         if self._looks % LOOKS_AT_ALL == 0:
             self._seen.clear()
@@ -125,7 +125,7 @@ class BudgetEvents:
 
     def _watched(self, found: Used) -> Budget | None:
         """The budget of a bucket that may have something to tell."""
-        if found.spec.kind is not Kind.WINDOW or self._seen.get(found.bucket) == _said(found):
+        if self._seen.get(found.bucket) == _said(found):
             return None
         budget = self._budget_of(found.bucket)
         return budget if budget is not None and self._untold(found, budget) else None

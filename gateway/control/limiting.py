@@ -35,7 +35,9 @@ from gateway.control.readers.runner import Runner, Source
 from gateway.journal import layout
 from gateway.journal.journal import Journal
 from gateway.journal.read import Place
+from gateway.limiter.crowd import Crowd
 from gateway.limiter.opening import open_store
+from gateway.limiter.rows import most_end_users
 from gateway.limiter.rules import Rule
 from gateway.limiter.shared import open_table
 from gateway.limiter.spec import Spec
@@ -155,6 +157,9 @@ class Limiting:
         config = replace(config, limits=node.as_counted(config))
         state_dir = Path(config.state_dir)
         self.reader = BudgetReader(state_dir, source.journal, source.node)
+        if config.limits.store_url is None:
+            most = most_end_users(limits.memories.table.layout.rows)
+            self.reader.bound(Crowd(config.limits.max_end_users, most))
         self.runner = Runner(self.reader, source, state_dir)
         self.keeper = LimitsKeeper(
             self.reader,

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from gateway.config.files import private_directory, replacing
+from gateway.limiter.crowd import Crowd
 from gateway.limiter.recorded import name_of, parsed
 from gateway.limiter.replay import Account, Held, Ledger
 
@@ -183,6 +184,7 @@ def _ledger(file: _File) -> Ledger:
     for account in file.accounts:
         key, spec = parsed(account.name)
         ledger.accounts[key] = Account((account.used, account.rest, account.mark_ms), spec)
+    ledger.bound(Crowd())
     for held in file.holds:
         charges = {parsed(name).key: amount for name, amount in held.charges.items()}
         ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead, held.due)

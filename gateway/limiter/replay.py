@@ -12,15 +12,17 @@ needed, and a limit that was changed meanwhile keeps its usage.
 A limit that was taken out of the config is forgotten: a line of control's chain says so, and nothing that was reserved
 until then counts any more, in whichever order lines are read. What such a hold settles later is nothing, too.
 
+End users may be more than can be counted one by one; `crowd.py` says who shares an account then.
+
 Every window of a budget is counted apart, so lines of an older one that are read late charge nobody else. What is used
 never falls below zero, as in an engine.
 
 Invariants: folding lines in parts gives the same as folding them at once; the order of chains matters to nothing but
-what a RATE refills meanwhile; an amount is applied once for every line. Left out: reading lines, keeping the result
-(`checkpoint.py`), and giving it to an engine.
+what a RATE refills meanwhile, and who of too many end users shares an account; an amount is applied once for every
+line. Left out: reading lines, keeping the result (`checkpoint.py`), and giving it to an engine.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -28,6 +30,7 @@ import msgspec
 
 from gateway.config.limits import SHORT_FORMS
 from gateway.limiter.bucket import Row, charged_at, current
+from gateway.limiter.crowd import Crowd, shared_key
 from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import SLICE, Key, parsed, slice_mark
 from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, prove_amount, rate
@@ -190,6 +193,7 @@ class Ledger:
     def __init__(self) -> None:
         self.nodes = 1  # that share the memory which counts the same
         self.accounts: dict[Key, Account] = {}
+        self._crowd = Crowd()
         self.holds: dict[str, Held] = {}
         self._forgotten: Mapping[str, int] = {}
         self._forgotten_ms = -1  # what began later is not forgotten
@@ -203,6 +207,10 @@ class Ledger:
     @forgotten.setter
     def forgotten(self, forgotten: Mapping[str, int]) -> None:
         self._forgotten, self._forgotten_ms = forgotten, max(forgotten.values(), default=-1)
+
+    def bound(self, crowd: Crowd) -> None:
+        """Count no more end users one by one than this."""
+        self._crowd = crowd.of(self.accounts)
 
     def take(self, chain: str, fact: Fact) -> None:
         """Fold one line."""
@@ -222,7 +230,7 @@ class Ledger:
             return
         self.forgotten = {**self.forgotten, **dict.fromkeys(news, at_ms)}
         for key in [key for key in self.accounts if subject_of(key.bucket) in news]:
-            del self.accounts[key]
+            self._close(key)
         for held in self.holds.values():
             held.charges = {key: charge for key, charge in held.charges.items() if not self._gone(key, held.at_ms)}
 
@@ -260,22 +268,29 @@ class Ledger:
 
     def used(self, now_ms: int) -> Iterator[Used]:
         """Every bucket that is not as good as new."""
-        live, estimated = self._reserved()
-        for key, account in self.accounts.items():
-            used, share = used_at(account, now_ms), self._share_at(account, now_ms)
-            if share:
-                yield Used(key.bucket, account.spec, used, live.get(key, 0), estimated.get(key, 0), share - used)
+        return self._used(self.accounts.items(), now_ms)
+
+    def budgets(self, now_ms: int) -> Iterator[Used]:
+        """Those of them that are budgets."""
+        return self._used(((key, account) for key, account in self.accounts.items() if key.kind is Kind.WINDOW), now_ms)
 
     def prune(self, now_ms: int) -> None:
         """Forget what says nothing any more."""
         for key in [key for key, account in self.accounts.items() if not self._share_at(account, now_ms)]:
-            del self.accounts[key]
+            self._close(key)
         for hold in [hold for hold, held in self.holds.items() if held.dead and now_ms - held.at_ms >= KEPT_MS]:
             del self.holds[hold]
         over_ms = now_ms - FORGOTTEN_KEPT_MS
         self.forgotten = {subject: at_ms for subject, at_ms in self.forgotten.items() if at_ms > over_ms}
 
     # --- within -----------------------------------------------------------------------------------------------------
+
+    def _used(self, accounts: Iterable[tuple[Key, Account]], now_ms: int) -> Iterator[Used]:
+        live, estimated = self._reserved()
+        for key, account in accounts:
+            used, share = used_at(account, now_ms), self._share_at(account, now_ms)
+            if share:
+                yield Used(key.bucket, account.spec, used, live.get(key, 0), estimated.get(key, 0), share - used)
 
     def _charged(self, held: Held) -> Iterator[Charge]:
         for key, reserved in held.charges.items():
@@ -288,7 +303,8 @@ class Ledger:
             return
         charges = self._kept(fact.charges, fact.at_ms)
         self._charge(charges, {}, fact.at_ms)
-        self.holds[fact.hold] = Held(chain, fact.at_ms, {one.key: one.amount for one in charges})
+        told = {one.key: one.amount for one in charges}
+        self.holds[fact.hold] = Held(chain, fact.at_ms, self._counted(told) if self._crowd.folds else told)
 
     def _settle(self, fact: Fact) -> None:
         held = self.holds.pop(fact.hold, None)
@@ -313,7 +329,9 @@ class Ledger:
         accounts, nodes = self.accounts, self.nodes
         for one in charges:
             key, spec = one.key, one.spec
-            account = accounts.get(key) or self._opened(key, spec, at_ms)
+            account = accounts.get(key)
+            if account is None:
+                key, account = self._opened(key, spec, at_ms, reserved)
             amount = one.amount - reserved.pop(key, 0)
             account.row = charged_at(account.row, spec, at_ms, amount)
             if account.spec is not spec:
@@ -321,11 +339,27 @@ class Ledger:
             if nodes > 1:
                 account.charge_share(nodes, amount, at_ms)
 
-    def _opened(self, key: Key, spec: Spec, at_ms: int) -> Account:
+    def _opened(self, key: Key, spec: Spec, at_ms: int, reserved: Container[Key]) -> tuple[Key, Account]:
+        """The account of a bucket that has none, or that of its set; and under which key that is."""
         if self._gone(key, 0):
             self.stirred.add(key)  # it counts anew: the limit is back, or somebody does not know that it is gone
-        account = self.accounts[key] = Account((0, spec.end_ms, spec.start_ms or at_ms), spec)
-        return account
+        key = self._crowd.enter(key, reserved)
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account((0, spec.end_ms, spec.start_ms or at_ms), spec)
+        return key, account
+
+    def _close(self, key: Key) -> None:
+        del self.accounts[key]
+        self._crowd.leave(key)
+
+    def _counted(self, told: dict[Key, int]) -> dict[Key, int]:
+        """What was just charged, by where it was counted."""
+        counted = dict[Key, int]()
+        for key, amount in told.items():
+            where = key if key in self.accounts else shared_key(key) or key
+            counted[where] = counted.get(where, 0) + amount
+        return counted
 
     def _share_at(self, account: Account, now_ms: int) -> int:
         """At least what is used at this moment."""

@@ -62,6 +62,7 @@ _RESERVE: Final = 8  # one row in so many is kept for names of the config
 _KIND_BITS: Final = 8
 KIND_MASK: Final = (1 << _KIND_BITS) - 1  # of a row's info word
 _END_USER: Final = "end_user="
+EVERYBODY: Final = f"{_END_USER}*"  # of a set, who has no row of its own
 _NONE: Final = -1
 
 
@@ -100,7 +101,7 @@ class Rows:
         self._key = words[AT_KEY : AT_KEY + 2].tobytes()
         self._max_end_users = max_end_users
         self._on_full = on_full
-        self._most_users = layout.rows - max(layout.rows // _RESERVE, 4)
+        self._most_users = most_end_users(layout.rows)
         self._looked_ms = -1
         self.pinned: set[int] = set()  # rows that the step under way has read, and must not lose
 
@@ -307,10 +308,15 @@ class Rows:
         return [(parent + ROW_CHILDREN * WORD, children), (AT_USER_COUNT * WORD, self.words[AT_USER_COUNT] + more)]
 
 
+def most_end_users(rows: int) -> int:
+    """How many end users have rows of their own in a table of so many rows, at most."""
+    return rows - max(rows // _RESERVE, 4)
+
+
 def shared_name(name: str) -> str:
     """The name of the row that an end user's bucket shares when it gets none; empty for a name without an end user."""
     if _END_USER not in name:
         return ""
     parts = name.split("|")
-    shared = "|".join(_END_USER + "*" if part.startswith(_END_USER) else part for part in parts)
+    shared = "|".join(EVERYBODY if part.startswith(_END_USER) else part for part in parts)
     return shared if shared != name else ""

@@ -25,6 +25,7 @@ from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
 from gateway.control.readers.earlier import beginnings, earlier, settled
 from gateway.journal.read import Entry, Place
 from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
+from gateway.limiter.crowd import Crowd
 from gateway.limiter.recorded import Key
 from gateway.limiter.replay import Fact, Ledger, Used, What, fact_of, subject_of
 from gateway.units import NS_PER_US
@@ -60,6 +61,7 @@ class BudgetReader:
         self._busy = threading.RLock()
         self._saving = threading.Lock()
         self._ledger = Ledger()
+        self._crowd = Crowd()
         self._cursors: dict[str, Cursor] = {}
         self._loaded = False
         self._changed = False
@@ -82,6 +84,12 @@ class BudgetReader:
     @nodes.setter
     def nodes(self, nodes: int) -> None:
         self._ledger.nodes = nodes
+
+    def bound(self, crowd: Crowd) -> None:
+        """Count no more end users one by one than this."""
+        with self._busy:
+            self._crowd = crowd
+            self._ledger.bound(crowd)
 
     # --- Reader -----------------------------------------------------------------------------------------------------
 
@@ -179,6 +187,11 @@ class BudgetReader:
             used = list(self._ledger.used(self._clock_us() // _US_PER_MS))
             return Standing(used, self._places(), self._ledger.orphans())
 
+    def budgets(self) -> list[Used]:
+        """What is used of every budget now."""
+        with self._busy:
+            return list(self._ledger.budgets(self._clock_us() // _US_PER_MS))
+
     def orphans(self) -> list[Fact]:
         """What the dead held of which nobody has made sure that a store has it."""
         with self._busy:
@@ -271,6 +284,7 @@ class BudgetReader:
             found = None
         kept = found or Checkpoint(node=self._node, ledger=Ledger())
         kept.ledger.nodes = self._ledger.nodes
+        kept.ledger.bound(self._crowd)
         self._ledger = kept.ledger
         self._cursors = {
             chain: Cursor(Place(at.segment, at.offset), at.seq, at.missing) for chain, at in kept.places.items()

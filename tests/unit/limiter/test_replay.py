@@ -98,6 +98,11 @@ def test_windows_are_counted_apart_and_end() -> None:
     assert list(ledger.used(BUDGET.end_ms)) == []
 
 
+def test_budgets_are_told_apart_from_rates() -> None:
+    ledger = folded(decision("h", NOON_MS, {USD: 500, TPM: 7}))
+    assert [(found.bucket, found.used, found.live) for found in ledger.budgets(NOON_MS)] == [(USD[0], 500, 500)]
+
+
 def test_a_rate_refills_between_two_lines_and_afterwards() -> None:
     ledger = folded(outcome("h", NOON_MS, {TPM: 1_000}), outcome("g", NOON_MS + 300, {TPM: 500}))
     assert used(ledger, NOON_MS + 300)[TPM[0]] == (1_200, 0, 0)
