@@ -228,6 +228,7 @@ async def _reserve(
                 asked = await _measured_aside(ex, surface)
             ex.asked = asked
             estimate = spending.estimate(tariff, gateway.estimator, asked, surface.name, body)
+        ex.facts.talk = None
     providers = [target.account.name for target in targets] if limits.varies else ()
     try:
         reserving = gateway.limiter.reserve(limits, ex.exchange_id, estimate, end_user=end_user, providers=providers)
@@ -334,6 +335,8 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
             gateway.plans.clear()
         plan = gateway.plans[key] = _plan(gateway, head.path, surface, model, principal)
     entry, star, route, terms, decision, ex.tariff, limits = plan
+    if limits is None:
+        facts.talk = None
     ex.model, ex.route = entry.pattern, route
     targets: Sequence[Target] = entry.order(head.dialect.name, random.random)
     if not targets:

@@ -68,7 +68,11 @@ UNPRICED: Final = Tariff("", "", 0, {})
 
 def asked_of(surface: str, body: bytes, facts: RequestFacts | None, length: int) -> Asked:
     """How much a request asks for. A form is judged by its length: nearly all of it is its file."""
-    return measure.form(surface, length) if facts is not None and facts.form else measure.read(surface, body)
+    if facts is None:
+        return measure.read(surface, body)
+    if facts.form:
+        return measure.form(surface, length)
+    return measure.known(facts) or measure.read(surface, body)
 
 
 def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, body: bytes) -> Estimate:
@@ -79,9 +83,8 @@ def estimate(tariff: Tariff, estimator: Estimator, asked: Asked, surface: str, b
     if tariff.context and output > tariff.context * asked.n:
         output = tariff.context * asked.n
     full = alone = 0
-    audio = bool(tariff.charging) and _has_sound(asked, surface)
     for context, text, sound in tariff.charging:
-        bound = sound if audio else text
+        bound = sound if _has_sound(asked, surface) else text
         longest = _longest(context, asked, prompt, output) if context else output
         full = max(full, bound.of(prompt, longest))
         alone = max(alone, bound.of(prompt, 0))

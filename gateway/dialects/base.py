@@ -8,8 +8,9 @@ fields and spelling survive. Flags returned by a reader are facts about one even
 cannot be read is content of unknown kind, passed on, with no flag set but `UNREADABLE`.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import Enum, IntFlag
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -56,6 +57,9 @@ class Edit(NamedTuple):
     put: bytes
 
 
+Talk = tuple[Sequence[Any], Mapping[str, bytes]]
+
+
 class RequestFacts(msgspec.Struct, gc=False):
     """What decisions need to know of a request body, and where the model name stands in it.
 
@@ -63,7 +67,9 @@ class RequestFacts(msgspec.Struct, gc=False):
     `model` is the surface's documented default. `stored` lists fields that name objects
     stored at a provider ("previous_response_id"). `members_at` is the offset just behind the opening brace, where
     a member can be inserted (`empty` tells whether a comma must follow). `usage_asked` is what the caller said on
-    stream usage; `stream_options` spans its value when present.
+    stream usage; `stream_options` spans its value when present. `talk` is what was decoded of a chat that holds nothing
+    but text, pictures and tool calls: its messages, and the JSON of members that decisions are made by. Whoever
+    measures it, or need not, lets go of it: it is as large as the body.
     """
 
     model: str
@@ -79,6 +85,7 @@ class RequestFacts(msgspec.Struct, gc=False):
     end_user: str = ""
     stores: bool = False  # the provider keeps the answer as an object of its own (`store` not false)
     form: bool = False  # multipart: the model's span is the bare value, not a JSON string
+    talk: Talk | None = None
 
 
 class Seen(IntFlag):

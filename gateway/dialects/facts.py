@@ -27,10 +27,9 @@ def checked_model(model: str) -> str:
     raise InvalidRequest(f"`model` {problem} a string of 1 to {MAX_MODEL_CHARS} printable characters", param="model")
 
 
-def is_plain(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> bool:
-    """Whether a member has exactly the decoder's shape, at every occurrence of every key."""
+def plain(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
+    """A member that has exactly the decoder's shape, at every occurrence of every key; None for any other."""
     try:
-        decoder.decode(raw)
+        return decoder.decode(raw)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None

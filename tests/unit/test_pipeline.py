@@ -653,6 +653,17 @@ def test_a_request_takes_from_its_limits_and_settles_what_it_used() -> None:
     assert left(wired, TPM, "tpm|key=demo") == 9_995_000
 
 
+@pytest.mark.parametrize("rules", [(RPM,), (RPM, TPM), ()])
+def test_what_was_decoded_of_a_chat_is_let_go_of_before_it_is_sent(rules: tuple[Rule, ...]) -> None:
+    wired = Wired(answering(), **limiting(*rules))
+    ex = asked()
+    play(served(wired, ex))
+    assert ex.facts is not None
+    assert ex.facts.names == {"model", "messages"}
+    assert ex.facts.talk is None
+    assert (ex.asked is not None) == (TPM in rules)
+
+
 def test_a_key_that_nothing_limits_asks_nobody() -> None:
     wired = Wired(answering(), **limiting(said(RPM, match=RuleMatch(key="other"))))
     record = play(served(wired, asked()))

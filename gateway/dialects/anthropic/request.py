@@ -12,7 +12,7 @@ import msgspec
 from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
 from gateway.dialects.events import ABSENT
-from gateway.dialects.facts import is_plain, required_model
+from gateway.dialects.facts import plain, required_model
 from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Rules, Values
 
 _COUNTED: Final[Rules] = {"model": STRING, "messages": ANY, "system": ANY, "tools": ANY}
@@ -85,7 +85,9 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     values = jsonguard.check(document, _RULES[surface.name])
     model = required_model(values)
     members = document.members
-    plain = {name for name, decoder in _PLAIN if (raw := members.get(name)) is not None and is_plain(decoder, raw)}
+    proven = {
+        name for name, decoder in _PLAIN if (raw := members.get(name)) is not None and plain(decoder, raw) is not None
+    }
     jsonguard.check_depth(document)
     start, end = document.span("model")
     return RequestFacts(
@@ -95,7 +97,7 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
         model_end=end,
         members_at=document.behind_brace,
         names=frozenset(members),
-        stored=_references(members, plain),
+        stored=_references(members, proven),
         end_user=_end_user(values),
     )
 
@@ -103,11 +105,11 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
 _PLAIN: Final = (("messages", _plain_messages), ("system", _plain_system))
 
 
-def _references(members: dict[str, msgspec.Raw], plain: set[str]) -> tuple[str, ...]:
+def _references(members: dict[str, msgspec.Raw], proven: set[str]) -> tuple[str, ...]:
     found: tuple[str, ...] = ()
     for name in _REFERRING:
         raw = members.get(name)
-        if raw is not None and name not in plain:
+        if raw is not None and name not in proven:
             found += stored.named(bytes(raw), name)
     return found
 

@@ -2,7 +2,7 @@
 
 Each surface is a row of `_RULES` (decision members and their JSON types) and a few members where references to stored
 objects can stand, as the published API description has them. Most chat bodies hold nothing but text, pictures and
-tool calls; one typed decode (`_plain`) proves that, and that they are shallow, for every occurrence of a key, so the
+tool calls; one typed decode (`_PLAIN`) proves that, and that they are shallow, for every occurrence of a key, so the
 exact walk (`stored.named`) is paid only by what is not plain.
 
 `store: true` is passed: it creates an object and names none. `background: true` is refused like a stored object,
@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
-from gateway.dialects.facts import is_plain, required_model
+from gateway.dialects.facts import plain, required_model
 from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Document, Rules, Values
 
 _COMMON: Final[Rules] = {
@@ -171,12 +171,16 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     name, members = surface.name, document.members
     values = jsonguard.check(document, _RULES.get(name, _COMMON))
     model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
-    plain = _plain_member(name, members)
-    jsonguard.check_depth(document, plain)
+    bulk = _BULK.get(name, "")
+    text = plain(_PLAIN[name], members[bulk]) if bulk in members else None
+    proven = bulk if text is not None else ""  # to be shallow, and to name nothing
+    jsonguard.check_depth(document, proven)
     start, end = document.span("model") if "model" in members else _NO_SPAN
-    if plain and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
+    talk = (text, values) if isinstance(text, list) and bulk == "messages" else None
+    if proven and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
         streams, names, stores = values.get("stream") == b"true", frozenset(members), _stores(name, values)
-        return RequestFacts(model, streams, start, end, document.behind_brace, names=names, stores=stores)
+        at = document.behind_brace
+        return RequestFacts(model, streams, start, end, at, names=names, stores=stores, talk=talk)
     return RequestFacts(
         model,
         stream=_streams(name, values),
@@ -186,9 +190,10 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
         names=frozenset(members),
         usage_asked=asks_usage(values),
         stream_options=document.span("stream_options") if "stream_options" in members else None,
-        stored=_references(name, document, values, plain),
+        stored=_references(name, document, values, proven),
         end_user=jsonguard.text(values, "safety_identifier") or jsonguard.text(values, "user"),
         stores=_stores(name, values),
+        talk=talk,
     )
 
 
@@ -212,18 +217,11 @@ def _stores(surface: str, values: Values) -> bool:
     return said == b"true" or (surface == "responses" and said is None)
 
 
-def _plain_member(surface: str, members: dict[str, msgspec.Raw]) -> str:
-    """The member with the bulk of the text, where it is proven to be shallow and to name nothing; "" otherwise."""
-    name = _BULK.get(surface, "")
-    raw = members.get(name)
-    return name if raw is not None and is_plain(_PLAIN[surface], raw) else ""
-
-
-def _references(surface: str, document: Document, values: Values, plain: str) -> tuple[str, ...]:
+def _references(surface: str, document: Document, values: Values, proven: str) -> tuple[str, ...]:
     found: tuple[str, ...] = ()
     for name in _REFERRING.get(surface, ()):
         raw = document.members.get(name)
-        if raw is not None and name != plain:
+        if raw is not None and name != proven:
             found += _named(name, bytes(raw))
     if surface == "responses" and values.get("background") == b"true":
         found = (*found, "background")

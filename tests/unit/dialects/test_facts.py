@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gateway.dialects.facts import MAX_MODEL_CHARS, checked_model, is_plain, required_model
+from gateway.dialects.facts import MAX_MODEL_CHARS, checked_model, plain, required_model
 from gateway.errors import InvalidRequest
 
 
@@ -30,15 +30,15 @@ class Shape(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @pytest.mark.parametrize(
-    ("value", "plain"),
+    ("value", "decoded"),
     [
-        (b'{"a":"x"}', True),
-        (b'{"a":"x","b":1}', False),
-        (b'{"a":1,"a":"x"}', False),
-        (b'{"a":[],"a":"x"}', False),
-        (b"{}", False),
-        (b"[" * 2000, False),
+        (b'{"a":"x"}', Shape("x")),
+        (b'{"a":"x","b":1}', None),
+        (b'{"a":1,"a":"x"}', None),
+        (b'{"a":[],"a":"x"}', None),
+        (b"{}", None),
+        (b"[" * 2000, None),
     ],
 )
-def test_is_plain(value: bytes, plain: bool) -> None:
-    assert is_plain(msgspec.json.Decoder(Shape), msgspec.Raw(value)) is plain
+def test_what_is_plain_is_decoded(value: bytes, decoded: Shape | None) -> None:
+    assert plain(msgspec.json.Decoder(Shape), msgspec.Raw(value)) == decoded

@@ -54,3 +54,15 @@ def test_stream_options_are_spanned_also_when_null() -> None:
     assert span is not None
     assert body[slice(*span)] == b"null"
     assert read(CHAT, b'{"model":"m"}').stream_options is None
+
+
+def test_of_a_chat_that_holds_only_text_the_talk_is_kept_and_its_numbers() -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"max_tokens":9,"n":null,"temperature":1}'
+    talk = read(CHAT, body).talk
+    assert talk is not None
+    (message,), numbers = talk
+    assert (message.content, dict(numbers)) == ("hi", {"model": b'"m"', "max_tokens": b"9"})
+    named = body.replace(b'"temperature":1', b'"user":"ann"')
+    assert read(CHAT, named).talk is not None
+    assert read(CHAT, body.replace(b'"role"', b'"file_id":"f","role"')).talk is None
+    assert read(SURFACE["embeddings"], b'{"model":"m","input":["hi"]}').talk is None
