@@ -39,6 +39,8 @@ class Host:
 
 
 LOOPBACK: Final = Host()
+WITHOUT_PROXY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""For questions to what we started: a proxy of the environment does not know our loopback."""
 
 
 class Process:
@@ -118,7 +120,7 @@ def free_port() -> int:
 def answers(port: int, path: str, address: str = LOOPBACK.address) -> bool:
     """Whether a GET is answered with 200."""
     try:
-        with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=2) as response:
+        with WITHOUT_PROXY.open(f"http://{address}:{port}{path}", timeout=2) as response:
             return bool(response.status == HTTP_OK)
     except (urllib.error.URLError, OSError):
         return False

@@ -1,6 +1,8 @@
 """What the bench starts is pinned, and gone afterwards: its children too, whatever happened meanwhile."""
 
+import http.server
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,20 @@ def test_a_free_port_has_no_listener() -> None:
     port = launch.free_port()
     assert not launch.accepts(port)
     assert not launch.answers(port, "/readyz")
+
+
+def test_what_we_started_is_asked_without_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ready(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{launch.free_port()}")
+    with http.server.HTTPServer(("127.0.0.1", 0), Ready) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        assert launch.answers(server.server_port, "/readyz")
+        answering.join()
