@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from bench.load import drive, judge, stage
+from bench.load import books, drive, judge, stage
 from bench.load.drive import Outcome, Size
 from bench.load.judge import Finding
 from bench.load.orders import Orders
@@ -132,6 +132,8 @@ class Run:
             found += judge.flat(watch.looks)
         if self.profile.quota:
             found += judge.at_quota(self.size, after)
+        if self.profile.governed:
+            found += judge.governed(after, books.read(raised.config))
         if self.profile.fails:
             found += judge.healed(raised.sims)
         return found

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.load.books import Books
 from bench.load.drive import Entry, Outcome, Size
 from bench.load.profiles import (
     MAX_GROWTH_MB,
@@ -113,6 +114,20 @@ def flat(looks: Sequence[Watched]) -> list[Finding]:
             f"{gained:+.0f}",
             f"≤ {MAX_DESCRIPTORS_GAINED}",
             gained <= MAX_DESCRIPTORS_GAINED,
+        ),
+    ]
+
+
+def governed(outcome: Outcome, written: Books) -> list[Finding]:
+    """Whether every request that was answered was counted and recorded; what was sent before the statistics is, too."""
+    return [
+        Finding("micro-USD in the key's budget", f"{written.spent_microusd:,.0f}", "some", written.spent_microusd > 0),
+        Finding("slots still taken in the end", f"{written.taken:,.0f}", "none", written.taken == 0),
+        Finding(
+            "exchanges in the journal",
+            f"{written.recorded:,}",
+            f"≥ {outcome.requests:,}",
+            written.recorded >= outcome.requests,
         ),
     ]
 

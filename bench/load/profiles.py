@@ -33,6 +33,7 @@ class Profile:
     watched: bool = False  # memory and descriptors are to stay flat
     limited: bool = False  # keys have limits that no load here reaches
     quota: bool = False  # and the first key has one that it does reach
+    governed: bool = False  # what was counted and recorded is looked at afterwards
 
     @property
     def locustfile(self) -> Path:
@@ -77,6 +78,7 @@ PROFILES: Final[Sequence[Profile]] = (
         40,
         behave="ttft-ms=50; tokens=100",
         limited=True,
+        governed=True,
     ),
     Profile(
         "degraded", "the first provider fails and heals; callers see neither", 30, 40, behave="tokens=30", fails=True

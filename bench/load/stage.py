@@ -79,13 +79,14 @@ def sim(name: str, behave: str, folder: Path) -> Generator[Sim, None, None]:
 
 @dataclass(frozen=True)
 class Stage:
-    """What runs: the providers (the first is the one that fails), the gateway, and the keys to ask it with."""
+    """What runs: the providers (the first is the one that fails), the gateway, the keys to ask it with, its config."""
 
     sims: tuple[Sim, ...]
     gateway: Running
     key: str
     neighbours_key: str
     patient_key: str = ""
+    config: Path = Path("gateway.yaml")
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def raised(profile: Profile, folder: Path) -> Generator[Stage, None, None]:
         place = Place(TARGET_CORE, sims[0].port, folder / "gateway", descriptors)
         running = stack.enter_context(gateway.running(place))
         key = running.headers[0].rpartition(" ")[2]
-        yield Stage(sims, running, key, neighbours_key, patient_key)
+        yield Stage(sims, running, key, neighbours_key, patient_key, place.folder / "gateway.yaml")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from bench.load import judge
+from bench.load.books import Books
 from bench.load.drive import Entry, Outcome, Size
 from bench.load.judge import Finding
 from bench.load.profiles import BY_NAME
@@ -90,6 +91,21 @@ class Seen:
 
     def seen(self) -> list[dict[str, Any]]:
         return [{"status": status} for status in self.statuses]
+
+
+@pytest.mark.parametrize(
+    ("written", "missed"),
+    [
+        (Books(20_000, 0, 100), []),
+        (Books(20_000, 0, 140), []),  # those of the first seconds are recorded, and not in the statistics
+        (Books(0, 0, 100), ["micro-USD in the key's budget"]),
+        (Books(20_000, 1, 100), ["slots still taken in the end"]),
+        (Books(20_000, 0, 99), ["exchanges in the journal"]),
+    ],
+)
+def test_a_governed_gateway_has_counted_and_recorded(written: Books, missed: list[str]) -> None:
+    found = judge.governed(Outcome([entry(20)], {}), written)
+    assert [finding.what for finding in found if not finding.holds] == missed
 
 
 @pytest.mark.parametrize(
