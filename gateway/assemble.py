@@ -21,7 +21,7 @@ from gateway.identity.identify import Identity
 from gateway.journal.opening import Desk
 from gateway.ledger.book import PriceReader
 from gateway.ledger.prices import Price, PriceList
-from gateway.limiter.opening import Counter
+from gateway.limiter.opening import WorkerLimits
 from gateway.nodestate import NodeState, SlotState, body_mark
 from gateway.pipeline import Gateway, RandomBytes
 from gateway.providers.base import Account, HeaderPairs
@@ -77,11 +77,11 @@ class Assembly:
         state_dir: Path,
         sink: LineSink,
         desk: Desk | None,
-        counter: Counter,
+        worker_limits: WorkerLimits,
     ) -> None:
         self._store = SnapshotStore(state_dir)
         self._desk = desk
-        self._counter = counter
+        self._worker_limits = worker_limits
         self._guard = NodeGuard(node, slot)
         self._wheel = Wheel()
         self._prices = PriceReader()
@@ -102,7 +102,7 @@ class Assembly:
         providers = {name: self._provider(name, provider) for name, provider in config.providers.items()}
         accounts = {name: account for name, (account, _) in providers.items()}
         dialects = {name: account.dialect for name, account in accounts.items()}
-        estimator = self._counter.estimator(config, dialects)
+        estimator = self._worker_limits.estimator(config, dialects)
         prices = self._prices.read(snapshot.prices)
         models = catalogue(config, lambda model, star: _candidates(model, star, config, providers, prices))
         self._providers = {name: pool for name, (_, pool) in providers.items()}
@@ -121,8 +121,8 @@ class Assembly:
             guard=self._guard,
             wheel=self._wheel,
             scribe=self._desk.scribe if self._desk is not None else None,
-            rules=self._counter.rules(config),
-            limiter=self._counter.limiter,
+            rules=self._worker_limits.rules(config),
+            limiter=self._worker_limits.limiter,
             estimator=estimator,
             record=self._record,
             tick=self._tick,
@@ -175,7 +175,7 @@ class Assembly:
         self._recorder.tick(gauges)
 
     def _limited(self) -> Limited:
-        limiter, store = self._counter.limiter, self._counter.store
+        limiter, store = self._worker_limits.limiter, self._worker_limits.store
         return Limited(
             refused=limiter.refused,
             shadowed=limiter.shadowed,
@@ -187,7 +187,7 @@ class Assembly:
             store=None if store is None else store.counts,
             store_up=store is None or store.there,
             store_outages=0 if store is None else store.breaker.trips,
-            slices=None if self._counter.slices is None else self._counter.slices.counts,
+            slices=None if self._worker_limits.slices is None else self._worker_limits.slices.counts,
         )
 
     def _journaled(self) -> Journaled:
@@ -222,7 +222,7 @@ class Assembly:
     async def _close(self) -> None:
         for pool in self._pools.values():
             pool.close()
-        await self._counter.close()
+        await self._worker_limits.close()
         if self._desk is not None:
             await self._desk.close(time.time_ns() // NS_PER_US)
         self._sink.flush()

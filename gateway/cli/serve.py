@@ -25,7 +25,7 @@ from gateway.journal.recover import NoFreeChain
 from gateway.journal.signing import SigningError
 from gateway.limiter.mutex import MutexUnsupported
 from gateway.limiter.namekey import NoNameKey, name_key, settle_on
-from gateway.limiter.opening import Counter, open_counter
+from gateway.limiter.opening import WorkerLimits, open_worker_limits
 from gateway.limiter.shared import Caretaker, sections
 from gateway.listener.worker import DataPlane
 from gateway.nodestate import NODE, NodeState
@@ -126,9 +126,11 @@ def _data_plane(config: Config, context: WorkerContext) -> DataPlane:
     desk = _desk(config, context)
     if desk is not None:
         desk.journal.start(loop)
-    counter = _counter(config, context, desk)
-    counter.start()
-    assembly = Assembly(context.segment, context.state, context.slot, context.settings.state_dir, sink, desk, counter)
+    worker_limits = _worker_limits(config, context, desk)
+    worker_limits.start()
+    assembly = Assembly(
+        context.segment, context.state, context.slot, context.settings.state_dir, sink, desk, worker_limits
+    )
     return DataPlane(assembly.load, context.state, context.generation)
 
 
@@ -141,7 +143,7 @@ def _desk(config: Config, context: WorkerContext) -> Desk | None:
         raise SystemExit(1) from error
 
 
-def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Counter:
+def _worker_limits(config: Config, context: WorkerContext, desk: Desk | None) -> WorkerLimits:
     """What the worker counts limits with; it says when the store goes and comes back."""
     was_there = False
 
@@ -164,7 +166,7 @@ def _counter(config: Config, context: WorkerContext, desk: Desk | None) -> Count
 
     try:
         key = name_key(context.settings.state_dir)
-        return open_counter(config.limits, context.segment, context.state, context.slot, changed, name_key=key)
+        return open_worker_limits(config.limits, context.segment, context.state, context.slot, changed, name_key=key)
     except NoNameKey as error:
         _log.error("limits: %s", error)
         raise SystemExit(1) from error

@@ -58,7 +58,7 @@ class _Report:
             spawn(self.limiter.renew(), name="limits since the store was away")
 
 
-class Counter:
+class WorkerLimits:
     """A worker's limiter and its engines. `store` None: usage is counted in this node's shared memory."""
 
     def __init__(
@@ -121,23 +121,23 @@ class Counter:
         return tokens.load(path)
 
 
-def open_counter(
+def open_worker_limits(
     limits: Limits, segment: Segment, node: NodeState, slot: int, on_change: OnChange, *, name_key: bytes
-) -> Counter:
+) -> WorkerLimits:
     """The limiter of the process in this slot. Raises ValueError for a store's TLS files that cannot be used."""
     table = TableEngine(open_table(segment, limits))
     owner = owner_of(slot, node.slot(slot).birth)
     learned = Learned(segment.shared(LEARNED))
     admit_full = limits.on_table_full == "other"
     if limits.store_url is None:
-        return Counter(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned, name_key)
+        return WorkerLimits(Limiter(Engines(table, admit_full=admit_full), owner=owner), learned, name_key)
     report = _Report(on_change)
     store = open_store(limits, report)
     slices = _slices(limits, store, table, node)
     engines = Engines(slices or store, Origin.STORE, local=table, nodes=limits.nodes, admit_full=admit_full)
     denials = Denials(segment.shared(DENIALS))
     limiter = report.limiter = Limiter(engines, owner=owner, denials=denials)
-    return Counter(limiter, learned, name_key, store, slices, report)
+    return WorkerLimits(limiter, learned, name_key, store, slices, report)
 
 
 def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -> SlicedEngine | None:
@@ -148,7 +148,7 @@ def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -
 
 
 def open_store(limits: Limits, on_change: OnChange, *, node: str = "", deadline_s: float = DEADLINE_S) -> Store:
-    """The store that the config names; `node` is who leaves word there. Raises ValueError, as `open_counter`."""
+    """The store that the config names; `node` is who leaves word there. Raises ValueError, as `open_worker_limits`."""
     if limits.store_url is None:
         raise ValueError("limits.store names no store")
     where = address.parse(

@@ -19,7 +19,7 @@ from gateway.config.schema import Config
 from gateway.errors import InvalidCredential, KeyDisabled
 from gateway.journal.opening import ensure_journal, open_desk
 from gateway.journal.read import entries
-from gateway.limiter.opening import open_counter
+from gateway.limiter.opening import open_worker_limits
 from gateway.limiter.shared import Caretaker, sections
 from gateway.nodestate import NODE, NodeState, body_mark
 from gateway.pipeline import Gateway
@@ -67,8 +67,10 @@ class Worker:
         Caretaker(LIMITS).open(self.state)
         self.reader, self.writer = os.pipe()
         self.sink = LineSink(self.writer, lambda count: b"dropped %d\n" % count)
-        self.counter = open_counter(LIMITS, self.segment, self.state, SLOT, lambda _there, _why: None, name_key=b"k")
-        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None, self.counter)
+        self.limits = open_worker_limits(
+            LIMITS, self.segment, self.state, SLOT, lambda _there, _why: None, name_key=b"k"
+        )
+        self.assembly = Assembly(self.segment, self.state, SLOT, self.state_dir, self.sink, None, self.limits)
 
     def published(self, text: str) -> Config:
         """The config as the supervisor reads it."""
@@ -273,7 +275,7 @@ def test_a_worker_writes_its_own_chain_and_gives_it_back(worker: Worker) -> None
         assert desk is not None
         desk.journal.start(asyncio.get_running_loop())
         worker.assembly = Assembly(
-            worker.segment, worker.state, SLOT, worker.state_dir, worker.sink, desk, worker.counter
+            worker.segment, worker.state, SLOT, worker.state_dir, worker.sink, desk, worker.limits
         )
         gateway = worker.load(CONFIG + "journal: {refusals_per_s: 3, segment_bytes: 100KiB}\n")
         assert gateway.scribe is desk.scribe

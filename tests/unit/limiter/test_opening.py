@@ -8,7 +8,7 @@ import pytest
 from gateway.config.limits import Limits, Rule
 from gateway.config.schema import Config, Key, Model, Provider, Target
 from gateway.config.secrets import Secret
-from gateway.limiter.opening import Counter, OnChange, open_counter, open_store
+from gateway.limiter.opening import OnChange, WorkerLimits, open_store, open_worker_limits
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Rules, Subject
 from gateway.limiter.shared import Caretaker, sections
@@ -24,10 +24,10 @@ KEY = b"key of the tests"
 TABLE = Limits(max_buckets=64, max_holds=32, rules=(RPM,))
 
 
-def counter_of(limits: Limits, on_change: OnChange = lambda _there, _why: None) -> Counter:
+def worker_limits_of(limits: Limits, on_change: OnChange = lambda _there, _why: None) -> WorkerLimits:
     node = NodeState(Segment.create([NODE, *sections(limits)], 6))
     Caretaker(limits).open(node)
-    return open_counter(limits, node.segment, node, 0, on_change, name_key=KEY)
+    return open_worker_limits(limits, node.segment, node, 0, on_change, name_key=KEY)
 
 
 def config_of(limits: Limits, tokenizer: str = "") -> Config:
@@ -41,13 +41,13 @@ def config_of(limits: Limits, tokenizer: str = "") -> Config:
 
 def test_without_a_store_usage_is_counted_in_the_table() -> None:
     async def story() -> None:
-        counter = counter_of(TABLE)
-        counter.start()
-        limits = counter.rules(config_of(TABLE)).limits(Subject("demo"))
+        worker_limits = worker_limits_of(TABLE)
+        worker_limits.start()
+        limits = worker_limits.rules(config_of(TABLE)).limits(Subject("demo"))
         assert limits is not None
-        hold = await counter.limiter.reserve(limits, "h", UNREAD)
-        assert (hold.origin, hold.levels, counter.store) == (Origin.TABLE, (0,), None)
-        await counter.close()
+        hold = await worker_limits.limiter.reserve(limits, "h", UNREAD)
+        assert (hold.origin, hold.levels, worker_limits.store) == (Origin.TABLE, (0,), None)
+        await worker_limits.close()
 
     asyncio.run(story())
 
@@ -55,7 +55,7 @@ def test_without_a_store_usage_is_counted_in_the_table() -> None:
 def test_names_of_people_are_digested_with_the_key_of_the_start_whatever_a_reload_says() -> None:
     people = Rule(name="people", per=("key", "end_user"), requests=1, every="minute")
     reloaded = Limits(max_buckets=64, max_holds=32, rules=(people,), secret=Secret("another secret of the config"))
-    limits = counter_of(TABLE).rules(config_of(reloaded)).limits(Subject("demo"))
+    limits = worker_limits_of(TABLE).rules(config_of(reloaded)).limits(Subject("demo"))
     wanted = Rules(reloaded, name_key=KEY).limits(Subject("demo"))
     assert limits is not None
     assert wanted is not None
@@ -67,15 +67,15 @@ def test_a_store_that_is_away_leaves_this_nodes_share() -> None:
     limits = Limits(store=Secret("redis://127.0.0.1:1"), nodes=2, max_buckets=64, max_holds=32, rules=(RPM,))
 
     async def story() -> None:
-        counter = counter_of(limits)
-        counter.start()
-        found = counter.rules(config_of(limits)).limits(Subject("demo"))
+        worker_limits = worker_limits_of(limits)
+        worker_limits.start()
+        found = worker_limits.rules(config_of(limits)).limits(Subject("demo"))
         assert found is not None
-        hold = await counter.limiter.reserve(found, "h", UNREAD)
-        assert (hold.origin, counter.limiter.degraded) == (Origin.SHARE, 1)
-        assert counter.store is not None
-        assert not counter.store.there
-        await counter.close()
+        hold = await worker_limits.limiter.reserve(found, "h", UNREAD)
+        assert (hold.origin, worker_limits.limiter.degraded) == (Origin.SHARE, 1)
+        assert worker_limits.store is not None
+        assert not worker_limits.store.there
+        await worker_limits.close()
 
     asyncio.run(story())
 
@@ -93,15 +93,15 @@ def test_a_store_that_is_let_go_of_is_not_away() -> None:
 
         with server.serving():
             for breaks in (True, False):
-                counter = counter_of(limits, hear)
-                counter.start()
+                worker_limits = worker_limits_of(limits, hear)
+                worker_limits.start()
                 await changed.wait()
                 changed.clear()
                 if breaks:
                     server.break_all()
                     await changed.wait()
                     changed.clear()
-                await counter.close()
+                await worker_limits.close()
 
     asyncio.run(asyncio.wait_for(story(), 10))
     assert told == [True, False, True]
@@ -113,20 +113,20 @@ def test_what_is_owed_is_delivered_when_the_store_is_back() -> None:
 
     async def story() -> None:
         server = ShimStore()
-        counter = counter_of(limits)
-        found = counter.rules(config_of(limits)).limits(Subject("demo"))
+        worker_limits = worker_limits_of(limits)
+        found = worker_limits.rules(config_of(limits)).limits(Subject("demo"))
         assert found is not None
-        assert counter.store is not None
-        hold = await counter.limiter.reserve(found, "h", UNREAD)
+        assert worker_limits.store is not None
+        hold = await worker_limits.limiter.reserve(found, "h", UNREAD)
         hold.settle(hold.reserved.full)
         await asyncio.sleep(0)
-        assert counter.limiter.owed.keys() == {"h"}
+        assert worker_limits.limiter.owed.keys() == {"h"}
         with server.serving():
-            counter.store.start()  # and no keeping of leases
-            while counter.limiter.owed:  # noqa: ASYNC110  # nothing else tells
+            worker_limits.store.start()  # and no keeping of leases
+            while worker_limits.limiter.owed:  # noqa: ASYNC110  # nothing else tells
                 await asyncio.sleep(0.001)
             assert any(b"h" in word for words in server.commands for word in words)
-            await counter.close()
+            await worker_limits.close()
 
     asyncio.run(asyncio.wait_for(story(), 10))
 
@@ -135,12 +135,12 @@ def test_slices_are_leased_where_the_config_says_so() -> None:
     limits = Limits(store=Secret("redis://127.0.0.1:1"), slices=True, max_buckets=64, max_holds=32, rules=(RPM,))
 
     async def story() -> None:
-        counter = counter_of(limits)
-        counter.start()
-        assert counter.slices is not None
-        assert counter.limiter.engine is counter.slices
-        assert counter_of(TABLE).slices is None
-        await counter.close()
+        worker_limits = worker_limits_of(limits)
+        worker_limits.start()
+        assert worker_limits.slices is not None
+        assert worker_limits.limiter.engine is worker_limits.slices
+        assert worker_limits_of(TABLE).slices is None
+        await worker_limits.close()
 
     asyncio.run(story())
 
@@ -177,15 +177,15 @@ def test_a_tokenizer_is_read_once_while_its_file_stays_as_it_is(
         return object()
 
     monkeypatch.setattr("gateway.limiter.opening.tokens.load", load)
-    counter = counter_of(TABLE)
+    worker_limits = worker_limits_of(TABLE)
     for _ in range(2):
-        counter.estimator(config_of(TABLE, str(path)), {"p": "openai"})
+        worker_limits.estimator(config_of(TABLE, str(path)), {"p": "openai"})
     assert loads == [str(path)]
     path.write_text('{"changed": 1}')
-    counter.estimator(config_of(TABLE, str(path)), {"p": "openai"})
+    worker_limits.estimator(config_of(TABLE, str(path)), {"p": "openai"})
     assert loads == [str(path)] * 2
 
 
 def test_a_tokenizer_that_is_not_there_is_said() -> None:
     with pytest.raises(TokenizerUnusable, match="nowhere"):
-        counter_of(TABLE).estimator(config_of(TABLE, "/nowhere/tokenizer.json"), {"p": "openai"})
+        worker_limits_of(TABLE).estimator(config_of(TABLE, "/nowhere/tokenizer.json"), {"p": "openai"})
