@@ -65,18 +65,62 @@ OBJECT: Final = Kind("an object", b"{n")
 TEXT_OR_OBJECT: Final = Kind("a string or an object", b'"{n')
 ANY: Final = Kind("any value", b"")  # only its spelling and uniqueness matter
 
-Rules = Mapping[str, Kind]
+Kinds = Mapping[str, Kind]
 Values = dict[str, bytes]
+
+
+class Rules:
+    """Decision members, by name, and their kinds; one object for good, since what it comes to is remembered."""
+
+    __slots__ = ("kinds",)
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+
+
+class Names:
+    """The names of an object's members, and what follows from them alone: callers send the same ones again and again.
+
+    `framing` is the length of a compact object without its values; `ruled`, by rules, what has to be looked at.
+    """
+
+    __slots__ = ("every", "framing", "ruled")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.every = frozenset(names)
+        self.framing = 1 + len("".join(names)) + 4 * len(names)
+        self.ruled: dict[Rules, tuple[tuple[str, Kind], ...]] = {}
+
+
+_MAX_KNOWN: Final = 1024
+_MAX_KNOWN_MEMBERS: Final = 64
+_MAX_KNOWN_BYTES: Final = 2048
+_known: Final[dict[tuple[str, ...], Names]] = {}
+
+
+def _named(members: dict[str, msgspec.Raw]) -> Names:
+    """What is known of these names; of a bounded number, which callers choose, it is remembered."""
+    names = tuple(members)
+    known = _known.get(names)
+    if known is None:
+        known = Names(names)
+        if len(names) <= _MAX_KNOWN_MEMBERS and known.framing <= _MAX_KNOWN_BYTES:
+            if len(_known) >= _MAX_KNOWN:
+                _known.clear()
+            _known[names] = known
+    return known
 
 
 class Document(msgspec.Struct, gc=False):
     """A body's top level. `members` maps each name to its value's bytes (of two equal names the last one's).
 
-    `behind_brace` is the offset where a member can be inserted. `odd` holds names that stand twice or are spelled with
-    escapes. Spans are offsets into the body as sent.
+    `value_bytes` is the length of all values together. `behind_brace` is the offset where a member can be inserted.
+    `odd` holds names that stand twice or are spelled with escapes. Spans are offsets into the body as sent.
     """
 
     members: dict[str, msgspec.Raw]
+    names: Names
+    value_bytes: int
     behind_brace: int = 1
     odd: frozenset[str] = frozenset()
     padding: int = 0  # bytes after ":" and after ",": 0 compact, 1 as json.dumps
@@ -110,12 +154,15 @@ def read_object(body: bytes) -> Document:
         members = _members.decode(source)
     if len(members) > MAX_MEMBERS:
         _refuse_members()
-    size = 1 + len("".join(members)) + sum(map(len, members.values())) + 4 * len(members)
+    names, value_bytes = _named(members), sum(map(len, members.values()))
+    size = names.framing + value_bytes
     if size == len(body) and members:
-        return Document(members, patched=source is not body)
+        return Document(members, names, value_bytes, patched=source is not body)
     if size + 2 * len(members) - 1 == len(body) and _as_dumped(members) == source:
-        return Document(members, padding=1, patched=source is not body)
-    return _walk(source, members, patched=source is not body)
+        return Document(members, names, value_bytes, padding=1, patched=source is not body)
+    document = Document(members, names, value_bytes, patched=source is not body)
+    _walk(source, document)
+    return document
 
 
 def check(document: Document, rules: Rules) -> Values:
@@ -124,22 +171,19 @@ def check(document: Document, rules: Rules) -> Values:
     Returns the JSON of those present, without nulls and without members of kind ANY.
     """
     values: Values = {}
-    rule_of = rules.get
-    for name, raw in document.members.items():
-        kind = rule_of(name)
-        if kind is None:
-            if not (name.islower() and name.isascii()) and name.casefold() in rules:
-                _refuse_case(name)
-        elif kind is not ANY:
-            value = bytes(raw)
-            if value[0] not in kind.first or (kind is WHOLE and not _is_whole(value)):
-                raise InvalidRequest(f"`{name}` must be {kind.name}", param=name)
-            if document.patched and kind is STRING and _PATCH in value:
-                raise InvalidRequest(f"`{name}` holds half of a surrogate pair: send valid Unicode", param=name)
-            if value != b"null":
-                values[name] = value
+    members, ruled = document.members, document.names.ruled.get(rules)
+    if ruled is None:
+        ruled = document.names.ruled[rules] = _ruled(members, rules.kinds)
+    for name, kind in ruled:
+        value = bytes(members[name])
+        if value[0] not in kind.first or (kind is WHOLE and not _is_whole(value)):
+            raise InvalidRequest(f"`{name}` must be {kind.name}", param=name)
+        if document.patched and kind is STRING and _PATCH in value:
+            raise InvalidRequest(f"`{name}` holds half of a surrogate pair: send valid Unicode", param=name)
+        if value != b"null":
+            values[name] = value
     for name in document.odd:
-        if name.casefold() in rules:
+        if name.casefold() in rules.kinds:
             raise InvalidRequest(
                 f"`{name}` stands twice in the request, or is spelled with escapes: send it once, in plain letters",
                 param=name,
@@ -152,6 +196,8 @@ def check_depth(document: Document, proven: str = "") -> None:
 
     `proven` names a member whose shape is already known to be shallow. Raises InvalidRequest.
     """
+    if document.value_bytes - (len(document.members[proven]) if proven else 0) < _MIN_DEEP_BYTES:
+        return
     for name, raw in document.members.items():
         if len(raw) >= _MIN_DEEP_BYTES and name != proven and too_deep(bytes(raw), MAX_DEPTH - 1):
             _refuse_depth()
@@ -184,6 +230,14 @@ def text(values: Values, name: str) -> str:
 def replace_surrogates(data: bytes) -> bytes:
     """The same JSON, byte for byte as long, with every surrogate escape replaced by one msgspec accepts."""
     return _SURROGATE.sub(_TEMPLATE, data)
+
+
+def _ruled(members: dict[str, msgspec.Raw], kinds: Kinds) -> tuple[tuple[str, Kind], ...]:
+    """The members whose values matter. Raises InvalidRequest for one whose name differs from theirs only in case."""
+    for name in members:
+        if name not in kinds and not (name.islower() and name.isascii()) and name.casefold() in kinds:
+            _refuse_case(name)
+    return tuple([(name, kind) for name in members if (kind := kinds.get(name, ANY)) is not ANY])
 
 
 def _is_whole(value: bytes) -> bool:
@@ -225,8 +279,8 @@ def _why(body: bytes, error: ValueError) -> str:
     return f"the request body is not valid JSON: {reason}"
 
 
-def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> Document:
-    """The same members with their exact places, in whatever legal spelling; the JSON is known to be valid."""
+def _walk(source: bytes, document: Document) -> None:
+    """Find the members' exact places, in whatever legal spelling; the JSON is known to be valid."""
     text = source.decode("latin-1")  # one character per byte
     opening = _OPEN.match(source)
     start = opening.end() if opening else 0
@@ -249,7 +303,7 @@ def _walk(source: bytes, members: dict[str, msgspec.Raw], *, patched: bool) -> D
             _refuse_members()
         after = _AFTER.match(source, at)
         at = after.end() if after else len(source)
-    return Document(members, start, frozenset(odd), 0, walked, patched)
+    document.behind_brace, document.odd, document.walked = start, frozenset(odd), walked
 
 
 def _end_of_value(text: str, start: int) -> int:

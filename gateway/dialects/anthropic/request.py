@@ -13,23 +13,25 @@ from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
 from gateway.dialects.events import ABSENT
 from gateway.dialects.facts import plain, required_model
-from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Rules, Values
+from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Kinds, Rules, Values
 
-_COUNTED: Final[Rules] = {"model": STRING, "messages": ANY, "system": ANY, "tools": ANY}
-_RULES: Final[dict[str, Rules]] = {
-    "messages": {
-        **_COUNTED,
-        "stream": BOOL,
-        "max_tokens": WHOLE,
-        "metadata": OBJECT,
-        "service_tier": STRING,
-        "container": TEXT_OR_OBJECT,
-        "user_profile_id": STRING,
-    },
-    "messages.count_tokens": {**_COUNTED, "user_profile_id": STRING},
+_COUNTED: Final[Kinds] = {"model": STRING, "messages": ANY, "system": ANY, "tools": ANY}
+_RULES: Final = {
+    "messages": Rules(
+        {
+            **_COUNTED,
+            "stream": BOOL,
+            "max_tokens": WHOLE,
+            "metadata": OBJECT,
+            "service_tier": STRING,
+            "container": TEXT_OR_OBJECT,
+            "user_profile_id": STRING,
+        }
+    ),
+    "messages.count_tokens": Rules({**_COUNTED, "user_profile_id": STRING}),
 }
 _REFERRING: Final = ("messages", "system", "tools", "container", "user_profile_id")
-_METADATA: Final[Rules] = {"user_id": STRING}
+_METADATA: Final = Rules({"user_id": STRING})
 
 
 class _CacheControl(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -96,7 +98,7 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
         model_start=start,
         model_end=end,
         members_at=document.behind_brace,
-        names=frozenset(members),
+        names=document.names.every,
         stored=_references(members, proven),
         end_user=_end_user(values),
     )

@@ -1,6 +1,6 @@
 """What a request of an OpenAI surface asks: the model, the stream, and the provider's objects it names.
 
-Each surface is a row of `_RULES` (decision members and their JSON types) and a few members where references to stored
+Each surface is a row of `_KINDS` (decision members and their JSON types) and a few members where references to stored
 objects can stand, as the published API description has them. Most chat bodies hold nothing but text, pictures and
 tool calls; one typed decode (`_PLAIN`) proves that, and that they are shallow, for every occurrence of a key, so the
 exact walk (`stored.named`) is paid only by what is not plain.
@@ -16,9 +16,9 @@ import msgspec
 from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
 from gateway.dialects.facts import plain, required_model
-from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Document, Rules, Values
+from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Document, Kinds, Rules, Values
 
-_COMMON: Final[Rules] = {
+_COMMON: Final[Kinds] = {
     "model": STRING,
     "user": STRING,
     "safety_identifier": STRING,
@@ -26,8 +26,8 @@ _COMMON: Final[Rules] = {
     "service_tier": STRING,
     "store": BOOL,
 }
-_STREAMED: Final[Rules] = {**_COMMON, "stream": BOOL, "stream_options": OBJECT}
-_RULES: Final[dict[str, Rules]] = {
+_STREAMED: Final[Kinds] = {**_COMMON, "stream": BOOL, "stream_options": OBJECT}
+_KINDS: Final[dict[str, Kinds]] = {
     "chat.completions": {
         **_STREAMED,
         "messages": ANY,
@@ -62,6 +62,8 @@ _RULES: Final[dict[str, Rules]] = {
     "images.edits": {**_STREAMED, "prompt": ANY, "n": WHOLE, "images": ANY, "mask": ANY},
     "audio.speech": {**_COMMON, "input": ANY, "voice": TEXT_OR_OBJECT, "stream_format": STRING},
 }
+_RULES: Final = {surface: Rules(kinds) for surface, kinds in _KINDS.items()}
+_OTHER: Final = Rules(_COMMON)
 _REFERRING: Final[dict[str, tuple[str, ...]]] = {  # members inside of which a stored object can be named
     "chat.completions": ("messages", "audio"),
     "responses": ("input", "tools", "prompt", "conversation", "previous_response_id"),
@@ -69,7 +71,7 @@ _REFERRING: Final[dict[str, tuple[str, ...]]] = {  # members inside of which a s
     "audio.speech": ("voice",),
 }
 _NO_SPAN: Final = (-1, -1)
-_OPTIONS: Final[Rules] = {"include_usage": BOOL}
+_OPTIONS: Final = Rules({"include_usage": BOOL})
 _SSE_SPEECH: Final = "sse"
 
 
@@ -169,7 +171,7 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     """Facts of a JSON body. Raises InvalidRequest naming the member and the fix."""
     document = jsonguard.read_object(body)
     name, members = surface.name, document.members
-    values = jsonguard.check(document, _RULES.get(name, _COMMON))
+    values = jsonguard.check(document, _RULES.get(name, _OTHER))
     model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
     bulk = _BULK.get(name, "")
     text = plain(_PLAIN[name], members[bulk]) if bulk in members else None
@@ -177,8 +179,10 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     jsonguard.check_depth(document, proven)
     start, end = document.span("model") if "model" in members else _NO_SPAN
     talk = (text, values) if isinstance(text, list) and bulk == "messages" else None
-    if proven and _TELLING[name].isdisjoint(members):  # most requests: model, stream, the text, and numbers
-        streams, names, stores = values.get("stream") == b"true", frozenset(members), _stores(name, values)
+    if proven and _TELLING[name].isdisjoint(
+        document.names.every
+    ):  # most requests: model, stream, the text, and numbers
+        streams, names, stores = values.get("stream") == b"true", document.names.every, _stores(name, values)
         at = document.behind_brace
         return RequestFacts(model, streams, start, end, at, names=names, stores=stores, talk=talk)
     return RequestFacts(
@@ -187,7 +191,7 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
         model_start=start,
         model_end=end,
         members_at=document.behind_brace,
-        names=frozenset(members),
+        names=document.names.every,
         usage_asked=asks_usage(values),
         stream_options=document.span("stream_options") if "stream_options" in members else None,
         stored=_references(name, document, values, proven),

@@ -8,7 +8,17 @@ from contextlib import suppress
 import pytest
 
 from gateway.dialects import jsonguard
-from gateway.dialects.jsonguard import ANY, BOOL, STRING, check, check_depth, read_object, replace_surrogates, too_deep
+from gateway.dialects.jsonguard import (
+    ANY,
+    BOOL,
+    STRING,
+    Rules,
+    check,
+    check_depth,
+    read_object,
+    replace_surrogates,
+    too_deep,
+)
 from gateway.errors import InvalidRequest
 
 MIB = 1 << 20
@@ -50,15 +60,38 @@ def test_an_empty_object_has_no_members(body: bytes) -> None:
 
 
 def test_check_returns_decision_values_without_nulls() -> None:
-    rules = {"a": STRING, "b": BOOL, "c": ANY, "d": STRING}
+    rules = Rules({"a": STRING, "b": BOOL, "c": ANY, "d": STRING})
     values = check(read_object(b'{"a":"x","b":null,"c":[1],"e":2}'), rules)
     assert values == {"a": b'"x"'}
 
 
+def test_what_is_remembered_of_names_depends_on_the_rules_and_never_on_values() -> None:
+    text, flag = Rules({"a": STRING, "b": STRING}), Rules({"a": BOOL})
+    for _ in range(2):  # ruled, then known
+        assert check(read_object(b'{"a":"x","b":"y"}'), text) == {"a": b'"x"', "b": b'"y"'}
+        assert check(read_object(b'{"a":true,"b":"y"}'), flag) == {"a": b"true"}
+        assert check(read_object(b'{"a":"x","b":null}'), text) == {"a": b'"x"'}
+        with pytest.raises(InvalidRequest, match="`a` must be a string"):
+            check(read_object(b'{"a":true,"b":"y"}'), text)
+        with pytest.raises(InvalidRequest, match="only in case"):
+            check(read_object(b'{"a":"x","B":"y"}'), text)
+        assert check(read_object(b'{"a":true,"B":"y"}'), flag) == {"a": b"true"}
+
+
+def test_the_names_that_callers_can_make_us_remember_are_few_and_short() -> None:
+    for number in range(2 * jsonguard._MAX_KNOWN):
+        read_object(b'{"name-%d":1}' % number)
+    read_object(b'{"%b":1}' % (b"x" * jsonguard._MAX_KNOWN_BYTES))
+    read_object(b"{" + b",".join([b'"%d":1' % number for number in range(jsonguard._MAX_KNOWN_MEMBERS + 1)]) + b"}")
+    assert len(jsonguard._known) <= jsonguard._MAX_KNOWN
+    assert max(known.framing for known in jsonguard._known.values()) <= jsonguard._MAX_KNOWN_BYTES
+    assert max(map(len, jsonguard._known)) <= jsonguard._MAX_KNOWN_MEMBERS
+
+
 def test_a_half_surrogate_matters_in_a_decision_string_only() -> None:
-    assert check(read_object(b'{"a":"x","b":"\\ud800"}'), {"a": STRING}) == {"a": b'"x"'}
+    assert check(read_object(b'{"a":"x","b":"\\ud800"}'), Rules({"a": STRING})) == {"a": b'"x"'}
     with pytest.raises(InvalidRequest, match="surrogate"):
-        check(read_object(b'{"a":"x\\udc00"}'), {"a": STRING})
+        check(read_object(b'{"a":"x\\udc00"}'), Rules({"a": STRING}))
 
 
 def test_replacing_surrogates_keeps_every_offset() -> None:
@@ -136,7 +169,7 @@ def test_no_body_costs_more_than_a_few_plain_parses(name: str) -> None:
 
     def ours() -> None:
         document = read_object(body)
-        check(document, {"model": ANY})
+        check(document, Rules({"model": ANY}))
         check_depth(document)
 
     # long numbers are quadratic for json.loads itself: its parse of as many digits as text is the measure
