@@ -89,6 +89,17 @@ static inline int wait_until(int epoll_fd, struct epoll_event *events, int max, 
     return n < 0 ? 0 : n;
 }
 
+/* Where the text stands, or NULL. As memmem, which goes byte by byte for short texts and took a sixteenth of the time of
+ * a request of 1 KB; memchr takes thirty-two at once, and bodies hold few of what these texts begin with. */
+static inline const char *find(const char *from, const char *end, const char *text, size_t len) {
+    while ((size_t)(end - from) >= len) {
+        from = memchr(from, *text, (size_t)(end - from) - len + 1);
+        if (!from || memcmp(from, text, len) == 0) return from;
+        from++;
+    }
+    return NULL;
+}
+
 /* A header line `name: value`? Returns the value, or NULL. `name` is lower case; lines are not NUL-terminated. */
 static inline const char *header_value(const char *line, size_t len, const char *name) {
     size_t n = strlen(name);

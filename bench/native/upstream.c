@@ -263,7 +263,7 @@ static bool start_answer(struct conn *c, bool stream) {
 
 static bool wants_stream(const char *body, size_t len) {
     static const char key[] = "\"stream\"";
-    const char *end = body + len, *p = memmem(body, len, key, sizeof key - 1);
+    const char *end = body + len, *p = find(body, end, key, sizeof key - 1);
     if (!p) return false;
     for (p += sizeof key - 1; p < end && (*p == ' ' || *p == ':'); p++) {}
     return end - p >= 4 && memcmp(p, "true", 4) == 0;
@@ -299,7 +299,7 @@ static void read_directives(struct conn *c, const char *body, size_t len) {
     const char *end = body + len, *p = body;
     c->pace = defaults;
     memset(c->nonce, '0', NONCE_LEN);
-    while ((p = memmem(p, (size_t)(end - p), "[[", 2))) {
+    while ((p = find(p, end, "[[", 2))) {
         size_t left = (size_t)(end - p);
         if (left >= nonce_len + NONCE_LEN && memcmp(p, NONCE_MARK, nonce_len) == 0)
             memcpy(c->nonce, p + nonce_len, NONCE_LEN);

@@ -45,7 +45,8 @@ def prompts(stand: Stand) -> Iterator[Point]:
                     bench.sample(work.name, target, repeat, work, "--connections", str(CONNECTIONS))
                     for target in (nginx, gateway)
                 )
-                ratio = {"µs of nginx": beside.cpu_us_per_unit, "× nginx's rate": ours.load.rps / beside.load.rps}
+                nginx_us, ours_us = beside.cpu_us_per_unit, ours.cpu_us_per_unit
+                ratio = {"µs of nginx": nginx_us, "× nginx's CPU": ours_us / nginx_us}
                 yield Point("prompts", f"{size_kb:,} KB", {**plain_figures(ours), **ratio})
 
 

@@ -73,7 +73,7 @@ def test_prompts_grow_to_a_megabyte_beside_nginx(played: Played) -> None:
     assert len(found) == 2 * len(parts.PROMPTS_KB)
     assert {size for _, size, _ in played.asked} == {kb * 1000 for kb in parts.PROMPTS_KB}
     assert found[0].figures[COST] == pytest.approx(40)
-    assert found[0].figures["× nginx's rate"] == pytest.approx(0.25)
+    assert found[0].figures["× nginx's CPU"] == pytest.approx(4)
 
 
 def test_each_number_of_limits_is_asked_for_with_a_key_of_its_own(played: Played) -> None:
