@@ -4,9 +4,9 @@ Models Linux AIO (io_setup(2) and its kin) with one operation, IOCB_CMD_FDSYNC, 
 waits in fdatasync has to take the interpreter lock twice a sync, and each time the loop stands still until that thread
 has been scheduled: 10 µs a request at 200 syncs a second. Here a sync costs the loop two system calls, 20 µs.
 
-Invariants: the memory that the kernel was shown lives as long as the context; a context belongs to the process that
-made it, so it is made after the fork; closing waits for what goes on. What the kernel says of a sync is told as it is:
-EINVAL, ENOSYS and their like mean that it makes none here (`refuses`), anything else is about the disk.
+Invariants: a context belongs to the process that made it, so it is made after the fork; a sync that goes on when it is
+closed, or when the process ends, is made all the same. What the kernel says of a sync is told as it is: EINVAL, ENOSYS
+and their like mean that it makes none here (`refuses`), anything else is about the disk.
 Left out: what to do without (`syncer.py`), and every other operation: of a buffered file, AIO would read and write in
 the caller's time.
 """
@@ -76,10 +76,7 @@ class KernelSyncs:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_done: OnDone) -> None:
         self._calls = _calls_here()
-        # It keeps the interpreter lock: no call here waits, and giving the lock away could.
-        self._call = ctypes.PyDLL(None, use_errno=True).syscall
-        self._call.argtypes = [ctypes.c_long] * 6
-        self._call.restype = ctypes.c_long
+        self._call = _system_calls(ctypes.PyDLL)  # it keeps the interpreter lock: these calls do not wait
         context = ctypes.c_ulong(0)
         self._checked(self._call(self._calls.setup, 1, ctypes.addressof(context), 0, 0, 0))
         self._context = context.value
@@ -97,10 +94,11 @@ class KernelSyncs:
         self._checked(self._call(self._calls.submit, self._context, 1, ctypes.addressof(self._controls), 0, 0))
 
     def close(self) -> None:
-        """Give the context back; waits for a sync that goes on, whose end nobody is told."""
+        """Tell nobody any more, and give the context back: in a thread, for the kernel takes 30 ms for that."""
         self._loop.remove_reader(self._tell_fd)
-        self._call(self._calls.destroy, self._context, 0, 0, 0, 0)
         os.close(self._tell_fd)
+        destroy = _system_calls(ctypes.CDLL)
+        self._loop.run_in_executor(None, destroy, self._calls.destroy, self._context, 0, 0, 0, 0)
 
     def _told(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -113,6 +111,13 @@ class KernelSyncs:
         if result < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
+
+
+def _system_calls(library: type[ctypes.CDLL]) -> Callable[..., int]:
+    call = library(None, use_errno=True).syscall
+    call.argtypes = [ctypes.c_long] * 6
+    call.restype = ctypes.c_long
+    return call
 
 
 def refuses(error: OSError) -> bool:

@@ -5,11 +5,13 @@ import ctypes
 import errno
 import os
 import platform
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
 from gateway.journal import aio
 from gateway.journal.aio import KernelSyncs, refuses
@@ -72,14 +74,14 @@ def test_what_cannot_be_synced_is_refused_at_once() -> None:
 def test_how_a_sync_ended_is_told_as_it_is(fd: int) -> None:
     async def live() -> None:
         async with kernel() as ends:
-            call: Callable[..., int] = ends.syncs._call
+            call = ends.syncs._call
 
             def getevents(number: int, *arguments: int) -> int:
                 done = call(number, *arguments)
                 ends.syncs._event.result = -errno.EIO
                 return done
 
-            ends.syncs._call = getevents  # type: ignore[assignment]
+            ends.syncs._call = getevents
             told = await ends.sync(fd)
             assert isinstance(told, OSError)
             assert (told.errno, told.strerror) == (errno.EIO, os.strerror(errno.EIO))
@@ -100,19 +102,37 @@ def test_a_wake_for_nothing_is_nothing(fd: int) -> None:
     asyncio.run(live())
 
 
-def test_closing_waits_for_a_sync_that_goes_on_and_leaves_nothing_open(fd: int) -> None:
-    async def live() -> None:
+def test_closing_tells_nobody_and_leaves_nothing_open(fd: int) -> None:
+    async def live() -> KernelSyncs:
         before = opened()
         async with kernel() as ends:
             os.pwrite(fd, b"x" * 1_000_000, 0)
             ends.syncs.begin(fd)
+        await asyncio.get_running_loop().shutdown_default_executor()
         await asyncio.sleep(0)
-        assert ends.told.empty(), "nobody is told"
+        assert ends.told.empty()
         assert opened() == before
-        with pytest.raises(OSError):
-            ends.syncs.begin(fd)
+        return ends.syncs
 
-    asyncio.run(live())
+    with pytest.raises(OSError) as caught:
+        asyncio.run(live()).begin(fd)
+    assert caught.value.errno == errno.EINVAL, "the context is given back"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_it_may_be_closed_by_who_is_told(run: Callable[[Coroutine[Any, Any, None]], None], fd: int) -> None:
+    async def live() -> None:
+        over = asyncio.Event()
+
+        def on_done(_: OSError | None) -> None:
+            syncs.close()
+            over.set()
+
+        syncs = KernelSyncs(asyncio.get_running_loop(), on_done)
+        syncs.begin(fd)
+        await asyncio.wait_for(over.wait(), 10)
+
+    run(live())
 
 
 def test_a_platform_that_is_not_known_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
