@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gateway.routing.match import Route
 
 _REFUSED: Final = Outcome(ending=Ending.REFUSED, status=0)
+_OUTCOME: Final = Kind.OUTCOME  # a member that is looked up in its class costs 0.05 µs
+_REFUSAL: Final = Ending.REFUSED
 _NOBODY: Final = Principal("")
 
 
@@ -116,10 +118,10 @@ class Exchange:
         head, outcome, principal, facts, error = self.head, self.outcome, self.principal, self.facts, self.error
         duration_us = (ended_ns - self.started_ns) // NS_PER_US
         overhead_us = duration_us - outcome.upstream_us
-        attempts = outcome.attempts
+        attempts, ending, model = outcome.attempts, outcome.ending, self.model
         surface, route, sealed, answer, hold = head.surface, self.route, self.sealed, self.answer, self.hold
-        return Record(  # in the order of its fields: 28 names would cost more than all the rest of this
-            Kind.OUTCOME,
+        return Record(  # in the order of its fields: a name costs 0.05 µs, and a default as much as a value
+            _OUTCOME,
             self.exchange_id,
             now_us,
             RECORD_VERSION,
@@ -140,7 +142,7 @@ class Exchange:
             facts.model if facts is not None else "",
             attempts[-1].target if attempts else "",
             outcome.streamed,
-            REFUSE if outcome.ending is Ending.REFUSED else self.decision,
+            REFUSE if ending is _REFUSAL else self.decision,
             "",  # policy_version
             {},  # findings
             "",  # data_class
@@ -148,7 +150,7 @@ class Exchange:
             hold.id if hold is not None else "",
             {},  # hold_amounts, which the decision has
             self.answered_status,
-            outcome.ending._value_,  # `value` is a property in Python, and slow
+            ending._value_,  # `value` is a property in Python, and slow
             outcome.error or (error.code if error is not None else ""),
             attempts,
             outcome.usage,
@@ -162,7 +164,19 @@ class Exchange:
             outcome.downstream_bytes,
             "",  # prompt_digest, which the decision has
             answer.hexdigest() if answer is not None and outcome.downstream_bytes else "",
-            generation=generation,
-            settled_amounts=hold.settled_amounts if hold is not None else {},
-            entry=self.model if self.model.endswith("*") else "",
+            "",  # node, which stands once a segment, as region and chain do
+            "",
+            "",
+            generation,
+            "",  # action, subject, detail, actor: of other kinds
+            "",
+            "",
+            "",
+            1,  # count
+            0,  # segment, prev, signature, signed_by: of checkpoints
+            "",
+            "",
+            "",
+            hold.settled_amounts if hold is not None else {},
+            model if model[-1:] == "*" else "",
         )
