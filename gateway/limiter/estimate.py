@@ -77,7 +77,12 @@ class Estimator:
             return
         if usage.reasoning_tokens:
             self._learned.saw_reasoning(org, model)
-        if not self._due(org, model):
+        key = (org, model)
+        taught = self._taught.get(key, 0)
+        if not taught and len(self._taught) >= _REMEMBERED:
+            self._taught.clear()
+        self._taught[key] = taught + 1
+        if taught >= LEARN_ALWAYS and taught % LEARN_EVERY:
             return
         if asked.whole:
             text_tokens = usage.input_tokens - _framing(asked) - asked.tokens
@@ -100,14 +105,6 @@ class Estimator:
     def abandoned(self, org: str, model: str) -> int | None:
         """Tokens that 19 of 20 abandoned answers of this org stayed within; None where too few are known."""
         return self._learned.p95(ABANDONED, org, model)
-
-    def _due(self, org: str, model: str) -> bool:
-        key = (org, model)
-        taught = self._taught.get(key, 0)
-        if not taught and len(self._taught) >= _REMEMBERED:
-            self._taught.clear()
-        self._taught[key] = taught + 1
-        return taught < LEARN_ALWAYS or taught % LEARN_EVERY == 0
 
 
 def _counted(tokenizer: Tokenizer, surface: str, body: bytes) -> int:

@@ -23,6 +23,7 @@ from gateway.errors import GatewayError, InvalidCredential, MissingCredential, R
 from gateway.exchange import Exchange
 from gateway.ledger.prices import quoted
 from gateway.limiter.engine import Amount
+from gateway.limiter.limiter import Engines, Limiter
 from gateway.limiter.rules import Rules, Subject
 from gateway.listener.head import Head, read_head
 from gateway.pipeline import RandomBytes, finish, identify, run
@@ -885,7 +886,7 @@ def test_the_record_says_in_whose_slices_it_was_counted_however_it_ended(
 ) -> None:
     """Control settles again what does not say so, which would charge it twice."""
     wired = Wired(answering(), **limiting(TPM))
-    wired.gateway.limiter.engine = SliceEngine()
+    wired.gateway.limiter = Limiter(Engines(SliceEngine()), owner=7)
     if crash:
         monkeypatch.setattr(Transfer, "run", mock.Mock(side_effect=ZeroDivisionError))
 

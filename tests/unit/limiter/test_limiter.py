@@ -1,6 +1,7 @@
 """A request's way through the engine and back: admitted, refused, settled, renewed, and without an engine."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable
 from typing import Any
 
@@ -8,13 +9,15 @@ import pytest
 
 from gateway.config.limits import Rule
 from gateway.errors import GatewayError, InternalError, LimitsUnavailable, NeverFits, RateLimited
-from gateway.limiter.engine import Outcome, Reason, Reserved
+from gateway.limiter.engine import Amount, Outcome, Reason, Reserved
 from gateway.limiter.hold import State
 from gateway.limiter.limiter import LEASE_MS, Engines
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.reservation import Origin
 from gateway.limiter.scripts import MAX_RENEWALS
+from gateway.limiter.table import TableEngine
 from gateway.limiter.use import NOTHING, UNREAD, use
+from tests.fakes.limit_table import Moment, memory, table
 from tests.fakes.limits import FakeEngine, Setting, SliceEngine, away, estimate, limits_of, run
 
 RPM = Rule(name="rpm", per=("key",), requests=2, every="minute")
@@ -448,16 +451,16 @@ def test_a_caller_who_leaves_while_the_store_is_asked_keeps_nothing() -> None:
     setting = Setting(FakeEngine(futures=True))
 
     async def story() -> None:
-        setting.limiter.engine = Silent(setting.engine)
-        asked = asyncio.ensure_future(setting.limiter.reserve(LIMITS, "h", estimate(100)))
+        limiter = setting.of(Engines(Silent(setting.engine), Origin.STORE))
+        asked = asyncio.ensure_future(limiter.reserve(LIMITS, "h", estimate(100)))
         await asyncio.sleep(0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        assert limiter.open == {}
 
     run(story())
     assert levels(setting) == [full(name) for name in ("rpm", "tpm", "slots", "budget")]
-    assert setting.limiter.open == {}
 
 
 # --- leases ---------------------------------------------------------------------------------------------------------
@@ -490,6 +493,28 @@ def test_what_is_owed_waits_for_the_table_to_be_there_again() -> None:
     setting.engine.failure = None
     run(setting.limiter.renew())
     assert (setting.limiter.owed, setting.level(LIMITS, "tpm")) == ({}, 998_000)
+
+
+def test_a_settlement_that_found_the_table_held_is_delivered_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, made = Setting(), table(memory(), Moment(1))
+    limiter = setting.of(Engines(TableEngine(made)))
+    hold = run(limiter.reserve(LIMITS, "h", estimate(100)))
+
+    def late(*_: object) -> None:
+        raise MutexBusy("held by process 5")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "_try_lock", lambda _: errno.EBUSY)
+        patch.setattr(made, "_late", late)
+        hold.settle(use(1, 1))
+        with pytest.raises(LimitsUnavailable) as caught:
+            run(limiter.reserve(limits_of(RPM, on_store_failure="closed"), "i", estimate(1)))
+        assert caught.value.detail == "held by process 5"
+        run(limiter.renew())
+        assert (set(limiter.owed), limiter.undelivered) == ({"h"}, 1)
+    run(limiter.renew())
+    line = LIMITS.lines(setting.engine.now_ms).lines[1]
+    assert (limiter.owed, made.peek([Amount(line.bucket, line.spec, 0)])[0].level) == ({}, 998_000)
 
 
 def test_many_holds_are_renewed_some_at_a_time() -> None:
