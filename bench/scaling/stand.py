@@ -47,9 +47,10 @@ class Stand:
             yield running
 
     def remark(self, words: str) -> None:
-        """Say it now, and in the report."""
-        self.progress.note(words)
-        self.remarks.append(words)
+        """Say it now, and in the report, where it is one line of a list."""
+        told = " ".join(words.split())
+        self.progress.note(told)
+        self.remarks.append(told)
 
 
 def plain_figures(sample: Sample) -> dict[str, float]:

@@ -24,9 +24,9 @@ def test_each_target_has_a_folder_and_a_core(tmp_path: Path) -> None:
 
 def test_a_remark_is_kept_and_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = made(tmp_path)
-    told.remark("no `ip` here")
-    assert told.remarks == ["no `ip` here"]
-    assert "no `ip` here" in capsys.readouterr().err
+    told.remark("no `ip` here:\nit is missing")
+    assert told.remarks == ["no `ip` here: it is missing"]
+    assert "no `ip` here: it is missing" in capsys.readouterr().err
 
 
 def test_a_sample_is_told_in_figures() -> None:
