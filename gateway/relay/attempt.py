@@ -63,6 +63,23 @@ _REFUSAL: Final = Taking.REFUSAL
 class AttemptRun:
     """One attempt, from its request to its verdict. Implements `upstream.Sink`."""
 
+    __slots__ = (
+        "_decoder",
+        "_kept",
+        "_kept_bytes",
+        "_over",
+        "_tail",
+        "_transfer",
+        "conn",
+        "encoded",
+        "head",
+        "request_bytes",
+        "stale",
+        "taking",
+        "tap",
+        "target",
+    )
+
     def __init__(self, transfer: "Transfer", target: Target, conn: Connection) -> None:
         self.target = target
         self.encoded: Encoded = target.encode(transfer.out)

@@ -41,6 +41,7 @@ _COMMENT: Final = b": keep-alive\n\n"
 _SSE_LINES: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _OK: Final = "ok"
 _EVENTS: Final = Taking.EVENTS  # a member looked up in its enum costs three times a global
+_FAILED: Final = Ending.FAILED
 _CONNECTING: Final = Phase.CONNECTING
 _AWAITING: Final = Phase.AWAITING
 _CONNECTED: Final = Happening.CONNECTED
@@ -74,6 +75,34 @@ class Transfer:
 
     `text_bytes`: of an answer that ended early, the bytes of text that passed; -1 where that is not known.
     """
+
+    __slots__ = (
+        "_answer_bytes",
+        "_attempt",
+        "_attempt_ns",
+        "_comment_ns",
+        "_content_ns",
+        "_digest",
+        "_done_ns",
+        "_held",
+        "_last_ns",
+        "_request_bytes",
+        "_started_ns",
+        "_status",
+        "_upstream_ns",
+        "_verdict",
+        "attempts",
+        "error",
+        "out",
+        "phase",
+        "reply",
+        "streaming",
+        "terms",
+        "text_bytes",
+        "usage",
+        "wheel",
+        "wheel_tick",
+    )
 
     def __init__(self, out: Outgoing, reply: Reply, terms: Terms, wheel: Wheel, digest: Digest | None = None) -> None:
         self.out = out
@@ -440,7 +469,7 @@ class Transfer:
     def _outcome(self) -> Outcome:
         attempt = self._attempt
         return Outcome(
-            _ENDINGS.get(self.phase, Ending.FAILED),
+            _ENDINGS.get(self.phase, _FAILED),
             self._status,
             tuple(self.attempts),
             self.usage,
