@@ -11,7 +11,7 @@ parser. Left out: what the head means, and which are worth it (`listener/reader.
 """
 
 import re
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 H = TypeVar("H")
 
@@ -21,25 +21,28 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: ([0-9]{1,%d})\r\n" % _MAX_DIG
 _BLANK_LINE: Final = b"\r\n\r\n"
 
 
-class Familiar(NamedTuple, Generic[H]):
+class Familiar(Generic[H]):
     """A head as it was read, and its bytes: before the digits of its length, and behind them, to its blank line."""
 
-    head: H
-    before: bytes
-    behind: bytes
-    digits_at: int
-    behind_bytes: int
+    __slots__ = ("_before", "_behind", "_behind_bytes", "_digits_at", "head")
+
+    def __init__(self, head: H, before: bytes, behind: bytes) -> None:
+        self.head = head
+        self._before = before
+        self._behind = behind
+        self._digits_at = len(before)
+        self._behind_bytes = len(behind)
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body of the message that `data` is, None when it is not one of this head."""
-        _, before, behind, digits_at, behind_bytes = self
-        if not data.startswith(before):
+        if not data.startswith(self._before):
             return None
-        end = data.find(behind, digits_at, digits_at + _MAX_DIGITS + behind_bytes)
-        digits = data[digits_at:end] if end >= 0 else b""
-        if not digits.isdigit():
+        start = self._digits_at
+        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        digits = data[start:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self._behind, end):
             return None
-        body = data[end + behind_bytes :]
+        body = data[end + self._behind_bytes :]
         return body if len(body) == int(digits) else None
 
 
@@ -50,5 +53,4 @@ def learn(data: bytes, head: H, length: int) -> Familiar[H] | None:
     if end > MAX_BYTES or data.find(_BLANK_LINE) + len(_BLANK_LINE) != end or len(lengths) != 1:
         return None
     digits_at, behind_at = lengths[0].span(1)
-    behind = data[behind_at:end]
-    return Familiar(head, data[:digits_at], behind, digits_at, len(behind))
+    return Familiar(head, data[:digits_at], data[behind_at:end])

@@ -40,7 +40,8 @@ WHOLE_BYTES: Final = 1 * MIB
 REFUSAL_BYTES: Final = 256 * KIB
 PRECONTENT_BYTES: Final = 1 * MIB
 _EVENT_STREAM: Final = b"text/event-stream"
-_READABLE: Final = (b"application/json", b"text/")
+_JSON: Final = b"application/json"
+_READABLE: Final = (_JSON, b"text/")
 
 
 class Taking(IntEnum):
@@ -111,6 +112,8 @@ class AttemptRun:
         content_type = head.first.get(b"content-type", b"")
         if not 200 <= head.status < 300:  # noqa: PLR2004 - the success class
             self.taking = _REFUSAL
+        elif content_type == _JSON and not encoding:  # nearly every answer that is no stream
+            self.taking = _WHOLE
         elif content_type.startswith(_EVENT_STREAM):
             self._take_events(encoding)
         elif (encoding and self._decoder is None) or not content_type.startswith(_READABLE):

@@ -34,7 +34,7 @@ def read(dialect: Dialect, surface: Surface, tail: bytes) -> Usage | None:
 
 def looks_like_error(body: bytes) -> bool:
     """Whether a whole answer of a success status says that it is an error (`{"error": {…}}` and nothing above it)."""
-    if b'"error"' not in body[:_ERROR_WITHIN]:
+    if body.find(b'"error"', 0, _ERROR_WITHIN) < 0:
         return False
     try:
         error = _error_decoder.decode(body).error
