@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     costs.add_argument("--out", type=Path, metavar="DIR", help="where cost.md and cost.json go (nowhere)")
     proofs = verbs.add_parser(
         "proof",
-        help="whether limits hold on running gateways, hammered and killed; a quarter of an hour",
+        help="whether limits hold on running gateways, hammered and killed; 25 minutes",
         description="scenarios:\n" + "\n".join(f"  {scenario.name:20} {scenario.what}" for scenario in SCENARIOS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -109,7 +109,8 @@ class Seen:
 def requests_within(seen: Seen, rate: Rate, given_back: int = 0) -> list[Finding]:
     """Whether the number of admitted requests is what the limit allows, to within one.
 
-    `given_back`: so many may stand in the bucket because nodes could not know what others have left of a lost refill.
+    `given_back`: so many may stand in the bucket because who gave back what a store had lost does not know when each
+    request had been charged there, and of what other nodes have left of the refill nothing.
     """
     if not seen.admitted or not seen.last_refusal_sent_s:
         return [Finding("admitted and refused", f"{len(seen.admitted)} and {seen.refused}", "some", holds=False)]

@@ -35,6 +35,7 @@ STORE_GONE_S: Final = 3.0
 LOOK_EVERY_S: Final = 0.5
 NOISE: Final = 3  # slots by which two looks at different moments differ
 ASK_PATIENCE_S: Final = 30.0
+UNSURE_S: Final = 0.5  # of refill, while what was used is given back to a store that lost it
 PAUSE_AFTER_S: Final = 20.0  # how long after a kill a pause between admissions is looked for
 
 Tell = Callable[[str], None]
@@ -219,7 +220,9 @@ def findings(story: Story, standings: Mapping[str, Standing], waited_s: float) -
         found += [evidence.requests_within(seen, rate)[0], *evidence.requests_at_rate(seen, rate, story.end_s)]
         used, doubt = 0.0, 0.0
     elif scenario.resource == REQUESTS:
-        guessed = int(rate.capacity) if scenario.kills == "store" and scenario.nodes > 1 else 0
+        guessed = 0
+        if scenario.kills == "store":
+            guessed = int(rate.capacity if scenario.nodes > 1 else rate.per_s * UNSURE_S)
         found += evidence.requests_within(seen, rate, guessed)
         used, doubt = float(len(seen.admitted)), float(len(seen.broken) + len(seen.unavailable_s) + guessed)
     else:
@@ -274,15 +277,14 @@ def markdown(stories: Sequence[Story], left_out: Mapping[str, str], conditions: 
 
 
 def prove(scenarios: Sequence[Scenario], seconds: float, folder: Path, tell: Tell) -> list[Story]:
-    """Every scenario, for its share of `seconds`."""
+    """Every scenario, for so many seconds."""
     stories = []
     for number, scenario in enumerate(scenarios, 1):
-        length_s = seconds * scenario.length
-        tell(f"{number} of {len(scenarios)}, {scenario.name}: {scenario.what} ({length_s:.0f} s)")
+        tell(f"{number} of {len(scenarios)}, {scenario.name}: {scenario.what} ({seconds:.0f} s)")
         place = folder / scenario.name
         place.mkdir(parents=True, exist_ok=True)
         with raised(scenario, place) as stand:
-            story = Run(scenario, stand, length_s).play()
+            story = Run(scenario, stand, seconds).play()
         tell(f"{scenario.name}: {'holds' if story.holds else 'BROKEN'}")
         stories.append(story)
     return stories

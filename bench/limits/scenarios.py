@@ -43,7 +43,6 @@ class Scenario:
     behave: str = _QUICK
     pause_s: float = 0.0  # of a caller who was refused
     kills: str = ""  # worker, node or store
-    length: float = 1.0  # of the run, as a share of what was asked for
 
     @property
     def rate(self) -> Rate:
@@ -89,7 +88,7 @@ class Scenario:
 
 
 def _killed(name: str, what: str, kills: str, **more: object) -> Scenario:
-    values: Mapping[str, object] = {"capacity": 200, "behave": _SECOND, "pause_s": 0.01, "length": 0.5, **more}
+    values: Mapping[str, object] = {"capacity": 200, "behave": _SECOND, "pause_s": 0.01, **more}
     return Scenario(name, what, kills=kills, **values)  # type: ignore[arg-type] # rows are plainer than a call each
 
 

@@ -23,6 +23,10 @@ What a worker held that has died is certain to get no outcome. A store is told o
 under its own id: should it have lost the hold, or never heard of it, it is charged all the same. Of holds that may have
 been counted in slices (`sliced`), which no store knows by their ids, this is done where its memory is younger only.
 
+Requests that come after a memory began anew, and before what was used is given back, charge a bucket that seems fresh,
+and it refills. So does the journal's count of what was used before, and no time may refill twice: what has refilled of
+those requests is given back as well.
+
 What is given back, and what is settled again, is parted by when a look began that found the memory there. Before
 anything is given back, that is in the checkpoint: a control that is killed meanwhile is followed by one that parts it
 in the same place, and counts nothing on both sides. While workers still have settlements to deliver, which may go to
@@ -39,11 +43,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from gateway.control.limits_repeat import Engine, Repetition, Settlement, batches, settle
+from gateway.control.limits_repeat import Engine, Fold, Repetition, Settlement, batches, settle
 from gateway.control.readers.base import Trouble
 from gateway.control.readers.budgets import BudgetReader
-from gateway.limiter.engine import Amount, Epoch, Reason, Unavailable
+from gateway.limiter.engine import Amount, Epoch, Reason, Renewal, Unavailable
+from gateway.limiter.hold import State
 from gateway.limiter.layout import AT_KEY, hold_key, hold_name
+from gateway.limiter.limiter import LEASE_MS
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.recorded import Key, key_of
 from gateway.limiter.replay import Fact, Used, is_counted
@@ -145,6 +151,7 @@ class LimitsKeeper:
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._failing: dict[str, str] = {}
         self._away = False
+        self._gone_us = 0  # when the memory was found away first, since it was last there
         self._undelivered = 0
         self._save_s = 0.0
         self._waiting: dict[str, int] = {}  # lapsed holds, and since when
@@ -243,7 +250,7 @@ class LimitsKeeper:
         await self._lay_to_rest()
         await self._correct()
         self._reader.adopt(epoch.id, at_us)
-        self._away, self._undelivered = False, undelivered
+        self._away, self._gone_us, self._undelivered = False, 0, undelivered
 
     async def _lay_to_rest(self) -> None:
         """Make sure that a store has what the dead held."""
@@ -281,7 +288,11 @@ class LimitsKeeper:
         return self._reader.seen_us if self._memory.owed() else self._clock_us()
 
     async def _epoch(self) -> Epoch:
-        return await self._memory.epoch(self._reader.epoch, self._known_us)
+        try:
+            return await self._memory.epoch(self._reader.epoch, self._known_us)
+        except Unavailable:
+            self._gone_us = self._gone_us or self._clock_us()
+            raise
 
     async def _remind(self, epoch: Epoch, at_us: int) -> None:
         """Give the engine what it does not have, as far as that is known. `at_us`: when the look began."""
@@ -297,13 +308,14 @@ class LimitsKeeper:
             reader.disturb()
         standing = await asyncio.to_thread(reader.standing)
         counted = "" if epoch.behind else epoch.id  # one that went back in time may not have what slices cost
+        refilled = await self._refilled(standing.at_ms) if forgot else {}
         again = (
             await self._repeat(lambda: reader.settled(standing.places, since_us), counted)
             if self._memory.marked
             else {}
         )
         if forgot:
-            rows = [self._missing(used, again) for used in standing.used]
+            rows = [self._missing(used, again, refilled) for used in standing.used]
             await settle(self._memory.engine, self._gifts(known_us, rows))
             if (await self._epoch()).id != epoch.id:
                 raise Unavailable(Reason.LOST, "the memory of limits was lost while what was used was given back")
@@ -322,16 +334,31 @@ class LimitsKeeper:
         async for some in _batches(facts()):
             await repetition.settle(some, now_ms)
         self.repeated += repetition.settled
-        return repetition.used(now_ms)
+        return repetition.there(now_ms)
 
-    def _missing(self, used: Used, again: Mapping[Key, int]) -> Amount:
+    async def _refilled(self, now_ms: int) -> Mapping[Key, int]:
+        """What had refilled in this memory by then of what was reserved there since it began anew.
+
+        A hold from before that was settled here since is known here, too: none is older than the absence.
+        """
+        fold, since_us = Fold(self._nodes), max(self._reader.seen_us, self._began_us, self._gone_us)
+        async for some in _batches(self._reader.reserved(since_us)):
+            asked = [Renewal(fact.hold) for fact in some]
+            states = await self._memory.engine.renew(asked, lease_ms=LEASE_MS)
+            for fact, state in zip(some, states, strict=True):
+                if state is not State.UNKNOWN:
+                    fold.add(fact)
+        return fold.refilled(now_ms)
+
+    def _missing(self, used: Used, again: Mapping[Key, int], refilled: Mapping[Key, int]) -> Amount:
         """What of a bucket is to be given back: all that is neither settled again nor going to be.
 
         What nodes that share a RATE have used between them, none of them knows: each relies on its part of the refill,
         and gives back what may be missing by that, as much as the bucket can have. While all use their parts that is
         exact; else it is too much by what some have used and others have left since.
         """
-        there = used.live + again.get(key_of(used.bucket, used.spec), 0)
+        key = key_of(used.bucket, used.spec)
+        there = used.live + again.get(key, 0) - refilled.get(key, 0)
         certain, possible = used.used - there, used.used + used.more - there
         most = self._capacity_of(used.bucket, used.spec) if used.more else possible
         return Amount(used.bucket, used.spec, max(certain, min(possible, most), 0))

@@ -7,7 +7,8 @@ What a settlement comes to depends on what the store knows of its hold:
     UNKNOWN        it was counted while the store was away, so nothing of it is there
 
 What is UNKNOWN is charged as one bucket would have it by now: what was used since refills between one settlement and
-the next, so the oldest of them may be refilled already. Where several nodes share a store each of them counts on its
+the next, so the oldest of them may be refilled already. What of the others has refilled in the store is not known here
+(`there`). Where several nodes share a store each of them counts on its
 part of the refill only: all of them charge at most too much, and never too little.
 
 Invariants: no settlement is charged more than was used; what is UNKNOWN comes, over all, to what is left of it after
@@ -15,6 +16,7 @@ its refill. Left out: which settlements these are, and when (`limits_keeper.py`)
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
@@ -55,18 +57,23 @@ class Repetition:
         self.settled = 0
         self._engine = engine
         self._is_there = is_there
-        self._all = Fold(nodes)
+        self._known: dict[Key, int] = {}
+        self._sliced = Fold(nodes)
         self._unknown = Fold(nodes)
         self._refilled: dict[Key, int] | None = None  # of what is not known there, what need not be charged any more
 
     async def see(self, facts: Sequence[Fact]) -> None:
         """These are to be settled. Raises Unavailable."""
-        for fact in facts:
-            self._all.add(fact)
         asked = [fact for fact in facts if not self._is_there(fact)]
+        for fact in facts:
+            if self._is_there(fact):
+                self._sliced.add(fact)
         for fact, state in zip(asked, await self._states(asked), strict=True):
             if state is State.UNKNOWN:
                 self._unknown.add(fact)
+            else:
+                for actual in fact.charges:
+                    self._known[actual.key] = self._known.get(actual.key, 0) + actual.amount
 
     async def settle(self, facts: Sequence[Fact], now_ms: int) -> None:
         """Settle them. Raises Unavailable."""
@@ -82,9 +89,12 @@ class Repetition:
         await settle(self._engine, settlements)
         self.settled += len(settlements)
 
-    def used(self, now_ms: int) -> dict[Key, int]:
-        """What all of them come to by now."""
-        return self._all.used(now_ms)
+    def there(self, now_ms: int) -> dict[Key, int]:
+        """What of them is charged, once they are settled; of those that the store knew as if nothing had refilled."""
+        charged = Counter(self._known)
+        charged.update(self._sliced.used(now_ms))
+        charged.update(self._unknown.used(now_ms))
+        return charged
 
     async def _states(self, facts: Sequence[Fact]) -> tuple[State, ...]:
         asked = [Renewal(fact.hold) for fact in facts]

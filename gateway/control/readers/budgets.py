@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 
 from gateway.control.readers.aside import Aside
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
-from gateway.control.readers.earlier import beginnings, earlier, settled
+from gateway.control.readers.earlier import beginnings, earlier, reserved, settled
 from gateway.journal.read import Entry, Place
 from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
 from gateway.limiter.crowd import Crowd
@@ -40,11 +40,12 @@ _log: Final = logging.getLogger("gateway.readers")
 
 
 class Standing(NamedTuple):
-    """What is used of every bucket by the lines before these places; what the dead held is in it."""
+    """What is used of every bucket at a time, by the lines before these places; what the dead held is in it."""
 
     used: list[Used]
     places: dict[str, Place]
     orphans: list[Fact]
+    at_ms: int
 
 
 class BudgetReader:
@@ -184,8 +185,8 @@ class BudgetReader:
     def standing(self) -> Standing:
         """What is used now."""
         with self._busy:
-            used = list(self._ledger.used(self._clock_us() // _US_PER_MS))
-            return Standing(used, self._places(), self._ledger.orphans())
+            now_ms = self._clock_us() // _US_PER_MS
+            return Standing(list(self._ledger.used(now_ms)), self._places(), self._ledger.orphans(), now_ms)
 
     def budgets(self) -> list[Used]:
         """What is used of every budget now."""
@@ -217,6 +218,10 @@ class BudgetReader:
     def settled(self, places: Mapping[str, Place], since_us: int) -> Iterator[Fact]:
         """What was settled since then, by the lines before these places, and is not forgotten. Raises OSError."""
         return map(self._ledger.remembered, settled(self._journal, places, since_us))
+
+    def reserved(self, since_us: int) -> Iterator[Fact]:
+        """What was reserved since then, also by lines that are yet to be read. Raises OSError."""
+        return reserved(self._journal, since_us)
 
     def buckets(self) -> set[Key]:
         """Everything of which something is known."""

@@ -611,6 +611,44 @@ def test_a_rate_is_not_charged_for_what_has_refilled_since(fleet: LimitsNode) ->
     assert fleet.engine.used(*TPM) == 10_000
 
 
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("ended", [True, False])
+def test_no_time_refills_twice_what_was_used_before_and_after_a_memory_was_lost(
+    fleet: LimitsNode, *, read: bool, ended: bool
+) -> None:
+    fleet.settles("before", 50_000, TPM)
+    run(fleet)
+    fleet.pass_us(2 * SECOND_US)
+    fleet.reserves("unheard of", 0, TPM)
+    fleet.engine.forget()
+    fleet.reserves("in the new one", 5_000, TPM)
+    if ended:
+        fleet.settles("in the new one", 5_000, TPM)
+    fleet.pass_us(3 * SECOND_US)
+    if read:
+        fleet.runner.step()
+    asyncio.run(fleet.keeper.turn())
+    assert fleet.engine.used(*TPM) == 50_000  # and 5,000 more, less 5,000 that have refilled
+
+
+def test_what_was_reserved_before_the_memory_was_away_has_not_refilled_in_the_new_one(fleet: LimitsNode) -> None:
+    fleet.settles("before", 50_000, TPM)
+    run(fleet)
+    fleet.pass_us(2 * SECOND_US)
+    fleet.reserves("delivered late", 5_000, TPM)
+    fleet.engine.away = True
+    for _ in range(2):
+        fleet.pass_us(SECOND_US)
+        asyncio.run(fleet.keeper.turn())
+    fleet.engine.forget()
+    fleet.engine.away = False
+    fleet.settles("delivered late", 5_000, TPM)
+    fleet.reserves("in the new one", 5_000, TPM)
+    fleet.pass_us(3 * SECOND_US)
+    run(fleet)
+    assert fleet.engine.used(*TPM) == 60_000 - 7_000
+
+
 def test_it_runs_until_it_is_told_to_stop(node: LimitsNode, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = asyncio.Semaphore(0)
 

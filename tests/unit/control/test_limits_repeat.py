@@ -85,7 +85,7 @@ def test_a_budget_is_charged_whole() -> None:
     engine = engine_at(NOW_MS + 60_000)
     repetition = repeat(engine, [fact(f"h{number}", NOW_MS, 10, DAY) for number in range(3)])
     assert used(engine, DAY) == 30
-    assert repetition.used(engine.now_ms) == {key_of("b", DAY): 30}
+    assert repetition.there(engine.now_ms) == {key_of("b", DAY): 30}
 
 
 def test_nodes_that_share_a_store_rely_on_their_part_of_the_refill() -> None:
@@ -99,7 +99,7 @@ def test_what_is_there_under_no_id_counts_and_is_not_settled() -> None:
     engine = engine_at(NOW_MS)
     repetition = repeat(engine, [fact("s", NOW_MS, 3_000), fact("h", NOW_MS, 2_000)], there=("s",))
     assert (repetition.settled, used(engine)) == (1, 2_000)
-    assert repetition.used(NOW_MS) == {key_of("b", TOLD): 5_000}
+    assert repetition.there(NOW_MS) == {key_of("b", TOLD): 5_000}
 
 
 def test_a_store_that_goes_away_is_told() -> None:
@@ -119,3 +119,10 @@ def test_batches_are_bounded_and_lose_nothing() -> None:
     found = list(batches(facts()))
     assert [len(some) for some in found] == [AT_ONCE, AT_ONCE, 1]
     assert [one.hold for some in found for one in some] == [f"h{number}" for number in range(2 * AT_ONCE + 1)]
+
+
+def test_what_the_store_knew_is_there_in_full() -> None:
+    engine = engine_at(NOW_MS + 2_000)
+    engine.settle("known", (Amount("b", RPM, 7_000),))
+    repetition = repeat(engine, [fact("known", NOW_MS, 7_000), fact("not", NOW_MS, 3_000)])
+    assert repetition.there(engine.now_ms) == {key_of("b", TOLD): 7_000 + 1_000}  # two seconds' refill of the one

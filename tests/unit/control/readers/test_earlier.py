@@ -1,13 +1,15 @@
 """What earlier processes left: all of it, in the order of time, up to where a later one begins, and no garbage."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.control.readers import earlier as module
 from gateway.control.readers.base import Cursor
-from gateway.control.readers.earlier import beginnings, earlier, settled
+from gateway.control.readers.earlier import beginnings, earlier, reserved, settled
 from gateway.journal.line import body_of, content_of, line_of
-from gateway.journal.read import START, Place, entries
+from gateway.journal.read import START, Entry, Place, entries
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, NOON_MS, decision, outcome
 from tests.fakes.written_journal import WrittenJournal
@@ -124,3 +126,47 @@ def test_what_was_settled_since_and_before(tmp_path: Path) -> None:
     assert found(NOON_MS + 4, chain.end) == ["b", "c"]
     assert found(NOON_MS + 5, chain.end) == ["c"]
     assert found(NOON_MS, list(entries(journal.path, "w0"))[4].after) == ["a", "b"]
+
+
+def test_what_was_reserved_since_by_every_line_there_is(tmp_path: Path) -> None:
+    journal = WrittenJournal(tmp_path)
+    for name in ("w0", "w1"):
+        lines = (decision(f"{name} {at}", NOON_MS + at, {USD: 5}) for at in (1, 2))
+        journal.chain(name).segment(NOON_MS * 1000, *lines, outcome(f"{name} 1", NOON_MS + 3, {USD: 4}))
+    with journal.chain("w1").path.open("ab") as file:
+        file.write(b"a line that is not whole")
+    assert [fact.hold for fact in reserved(journal.path, NOON_MS * 1000)] == ["w0 1", "w1 1", "w0 2", "w1 2"]
+    assert [fact.hold for fact in reserved(journal.path, (NOON_MS + 2) * 1000)] == ["w0 2", "w1 2"]
+
+
+def test_what_workers_settled_side_by_side_comes_in_the_order_of_time(tmp_path: Path) -> None:
+    journal = WrittenJournal(tmp_path)
+    for name, moments in (("w0", (1, 4)), ("w1", (2, 3))):
+        lines = (outcome(f"{at}", NOON_MS + at, {USD: 5}) for at in moments)
+        journal.chain(name).segment(NOON_MS * 1000, *lines)
+    places = {name: journal.chain(name).end for name in ("w0", "w1")}
+    assert [fact.hold for fact in settled(journal.path, places, NOON_MS * 1000)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage\n" * 5_000])
+def test_what_is_long_ago_is_not_read_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
+    monkeypatch.setattr(module, "NEAR_BYTES", 2_000)
+    journal, read = WrittenJournal(tmp_path), list[Place]()
+    chain = journal.chain("w0")
+    chain.segment(NOON_MS * 1000, *(outcome(f"{at}", NOON_MS + at * 100, {USD: 5}) for at in range(150)))
+    with chain.path.open("ab") as file:
+        file.write(damage)
+    chain.add(*(outcome(f"{at}", NOON_MS + at * 100, {USD: 5}) for at in range(150, 300)))
+    size = chain.path.stat().st_size
+
+    def noted(journal: Path, chain: str, start: Place, end: Place | None) -> Iterator[Entry]:
+        read.append(start)
+        return entries(journal, chain, start, end)
+
+    monkeypatch.setattr(module, "entries", noted)
+    for since in range(0, 301, 7):
+        found = settled(journal.path, {"w0": Place(chain.end.segment, size)}, (NOON_MS + since * 100) * 1000)
+        assert [fact.hold for fact in found] == [str(at) for at in range(since, 300)]
+    assert read == sorted(read)
+    assert read[0].offset == 0
+    assert damage or read[-1].offset > size * 0.9
