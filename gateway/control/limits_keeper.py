@@ -190,9 +190,9 @@ class LimitsKeeper:
         self._save_s = time.monotonic() - started_s
 
     async def close(self) -> None:
-        """Keep what is new; but what was not given back yet is found as it was by whoever begins again."""
+        """Keep all there is; but what was not given back yet is found as it was by whoever begins again."""
         if self.ready:
-            await self._tried(self._save)
+            await self._tried(self._save_all)
 
     # --- within -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +215,9 @@ class LimitsKeeper:
 
     async def _save(self) -> None:
         await asyncio.to_thread(self._reader.save)
+
+    async def _save_all(self) -> None:
+        await asyncio.to_thread(self._reader.save, last=True)
 
     async def _save_anyhow(self) -> None:
         await asyncio.to_thread(self._reader.save, anyhow=True)

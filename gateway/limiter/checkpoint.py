@@ -8,10 +8,11 @@ they are true only together with the rows: which memory the rows were last given
 was last there), and which thresholds of which windows have been told.
 
 Invariants: a file is whole or it is the one before; one that was damaged is never half believed. Left out: what the
-rows mean (`replay.py`), and what to do without a checkpoint: the journal holds everything that is in it.
+rows mean (`replay.py`), what has changed since (`changes.py`), and what to do without a checkpoint: the journal holds
+everything that is in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ import msgspec
 
 from gateway.config.files import private_directory, replacing
 from gateway.limiter.crowd import Crowd
-from gateway.limiter.recorded import name_of, parsed
+from gateway.limiter.recorded import Key, name_of, parsed
 from gateway.limiter.replay import Account, Held, Ledger
 
 VERSION: Final = 1
@@ -61,14 +62,18 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
 
 
-class _AccountRow(msgspec.Struct, frozen=True, array_like=True):
+class AccountRow(msgspec.Struct, frozen=True, array_like=True):
+    """An account as it stands in a file."""
+
     name: str  # as in a record
     used: int
     rest: int
     mark_ms: int
 
 
-class _HeldRow(msgspec.Struct, frozen=True, array_like=True):
+class HeldRow(msgspec.Struct, frozen=True, array_like=True):
+    """A hold as it stands in a file, its charges by the names of their accounts."""
+
     hold: str
     chain: str
     at_ms: int
@@ -85,8 +90,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     seen_us: int
     places: Mapping[str, At]
     told: Mapping[str, Told]
-    accounts: list[_AccountRow]
-    holds: list[_HeldRow]
+    accounts: list[AccountRow]
+    holds: list[HeldRow]
     epoch_us: int = 0  # this and what follows a file of an earlier build does not have
     forgotten: Mapping[str, int] = {}
 
@@ -103,7 +108,6 @@ def path_of(state_dir: Path) -> Path:
 def encoded(checkpoint: Checkpoint) -> bytes:
     """A checkpoint as it stands in its file."""
     ledger = checkpoint.ledger
-    names = {key: name_of(key.bucket, account.spec) for key, account in ledger.accounts.items()}
     content = _encode(
         _File(
             v=VERSION,
@@ -115,22 +119,39 @@ def encoded(checkpoint: Checkpoint) -> bytes:
             seen_us=checkpoint.seen_us,
             places=checkpoint.places,
             told=checkpoint.told,
-            accounts=[_AccountRow(names[key], *account.row) for key, account in ledger.accounts.items()],
-            holds=[
-                # a charge whose account was forgotten has nothing left to give back
-                _HeldRow(
-                    hold,
-                    held.chain,
-                    held.at_ms,
-                    held.dead,
-                    {names[key]: amount for key, amount in held.charges.items() if key in names},
-                    held.due,
-                )
-                for hold, held in ledger.holds.items()
-            ],
+            accounts=[account_row(key, account) for key, account in ledger.accounts.items()],
+            holds=[held_row(hold, held, ledger.accounts) for hold, held in ledger.holds.items()],
         )
     )
     return b"%b\n%b\n" % (content, sha256(content).hexdigest().encode())
+
+
+def account_row(key: Key, account: Account) -> AccountRow:
+    """An account, to be kept."""
+    return AccountRow(name_of(key.bucket, account.spec), *account.row)
+
+
+def held_row(hold: str, held: Held, accounts: Mapping[Key, Account]) -> HeldRow:
+    """A hold, to be kept; a charge whose account is gone has nothing left to give back."""
+    charges = {
+        name_of(key.bucket, accounts[key].spec): amount for key, amount in held.charges.items() if key in accounts
+    }
+    return HeldRow(hold, held.chain, held.at_ms, held.dead, charges, held.due)
+
+
+def restore(ledger: Ledger, accounts: Iterable[AccountRow], holds: Iterable[HeldRow]) -> None:
+    """Have these as they were kept. Raises ValueError."""
+    for account in accounts:
+        key, spec = parsed(account.name)
+        ledger.accounts[key] = Account((account.used, account.rest, account.mark_ms), spec)
+    for held in holds:
+        charges = {parsed(name).key: amount for name, amount in held.charges.items()}
+        ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead, held.due)
+
+
+def digest_of(raw: bytes) -> bytes:
+    """The digest with which a file ends, in hex."""
+    return raw[:-1].rpartition(b"\n")[2]
 
 
 def decoded(raw: bytes, node: str) -> Checkpoint:
@@ -157,11 +178,6 @@ def decoded(raw: bytes, node: str) -> Checkpoint:
     )
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the file. Raises OSError, and then the one before is there."""
-    write(path, encoded(checkpoint))
-
-
 def write(path: Path, raw: bytes) -> None:
     """Replace the file with what `encoded` made. Raises OSError, and then the one before is there."""
     private_directory(path.parent)
@@ -169,23 +185,9 @@ def write(path: Path, raw: bytes) -> None:
         file.write(raw)
 
 
-def load(path: Path, node: str) -> Checkpoint | None:
-    """What was kept; None when nothing was. Raises OSError, Damaged."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    return decoded(raw, node)
-
-
 def _ledger(file: _File) -> Ledger:
     ledger = Ledger()
     ledger.forgotten = file.forgotten
-    for account in file.accounts:
-        key, spec = parsed(account.name)
-        ledger.accounts[key] = Account((account.used, account.rest, account.mark_ms), spec)
+    restore(ledger, file.accounts, file.holds)
     ledger.bound(Crowd())
-    for held in file.holds:
-        charges = {parsed(name).key: amount for name, amount in held.charges.items()}
-        ledger.holds[held.hold] = Held(held.chain, held.at_ms, charges, held.dead, held.due)
     return ledger

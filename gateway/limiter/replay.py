@@ -92,12 +92,13 @@ class Account:
     counts; a checkpoint has no such number, and then it begins with the other.
     """
 
-    __slots__ = ("part", "row", "share", "spec")
+    __slots__ = ("is_changed", "part", "row", "share", "spec")
 
     def __init__(self, row: tuple[int, int, int], spec: Spec) -> None:
         self.row = self.share = row
         self.spec = spec
         self.part: Spec | None = None
+        self.is_changed = False  # since it was kept
 
     def charge_share(self, nodes: int, amount: int, at_ms: int) -> None:
         """Charge what counts on this node's part alone, by the spec of now."""
@@ -109,7 +110,8 @@ class Account:
 class Held(msgspec.Struct):
     """A hold without an outcome. `dead`: its worker is gone, so what it is charged stays an estimate.
 
-    `due`: nobody has made sure yet that a store has it, which may have lost it while the worker still lived.
+    `due`: nobody has made sure yet that a store has it, which may have lost it while the worker still lived. `is_kept`:
+    a file has it, and `is_changed` since.
     """
 
     chain: str
@@ -117,6 +119,17 @@ class Held(msgspec.Struct):
     charges: dict[Key, int]
     dead: bool = False
     due: bool = False
+    is_kept: bool = False
+    is_changed: bool = True
+
+
+class Changes(NamedTuple):
+    """What is to be kept anew: accounts by their keys, holds, and those that are over. `everything`: more than that."""
+
+    accounts: list[Key]
+    holds: dict[str, Held]
+    ended: list[str]
+    everything: bool
 
 
 class Used(NamedTuple):
@@ -194,6 +207,9 @@ class Ledger:
         self.nodes = 1  # that share the memory which counts the same
         self.accounts: dict[Key, Account] = {}
         self._crowd = Crowd()
+        self._changed: list[Key] = []  # accounts
+        self._ended: list[str] = []  # of the holds that were kept
+        self._everything = True  # has changed, or has never been kept
         self.holds: dict[str, Held] = {}
         self._forgotten: Mapping[str, int] = {}
         self._forgotten_ms = -1  # what began later is not forgotten
@@ -212,6 +228,18 @@ class Ledger:
         """Count no more end users one by one than this."""
         self._crowd = crowd.of(self.accounts)
 
+    def take_changes(self) -> Changes:
+        """What has changed since this was asked last; who cannot keep it asks for everything the next time."""
+        accounts = [key for key in dict.fromkeys(self._changed) if key in self.accounts]
+        for key in accounts:
+            self.accounts[key].is_changed = False
+        holds = {hold: held for hold, held in self.holds.items() if held.is_changed}
+        for held in holds.values():
+            held.is_kept, held.is_changed = True, False
+        changes = Changes(accounts, holds, self._ended, self._everything)
+        self._changed, self._ended, self._everything = [], [], False
+        return changes
+
     def take(self, chain: str, fact: Fact) -> None:
         """Fold one line."""
         if fact.what is What.RESERVED:
@@ -228,6 +256,7 @@ class Ledger:
         news = {subject for subject in subjects if self.forgotten.get(subject, -1) < at_ms}
         if not news:
             return
+        self._everything = True
         self.forgotten = {**self.forgotten, **dict.fromkeys(news, at_ms)}
         for key in [key for key in self.accounts if subject_of(key.bucket) in news]:
             self._close(key)
@@ -244,7 +273,7 @@ class Ledger:
         """Whoever wrote this chain (any chain) is gone: what it holds will not be settled any more."""
         for held in self.holds.values():
             if not held.dead and chain in ("", held.chain):
-                held.dead = held.due = True
+                held.dead = held.due = held.is_changed = True
 
     def orphans(self) -> list[Fact]:
         """What the dead have left that is due: to be settled as it was reserved."""
@@ -259,10 +288,11 @@ class Ledger:
         for hold in holds:
             held = self.holds.get(hold)
             if held is not None:
-                held.due = False
+                held.due, held.is_changed = False, True
 
     def disturb(self) -> None:
         """What any of the dead have left is due again."""
+        self._everything = True
         for held in self.holds.values():
             held.due = held.dead
 
@@ -311,6 +341,8 @@ class Ledger:
         if held is None:
             self._charge(self._kept(fact.charges, fact.at_ms), {}, fact.at_ms)
             return
+        if held.is_kept:
+            self._ended.append(fact.hold)
         reserved = held.charges
         self._charge(self._kept(fact.charges, held.at_ms), reserved, fact.at_ms)
         for key in [key for key in reserved if key in self.accounts]:  # else it has refilled, or is forgotten, since
@@ -334,6 +366,9 @@ class Ledger:
                 key, account = self._opened(key, spec, at_ms, reserved)
             amount = one.amount - reserved.pop(key, 0)
             account.row = charged_at(account.row, spec, at_ms, amount)
+            if not account.is_changed:
+                account.is_changed = True
+                self._changed.append(key)
             if account.spec is not spec:
                 account.spec, account.part = spec, None
             if nodes > 1:

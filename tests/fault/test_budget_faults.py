@@ -15,7 +15,7 @@ import pytest
 
 from gateway.control.readers.runner import Limits, Runner, Source
 from gateway.control.webhook_queue import Pending, Queue
-from gateway.limiter.checkpoint import load
+from gateway.limiter.changes import CheckpointFiles
 from tests.fakes import killed_steps
 from tests.fakes.killed_steps import How, Say
 from tests.fakes.limits_node import LimitsNode, run
@@ -85,7 +85,7 @@ class Failing:
         return real(*given, **more)
 
 
-@pytest.mark.parametrize("name", ["open", "fsync", "replace", "mkdir"])
+@pytest.mark.parametrize("name", ["open", "fsync", "fdatasync", "pwrite", "replace", "mkdir"])
 def test_a_disk_that_fails_once_at_any_step(tmp_path: Path, name: str) -> None:
     real = getattr(os, name)
     for nth in range(1, MOST_STEPS):
@@ -93,9 +93,9 @@ def test_a_disk_that_fails_once_at_any_step(tmp_path: Path, name: str) -> None:
         failing = Failing(nth)
         with mock.patch.object(os, name, lambda *given, _at=failing, **more: _at(real, *given, **more)):
             follow(node)
-        kept = load(node.reader.path, node.journal.node)
+        kept = CheckpointFiles(node.reader.path, node.journal.node).load()
         assert kept is not None
-        assert sum(found.used for found in kept.ledger.used(node.now_us // 1000)) == SPENT
+        assert sum(found.used for found in kept.checkpoint.ledger.used(node.now_us // 1000)) == SPENT
         assert begin_anew(node) == SPENT
         if failing.left > 0:
             return

@@ -1,7 +1,7 @@
 """The reader of budgets: what the journal says was used, ready to be given back to whatever forgot it.
 
-It folds decisions and outcomes as they are signed (`limiter/replay.py`) and keeps the result with its cursors in one
-file, each second (`limiter/checkpoint.py`). While everything lives, nobody asks: the engine counts. After its memory
+It folds decisions and outcomes as they are signed (`limiter/replay.py`) and keeps the result with its cursors on the
+disk, each second (`limiter/changes.py`). While everything lives, nobody asks: the engine counts. After its memory
 began anew, `rebuild` folds what else is in the journal, and `standing` tells what to give back.
 
 A store that many nodes share may be away, or lose its data, while requests go on. Then nobody can say which of the
@@ -9,7 +9,7 @@ settlements since then it took. They are handed out one by one, under the ids of
 it has not: those that are read already by `settled`, those that are signed later by `take_due`. What a worker held that
 has died, and nobody will settle, is handed out likewise, by `orphans`.
 
-Invariants: rows and cursors move together, in memory and in the file; the file's places are never ahead of its rows.
+Invariants: rows and cursors move together, in memory and on the disk; places there are never ahead of the rows.
 Methods may be called from any thread. Left out: when (`limits_keeper.py`).
 """
 
@@ -24,7 +24,8 @@ from gateway.control.readers.aside import Aside
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
 from gateway.control.readers.earlier import beginnings, earlier, reserved, settled
 from gateway.journal.read import Entry, Place
-from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, encoded, load, path_of, write
+from gateway.limiter.changes import CheckpointFiles
+from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, path_of
 from gateway.limiter.crowd import Crowd
 from gateway.limiter.recorded import Key
 from gateway.limiter.replay import Fact, Ledger, Used, What, fact_of, subject_of
@@ -55,6 +56,7 @@ class BudgetReader:
 
     def __init__(self, state_dir: Path, journal: Path, node: str, clock_us: Callable[[], int] | None = None) -> None:
         self.path: Final = path_of(state_dir)
+        self._files = CheckpointFiles(self.path, node)
         self._journal = journal
         self._node = node
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
@@ -73,6 +75,7 @@ class BudgetReader:
         self.epoch_us = 0  # and when that was
         self.seen_us = 0  # when that memory was last known to be there
         self.told: dict[str, Told] = {}
+        self._newly_told: dict[str, Told] = {}
         self.saved_us = 0  # when the file was last written; 0: there is none
         self.saved_places: dict[str, Place] = {}  # what lies before them nobody needs any more
         self.rebuilt = 0  # lines that `rebuild` folded
@@ -134,20 +137,21 @@ class BudgetReader:
         with self._busy:
             self._load()
 
-    def save(self, *, anyhow: bool = False) -> None:
-        """Keep all there is, if anything is new but the time of `seen_us`, or `anyhow`.
+    def save(self, *, anyhow: bool = False, last: bool = False) -> None:
+        """Keep what is new, if anything is but the time of `seen_us`, or `anyhow`; the `last` time all there is.
 
-        Raises Trouble, and then the file is as it was.
+        Raises Trouble, and then it is kept as it was.
         """
         with self._saving:
             with self._busy:
-                if not self._changed and not anyhow:
+                if not (self._changed or anyhow or (last and not self._files.is_whole)):
                     return
                 self._changed = False
-                now_us = self._clock_us()
-                raw, places = self._encoded(now_us), self._places()
+                now_us, places = self._clock_us(), self._places()
+                told, self._newly_told = self._newly_told, {}
+                written = self._files.encoded(self._checkpoint(now_us), told, anew=last)
             try:
-                write(self.path, raw)
+                self._files.write(written)
             except OSError as error:
                 self._changed = True
                 raise Trouble(f"{self.path} cannot be written: {error.strerror}") from error
@@ -163,7 +167,7 @@ class BudgetReader:
     def tell(self, bucket: str, told: Told) -> None:
         """This threshold is told."""
         with self._busy:
-            self.told[bucket] = told
+            self.told[bucket] = self._newly_told[bucket] = told
             self._changed = True
 
     # --- giving back ------------------------------------------------------------------------------------------------
@@ -281,13 +285,19 @@ class BudgetReader:
         if self._loaded:
             return
         try:
-            found = load(self.path, self._node)
+            found = self._files.load()
         except OSError as error:
             raise Trouble(f"{self.path} cannot be read: {error.strerror}") from error
         except Damaged as error:
             _log.error("%s counts for nothing, the journal is counted from its beginning: %s", self.path, error)
             found = None
-        kept = found or Checkpoint(node=self._node, ledger=Ledger())
+        if found is not None and found.unread:
+            _log.error(
+                "%d lines of %s are damaged: what they say is counted from the journal",
+                found.unread,
+                self._files.changes,
+            )
+        kept = found.checkpoint if found is not None else Checkpoint(node=self._node, ledger=Ledger())
         kept.ledger.nodes = self._ledger.nodes
         kept.ledger.bound(self._crowd)
         self._ledger = kept.ledger
@@ -299,7 +309,7 @@ class BudgetReader:
         self.saved_places = self._places()
         self._loaded = True
 
-    def _encoded(self, now_us: int) -> bytes:
+    def _checkpoint(self, now_us: int) -> Checkpoint:
         if now_us - self._pruned_us >= PRUNE_US:
             self._pruned_us = now_us
             self._ledger.prune(now_us // _US_PER_MS)
@@ -309,17 +319,15 @@ class BudgetReader:
             chain: At(cursor.place.segment, cursor.place.offset, cursor.seq, cursor.missing)
             for chain, cursor in self._cursors.items()
         }
-        return encoded(
-            Checkpoint(
-                node=self._node,
-                at_us=now_us,
-                epoch=self.epoch,
-                epoch_us=self.epoch_us,
-                seen_us=self.seen_us,
-                places=places,
-                told=self.told,
-                ledger=self._ledger,
-            )
+        return Checkpoint(
+            node=self._node,
+            at_us=now_us,
+            epoch=self.epoch,
+            epoch_us=self.epoch_us,
+            seen_us=self.seen_us,
+            places=places,
+            told=self.told,
+            ledger=self._ledger,
         )
 
     def _places(self) -> dict[str, Place]:

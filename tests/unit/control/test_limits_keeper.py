@@ -13,8 +13,8 @@ import pytest
 
 from gateway.control import limits_keeper as module
 from gateway.control.limits_keeper import UNSURE_US, LimitsKeeper, of_table
-from gateway.control.readers import budgets
 from gateway.journal.read import Place
+from gateway.limiter.changes import CheckpointFiles
 from gateway.limiter.engine import Amount, Epoch, Settled
 from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.recorded import slice_mark
@@ -188,7 +188,7 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again(
     run(node)
     node.settles("a", 100)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "gateway.limits"):
-        patch.setattr(budgets, "write", no_room)
+        patch.setattr(CheckpointFiles, "write", no_room)
         run(node, turns=3)
     assert caplog.text.count("No space left") == 1
     assert "No space left" in node.keeper.failing
@@ -845,7 +845,7 @@ def test_a_full_disk_keeps_no_node_from_serving_and_counts_nothing_twice(
     tabled.live()
     tabled.start_tabled()
     with monkeypatch.context() as patch:
-        patch.setattr(budgets, "write", no_room)
+        patch.setattr(CheckpointFiles, "write", no_room)
         run(tabled)
     assert (tabled.keeper.ready, tabled.spent()) == (True, 77)
     assert "No space left" in tabled.keeper.failing

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.limiter import checkpoint as module
-from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, decoded, encoded, load, path_of, save
+from gateway.limiter.checkpoint import At, Checkpoint, Damaged, Told, decoded, digest_of, encoded, path_of, write
 from gateway.limiter.replay import Ledger, fact_of
 from tests.fakes.limit_records import BUDGET, MINUTE, NOON_MS, decision, outcome
 
@@ -52,9 +52,8 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
 
 def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     path = path_of(tmp_path)
-    save(path, checkpoint())
-    found = load(path, NODE)
-    assert found is not None
+    write(path, encoded(checkpoint()))
+    found = decoded(path.read_bytes(), NODE)
     assert same(found, checkpoint())
     assert (found.epoch, found.epoch_us, found.seen_us, found.at_us, found.places["w0"].seq) == ("e1", 5, 6, 7, 41)
     assert found.ledger.forgotten == {"gone": NOON_MS, "key.rpm|key=k": NOON_MS}
@@ -86,8 +85,9 @@ def test_one_of_an_earlier_build_goes_on() -> None:
     assert [(held.dead, held.due) for held in found.ledger.holds.values()] == [(False, False), (True, False)]
 
 
-def test_there_is_none_at_first(tmp_path: Path) -> None:
-    assert load(path_of(tmp_path), NODE) is None
+def test_a_file_ends_with_its_digest() -> None:
+    content, digest, _ = encoded(checkpoint()).split(b"\n")
+    assert digest_of(encoded(checkpoint())) == digest == hashlib.sha256(content).hexdigest().encode()
 
 
 def test_a_hold_of_which_nothing_is_left_is_kept_without_charges() -> None:
@@ -126,17 +126,15 @@ def test_a_file_of_something_else_is_no_checkpoint(content: bytes) -> None:
 @pytest.mark.parametrize("name", ["private_directory", "replacing"])
 def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = path_of(tmp_path)
-    save(path, checkpoint(1))
+    write(path, encoded(checkpoint(1)))
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, name, refuse)
     with pytest.raises(OSError, match="No space"):
-        save(path, checkpoint(2))
-    found = load(path, NODE)
-    assert found is not None
-    assert found.at_us == 1
+        write(path, encoded(checkpoint(2)))
+    assert decoded(path.read_bytes(), NODE).at_us == 1
 
 
 @pytest.mark.parametrize("call", ["fsync", "open"])
@@ -144,7 +142,7 @@ def test_a_disk_that_fails_on_the_way_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     path = path_of(tmp_path)
-    save(path, checkpoint(1))
+    write(path, encoded(checkpoint(1)))
 
     def refuse(*_: object) -> int:
         raise OSError(5, "Input/output error")
@@ -152,8 +150,6 @@ def test_a_disk_that_fails_on_the_way_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, call, refuse)
         with pytest.raises(OSError, match="Input/output"):
-            save(path, checkpoint(2))
-    found = load(path, NODE)
-    assert found is not None
-    assert found.at_us == 1
+            write(path, encoded(checkpoint(2)))
+    assert decoded(path.read_bytes(), NODE).at_us == 1
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

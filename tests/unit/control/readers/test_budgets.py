@@ -12,6 +12,7 @@ from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Reader, T
 from gateway.control.readers.budgets import BudgetReader
 from gateway.control.readers.runner import Runner, Source
 from gateway.journal.read import START, Place, entries
+from gateway.limiter.changes import CheckpointFiles
 from gateway.limiter.checkpoint import Told
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, decision, outcome
@@ -130,6 +131,45 @@ def test_a_file_is_written_only_for_something_new(journal: WrittenJournal, clock
     assert reader.path.stat().st_ino == first
 
 
+def test_the_last_time_all_of_it_is_in_one_file(journal: WrittenJournal, clock: Clock) -> None:
+    reader = reader_of(journal, clock)
+    runner_of(journal, reader).step()
+    reader.save()
+    reader.tell(USD[0], Told(BUDGET.start_ms, 70))
+    reader.save()
+    changes = reader.path.with_name("changes")
+    assert b'"told":{"budget|org=a":' in changes.read_bytes()
+    first = reader.path.stat().st_ino
+    reader.save(last=True)
+    changes.unlink()
+    assert reader.path.stat().st_ino != first
+    again = reader_of(journal, clock)
+    again.load()
+    assert (used(again), again.told) == (used(reader), reader.told)
+    first = reader.path.stat().st_ino
+    reader.save(last=True)
+    assert reader.path.stat().st_ino == first
+
+
+def test_changes_that_are_damaged_are_said_and_counted_from_the_journal(
+    journal: WrittenJournal, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = reader_of(journal, clock)
+    runner = runner_of(journal, reader)
+    for number in range(4):
+        journal.chain("w0").add(outcome(f"o{number}", NOON_MS, {USD: 1}))
+        runner.step()
+        reader.save()
+    changes = reader.path.with_name("changes")
+    first, second, third = changes.read_bytes().splitlines(keepends=True)
+    changes.write_bytes(first + second.upper() + third)
+    again = reader_of(journal, clock)
+    with caplog.at_level(logging.ERROR, "gateway.readers"):
+        runner_of(journal, again).step()
+    assert "2 lines of" in caplog.text
+    assert used(again) == used(reader)
+
+
 def test_a_disk_that_is_full_costs_a_second_try(
     journal: WrittenJournal, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +180,7 @@ def test_a_disk_that_is_full_costs_a_second_try(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write", refuse)
+        patch.setattr(CheckpointFiles, "write", refuse)
         with pytest.raises(Trouble, match=r"checkpoint\.json cannot be written: No space left"):
             reader.save()
     assert (reader.saved_us, reader.saved_places) == (0, {})
