@@ -31,7 +31,7 @@ from gateway.control.context import Context
 from gateway.control.forgetting import Books, Forgetting, Memories
 from gateway.control.limits_keeper import LimitsKeeper, Memory, of_table
 from gateway.control.readers.budgets import BudgetReader
-from gateway.control.readers.runner import Runner, Source
+from gateway.control.readers.runner import PIECE_BY_PIECE, Runner, Source
 from gateway.journal import layout
 from gateway.journal.journal import Journal
 from gateway.journal.read import Place
@@ -160,7 +160,7 @@ class Limiting:
         if config.limits.store_url is None:
             most = most_end_users(limits.memories.table.layout.rows)
             self.reader.bound(Crowd(config.limits.max_end_users, most))
-        self.runner = Runner(self.reader, source, state_dir)
+        self.runner = Runner(self.reader, source, state_dir, PIECE_BY_PIECE)
         self.keeper = LimitsKeeper(
             self.reader,
             limits.memory,

@@ -9,7 +9,8 @@ changed in place, and only after the manifest that says so is on the disk. A tur
 manifest once made is written again as the same bytes until it is on the disk, and nothing is signed before it. The
 clock decides nothing: manifests are ordered by number, and a minute is one of the monotonic clock. What one chain does
 wrong, or the disk under it, does not keep the others from being signed. A key that does not follow from the manifests
-signs nothing: nobody would believe it. Left out: whom else to show the newest manifest (`anchoring.py`).
+signs nothing: nobody would believe it. As long as each turn gets to the end of what is new it works in small steps
+(`pace.py`), else without a pause. Left out: whom else to show the newest manifest (`anchoring.py`).
 """
 
 import logging
@@ -19,12 +20,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from gateway.control.pace import Pace
 from gateway.journal import layout
 from gateway.journal.layout import NoJournal
 from gateway.journal.manifest import (
     FIRST_PREV,
     MANIFEST_VERSION,
     BadManifest,
+    ChainEnd,
     Floor,
     Manifest,
     ManifestFloor,
@@ -99,6 +102,7 @@ class Notary:
         self._dropped: ManifestFloor | None = None
         self._signed_s = float("-inf")
         self._closed = False
+        self._pace = Pace()
         self._faults = Faults(monotonic_s)
         self.signed: Mapping[str, Place] = {}
         self.head_seq: Mapping[str, int] = {}
@@ -125,12 +129,14 @@ class Notary:
         """Sign what is new. What the disk, a key or the files are to blame for is said, and tried again next time."""
         with self._turning:
             if not self._closed:
+                self._pace.hurried = self.behind
                 self._attempt(last=False)
 
     def close(self) -> None:
         """Sign all there is and that this is the end, and let go of the files; at most about CLOSE_S."""
         with self._turning:
             until_s = self._monotonic_s() + CLOSE_S
+            self._pace.hurried = True
             while not self._closed:
                 self._attempt(last=True)
                 self._closed = bool(self.problem) or not self.behind or self._monotonic_s() >= until_s
@@ -212,7 +218,7 @@ class Notary:
         """What is new of every chain that can be read."""
         for chain in layout.chains(self._journal):
             if chain not in self._tails:
-                self._tails[chain] = Tail(self._journal, self._node, chain, None)
+                self._tails[chain] = self._tail(chain, None)
         batches, faults = dict[str, Batch](), dict[str, str]()
         for chain in sorted(self._tails, key=chain_order):
             tail, floor = self._tails[chain], self.floors.get(chain)
@@ -227,6 +233,9 @@ class Notary:
         self._faults.see(faults)
         return batches
 
+    def _tail(self, chain: str, end: ChainEnd | None) -> Tail:
+        return Tail(self._journal, self._node, chain, end, self._pace.step)
+
     def _floors_to_be(self) -> dict[str, Floor]:
         with self._wishing:
             floors = {**self.floors, **self._wished}
@@ -236,7 +245,8 @@ class Notary:
         """A manifest over these lines, not signed yet."""
         last, tree = manifests.last, Tree()
         for batch in batches.values():
-            tree.extend(batch.leaves)
+            for leaves in self._pace.over(batch.leaves):
+                tree.extend(leaves)
         ends = {chain: batches[chain].end if chain in batches else tail.at for chain, tail in self._tails.items()}
         return Manifest(
             v=MANIFEST_VERSION,
@@ -321,7 +331,7 @@ class Notary:
             raise BadManifest(
                 f"manifest {last.n} is not this node's, or its signature is wrong; see `gateway audit verify`"
             )
-        self._tails = {end.chain: Tail(self._journal, self._node, end.chain, end) for end in last.chains}
+        self._tails = {end.chain: self._tail(end.chain, end) for end in last.chains}
         self._publish(last)
 
     def _follow_keys(self, last: Manifest | None) -> Signer:

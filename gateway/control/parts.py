@@ -21,6 +21,7 @@ from gateway.control.idle import IdleChains
 from gateway.control.journal_api import JournalApi
 from gateway.control.limiting import Limiting
 from gateway.control.notary import Notary
+from gateway.control.pace import Pace
 from gateway.control.readers.export import ExportReader
 from gateway.control.readers.lately import Lately
 from gateway.control.readers.runner import Readers, Runner, Source
@@ -78,7 +79,8 @@ def made(config: Config, journal: Journal, limited: Limited | None, clock_us: Ca
     opener = Opener(layout.sealing_of(state_dir))
     database = Database.of(config)
     source = Source(directory, node, lambda: notary.signed, lambda: notary.head_seq, Lately())
-    usage = Runner(UsageReader(database, node, opener.open), source, state_dir)
+    pace = Pace()
+    usage = Runner(UsageReader(database, node, opener.open, pace), source, state_dir, pace=pace)
     exports = [
         ExportReader(export, sink_of(export), directory, node, state_dir, opener.open) for export in config.exports
     ]

@@ -15,6 +15,7 @@ import pytest
 
 from gateway.config.schema import Config
 from gateway.control.database.handle import Database
+from gateway.control.pace import Pace
 from gateway.control.readers.usage import fold
 from gateway.control.usage_fields import MEASURES
 from gateway.control.usage_page import ask
@@ -68,7 +69,7 @@ def replayed(state_dir: Path) -> Counter[str]:
     """What a reader that begins anew counts, in all."""
     journal, total = layout.journal_of(state_dir), Counter[str]()
     opener = Opener(layout.sealing_of(state_dir))
-    for amounts in fold(layout.node_id(journal), lines(state_dir), opener.open).values():
+    for amounts in fold(layout.node_id(journal), list(lines(state_dir)), opener.open, Pace()).values():
         total.update(dict(zip(MEASURES, amounts, strict=True)))
     return +total
 

@@ -19,19 +19,20 @@ journal that was replaced by an older copy of itself, which `verify` tells; then
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from gateway.control.pace import Pace
 from gateway.control.readers.aside import Aside
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Reader, Trouble
 from gateway.control.readers.lately import Lately
 from gateway.journal import layout
-from gateway.journal.read import START, Entry, Place, entries
+from gateway.journal.read import START, Entry, Place, entries, pieces
 from gateway.units import MIB, NS_PER_US, US_PER_S
 
-_LOOK_EVERY: Final = 128  # lines between two looks at the clock
+FAR_BEHIND: Final = 100_000  # signed lines not yet taken: from there on there is no time for pauses
 _log: Final = logging.getLogger("gateway.readers")
 
 
@@ -46,7 +47,7 @@ class Source(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What bounds a batch, and the pauses."""
+    """What bounds a batch, to a piece read at once for `raw_bytes` and `read_s`; and the pauses."""
 
     records: int = 2_000
     raw_bytes: int = 16 * MIB
@@ -57,16 +58,48 @@ class Limits(NamedTuple):
 
 
 LIMITS: Final = Limits()
+PIECE_BY_PIECE: Final = LIMITS._replace(raw_bytes=1)
+"""For a reader to which a batch costs nothing: small ones, which stay in a core's cache from reading to taking."""
+
+
+class _Ahead:
+    """Signed lines of a chain, a piece at a time: as others have read them just now, or from its files."""
+
+    def __init__(self, source: Source, chain: str, end: Place) -> None:
+        self._source = source
+        self._chain = chain
+        self._end = end
+        self._at: Place | None = None  # where those of `_pieces` go on
+        self._pieces: Iterator[list[Entry]] = iter(())
+
+    def read(self, start: Place) -> list[Entry]:
+        """The next lines from `start` on; none at the end."""
+        if start >= self._end:
+            return []
+        lately = self._source.lately
+        if lately is None:
+            return self._decoded(start)
+        return lately.read(self._chain, start, self._end, lambda: self._decoded(start))
+
+    def _decoded(self, start: Place) -> list[Entry]:
+        if start != self._at:
+            self._pieces = pieces(self._source.journal, self._chain, start, self._end)
+        found = next(self._pieces, [])
+        self._at = found[-1].after if found else None
+        return found
 
 
 class Runner:
-    """One reader on its way through a journal. `state_dir` is where poison records go."""
+    """One reader on its way through a journal. `state_dir` is where poison records go, `pace` the reader's as well."""
 
-    def __init__(self, reader: Reader, source: Source, state_dir: Path, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, reader: Reader, source: Source, state_dir: Path, limits: Limits = LIMITS, pace: Pace | None = None
+    ) -> None:
         self.name: Final = reader.name
         self._reader = reader
         self._source = source
         self._limits = limits
+        self._pace = pace or Pace()
         self._aside = Aside(state_dir, reader.name, source.node)
         self._set_aside: dict[str, set[Place]] = {}  # of the batch in hand: not again when it comes again
         self._stopping = False
@@ -119,14 +152,20 @@ class Runner:
     async def run(self) -> None:
         """Follow the journal until told to stop."""
         while not self._stopping:
-            wait_s = await asyncio.to_thread(self.step)
+            wait_s = await asyncio.to_thread(self._steps)
             if wait_s:
-                await self._pause(wait_s)
+                await self._pause(wait_s if self.failing else _to_next(wait_s, time.monotonic()))
 
     def stop(self) -> None:
         """Leave after the batch in hand; to be called on the loop that runs."""
         self._stopping = True
         self._wake.set()
+
+    def _steps(self) -> float:
+        """Steps, until there is nothing to do at once or it is to stop."""
+        while not (wait_s := self.step()) and not self._stopping:
+            self._pace.step()
+        return wait_s
 
     async def _pause(self, wait_s: float) -> None:
         try:
@@ -185,6 +224,7 @@ class Runner:
         """A batch of each chain: whether there is more at once, and what one failed of while the others went on."""
         signed = self._source.signed()
         self._know(signed)
+        self._pace.hurried = self.lag_records > FAR_BEHIND
         more, failure = False, None
         for chain, end in signed.items():
             if self._stopping:
@@ -220,19 +260,15 @@ class Runner:
         return more
 
     def _read(self, chain: str, start: Place, end: Place) -> list[Entry]:
-        lately = self._source.lately
-        if lately is None:
-            return self._decoded(chain, start, end)
-        return lately.read(chain, start, end, lambda: self._decoded(chain, start, end))
-
-    def _decoded(self, chain: str, start: Place, end: Place) -> list[Entry]:
-        limits, found, raw_bytes = self._limits, list[Entry](), 0
+        limits, found, ahead = self._limits, list[Entry](), _Ahead(self._source, chain, end)
         until = time.monotonic() + limits.read_s
-        for line in entries(self._source.journal, chain, start, end):
-            found.append(line)
-            raw_bytes += len(line.raw)
-            late = len(found) % _LOOK_EVERY == 0 and time.monotonic() >= until
-            if late or len(found) >= limits.records or raw_bytes >= limits.raw_bytes:
+        raw_bytes = 0
+        while piece := ahead.read(start):
+            found += piece[: limits.records - len(found)]
+            raw_bytes += sum(len(line.raw) for line in piece)
+            start = found[-1].after
+            self._pace.step()
+            if len(found) >= limits.records or raw_bytes >= limits.raw_bytes or time.monotonic() >= until:
                 break
         return found
 
@@ -255,7 +291,7 @@ class Runner:
             for line in part:
                 if line.error:
                     self._put_aside(line, line.error, aside)
-            good = [line for line in part if line.after not in aside]
+            good = [line for line in part if line.after not in aside] if aside else part
             try:
                 self._apply(Batch(chain, good, before, _after(before, part)))
             except Poison as poison:
@@ -278,6 +314,11 @@ class Runner:
         if len(aside) == 1:  # one line a batch: a damaged segment must not flood the log as well
             where, name = self._aside.path, line.id(self._source.node)
             _log.error("reader %s cannot take record %s, it is set aside in %s: %s", self.name, name, where, reason)
+
+
+def _to_next(every_s: float, now_s: float) -> float:
+    """All readers look for news at the same moments: then one can have what another has just read."""
+    return every_s - now_s % every_s
 
 
 def _split(part: Sequence[Entry], good: Sequence[Entry], poison: Poison) -> list[Sequence[Entry]]:

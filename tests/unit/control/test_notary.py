@@ -8,6 +8,7 @@ import pytest
 
 from gateway.control import notary as module
 from gateway.control.notary import Notary
+from gateway.control.pace import Pace
 from gateway.journal import layout, manifestlog, tail
 from gateway.journal.manifest import ChainEnd, Floor, Manifest, fault_after, is_signed, lines, parse
 from gateway.journal.merkle import EMPTY_ROOT, root_of
@@ -169,6 +170,27 @@ def test_a_long_turn_is_cut_into_short_ones_and_says_there_is_more(
     assert told[3] == (True, {"w0": 1, "w1": 3})
     assert told[4] == told[5] == (False, {"w0": 1, "w1": 3})
     scene.manifests()
+
+
+def test_it_pauses_while_turns_get_to_the_end_and_not_when_it_closes(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hurried: list[bool] = []
+    monkeypatch.setattr(Pace, "step", lambda pace: hurried.append(pace.hurried))
+    monkeypatch.setattr(module, "TURN_BYTES", 2_000)
+    monkeypatch.setattr(tail, "CHUNK_BYTES", 64)
+    notary = scene.notary()
+    for count, told in ((1, {False}), (30, {False}), (0, {True})):
+        scene.w0.append(count)
+        hurried.clear()
+        notary.turn()
+        assert set(hurried) == told
+    while notary.behind:
+        notary.turn()
+    scene.w0.append(1)
+    hurried.clear()
+    notary.close()
+    assert set(hurried) == {True}
 
 
 def test_what_one_turn_reads_is_shared_by_the_chains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,18 @@ def test_small_reads_change_nothing(chain: ChainFiles, tail: Tail, monkeypatch: 
     assert taken(tail).leaves == chain.leaves
 
 
+def test_it_breathes_between_what_it_reads_at_once(
+    tmp_path: Path, chain: ChainFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.append(4)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 2 * len(chain.lines[1]))
+    breaths: list[int] = []
+    tail = Tail(tmp_path, NODE, "w0", None, lambda: breaths.append(1))
+    assert taken(tail).leaves == chain.leaves
+    assert len(breaths) == -(-chain.path.stat().st_size // module.CHUNK_BYTES)
+    tail.close()
+
+
 def test_one_turn_is_short_and_the_next_goes_on(chain: ChainFiles, tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 64)
     chain.append(5)

@@ -42,10 +42,21 @@ def test_the_same_lines_are_decoded_once() -> None:
 
 def test_a_reader_that_is_elsewhere_reads_for_itself() -> None:
     disk = Disk(Lately())
-    disk.read()
-    assert disk.read(2) == disk.lines[2:]
+    disk.read(1, 3)
+    assert disk.read() == disk.lines
+    assert disk.read(3) == disk.lines[3:]
     assert disk.read(2, chain="w1") == disk.lines[2:]
     assert disk.decoded == 3
+    assert disk.lately.hits == 1
+
+
+def test_a_piece_is_joined_in_its_middle_and_only_where_a_line_begins() -> None:
+    disk = Disk(Lately())
+    disk.read()
+    assert [disk.read(start, 4) for start in range(5)] == [disk.lines[start:4] for start in range(5)]
+    assert disk.decoded == 2, "nothing lies before the end that was asked for last"
+    within = disk.lately.read("w0", Place(0, 15), Place(0, 50), list)
+    assert within == []
 
 
 def test_nobody_gets_lines_beyond_the_end_that_it_knows() -> None:
@@ -58,12 +69,22 @@ def test_nobody_gets_lines_beyond_the_end_that_it_knows() -> None:
     assert (more, disk.decoded) == ([], 2)
 
 
-def test_a_batch_that_is_large_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 49)
+def test_what_is_kept_is_bounded_over_all_chains_and_the_newest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 50)
     disk = Disk(Lately())
-    disk.read()
-    disk.read()
+    disk.read(0, 3)
+    disk.read(3, 5)
+    disk.read(0, 3)
     assert disk.decoded == 2
+    disk.read(0, 1, chain="w1")
+    disk.read(3, 5)
+    assert disk.decoded == 3
+    disk.read(0, 3)
+    assert disk.decoded == 4, "the oldest has made room"
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 1)
+    disk.read(0, 5, chain="w2")
+    disk.read(0, 5, chain="w2")
+    assert disk.decoded == 5
 
 
 def test_who_comes_while_lines_are_read_waits_for_them() -> None:

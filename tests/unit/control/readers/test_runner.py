@@ -1,6 +1,7 @@
 """A runner gives its reader every signed line once, in order, whatever fails in between; only poison is passed over."""
 
 import asyncio
+import itertools
 import json
 import logging
 import subprocess
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from gateway.control.readers import runner as runner_module
+from gateway.control.pace import PAUSE_S, Pace
+from gateway.control.readers import runner as module
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
-from gateway.control.readers.runner import Limits, Readers, Runner
-from gateway.journal import layout
+from gateway.control.readers.runner import PIECE_BY_PIECE, Limits, Readers, Runner
+from gateway.journal import layout, read
 from gateway.journal.line import MAX_LINE_BYTES
 from gateway.journal.read import Entry, Place
 from tests.fakes.signed_journal import SignedJournal, outcome
@@ -138,7 +140,8 @@ def test_a_chain_that_begins_later_and_segments_that_roll(signed: SignedJournal)
 
 
 @pytest.mark.parametrize("limits", [QUICK._replace(raw_bytes=1), QUICK._replace(records=1)])
-def test_a_batch_is_bounded(signed: SignedJournal, limits: Limits) -> None:
+def test_a_batch_is_bounded(signed: SignedJournal, limits: Limits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "_CHUNK_BYTES", 1)  # a line is a piece
     reader = Memory()
     signed.write(*(outcome(name) for name in names(5)))
     finish(runner_of(signed, reader, limits))
@@ -146,11 +149,50 @@ def test_a_batch_is_bounded(signed: SignedJournal, limits: Limits) -> None:
 
 
 def test_a_batch_is_bounded_in_time(signed: SignedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_module, "_LOOK_EVERY", 2)
+    monkeypatch.setattr(read, "_CHUNK_BYTES", 1)
     reader = Memory()
-    signed.write(*(outcome(name) for name in names(5)))
+    signed.write(*(outcome(name) for name in names(3)))
     finish(runner_of(signed, reader, QUICK._replace(read_s=0)))
-    assert [len(batch.entries) for batch in reader.batches] == [2, 2, 1]
+    assert [len(batch.entries) for batch in reader.batches] == [1, 1, 1]
+
+
+def test_who_is_far_behind_makes_no_pauses(signed: SignedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAR_BEHIND", 5)
+    reader, pace = Memory(), Pace()
+    hurried: list[tuple[int, bool]] = []
+    reader.first = lambda _batch: hurried.append((len(reader.taken), pace.hurried))
+    signed.write(*(outcome(name) for name in names(12)))
+    finish(Runner(reader, signed.source(), signed.state_dir, QUICK._replace(records=4), pace))
+    assert hurried == [(0, True), (4, True), (8, False)]
+
+
+def test_there_is_a_pause_between_what_is_read_at_once_and_what_is_done_with_it(
+    signed: SignedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "_CHUNK_BYTES", 1)
+    signed.write(*(outcome(name) for name in names(5)))
+    ticks, pauses = itertools.count(), list[float]()
+    pace = Pace(now_s=lambda: float(next(ticks)), sleep=pauses.append)
+    reader = Memory()
+    reader.first = lambda batch: pauses.append(len(batch.entries))
+    finish(Runner(reader, signed.source(), signed.state_dir, QUICK._replace(records=3), pace))
+    assert pauses == [PAUSE_S, PAUSE_S, PAUSE_S, 3, PAUSE_S, PAUSE_S, 2]
+
+
+def test_all_readers_look_for_news_at_the_same_moments() -> None:
+    to_next = vars(module)["_to_next"]
+    assert [to_next(0.25, now_s) for now_s in (7.0, 7.125, 7.25)] == [0.25, 0.125, 0.25]
+
+
+def test_a_reader_may_take_lines_piece_by_piece(signed: SignedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Memory()
+    signed.write(*(outcome(name) for name in names(6)))
+    (first, *_), *_ = read.pieces(signed.journal, "w0")
+    monkeypatch.setattr(read, "_CHUNK_BYTES", first.after.offset + 2 * len(first.raw))
+    finish(runner_of(signed, reader, PIECE_BY_PIECE))
+    assert reader.ids() == names(6)
+    assert len(reader.batches) > 1
+    assert all(len(batch.entries) <= 3 for batch in reader.batches)
 
 
 def test_a_new_run_goes_on_where_the_last_one_was(signed: SignedJournal) -> None:

@@ -1,5 +1,6 @@
 """What each record adds to which row, and that the rows are those of every record once."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from gateway.control.database.handle import Database
 from gateway.control.database.tables import CURSORS
 from gateway.control.database.trouble import BadValue
 from gateway.control.database.usage_rows import forget_user
+from gateway.control.pace import FEW, PAUSE_S, Pace
 from gateway.control.readers.base import Batch, Cursor, Moved, Poison, Trouble
 from gateway.control.readers.runner import Runner
 from gateway.control.readers.usage import MAX_AMOUNT, MAX_AT_US, UsageReader, fold
@@ -34,7 +36,7 @@ def nobody(_record: Record) -> Personal | None:
 
 def sums(*records: Record) -> dict[tuple[int, Group], dict[str, int]]:
     """What the records add, without the zeros."""
-    folded = fold(NODE, [entry(record, seq) for seq, record in enumerate(records)], nobody)
+    folded = fold(NODE, [entry(record, seq) for seq, record in enumerate(records)], nobody, Pace())
     return {
         key: {name: amount for name, amount in zip(MEASURES, amounts, strict=True) if amount}
         for key, amounts in folded.items()
@@ -107,6 +109,15 @@ def test_what_the_provider_did_not_report_is_marked(source: UsageSource, estimat
     assert only(outcome(usage=Usage(source=source))).get("estimated_requests", 0) == estimated
 
 
+def test_many_lines_are_counted_with_pauses_between_them() -> None:
+    ticks, pauses = itertools.count(), list[float]()
+    pace = Pace(now_s=lambda: float(next(ticks)), sleep=pauses.append)
+    lines = [entry(outcome(), seq) for seq in range(2 * FEW + 1)]
+    (amounts,) = fold(NODE, lines, nobody, pace).values()
+    assert amounts[MEASURES.index("requests")] == len(lines)
+    assert pauses == [PAUSE_S] * 3
+
+
 def test_records_of_one_group_and_hour_are_one_row() -> None:
     records = [outcome(at_us=HOUR_US + at, org="acme", cost_microusd=at) for at in (0, 1, HOUR_US - 1)]
     later = outcome(at_us=2 * HOUR_US, org="acme", cost_microusd=7)
@@ -121,7 +132,7 @@ def test_records_of_one_group_and_hour_are_one_row() -> None:
 
 
 def group_of(record: Record, personal: Personal | None = None) -> Group:
-    ((_, group),) = fold(NODE, [entry(record)], lambda _record: personal)
+    ((_, group),) = fold(NODE, [entry(record)], lambda _record: personal, Pace())
     return group
 
 
@@ -151,7 +162,7 @@ def test_a_key_is_one_persons_and_opened_once_a_batch() -> None:
         return Personal(user=f"user of {record.sealed_by}")
 
     records = [outcome(sealed="x", sealed_by=key) for key in ("w0-1.1", "w0-1.2", "w0-1.1", "w0-1.1")]
-    folded = fold(NODE, [entry(record, seq) for seq, record in enumerate([*records, outcome()])], open_personal)
+    folded = fold(NODE, [entry(record, seq) for seq, record in enumerate([*records, outcome()])], open_personal, Pace())
     assert opened == ["w0-1.1", "w0-1.2"]
     requests = {group.user: amounts[0] for (_, group), amounts in folded.items()}
     assert requests == {"user of w0-1.1": 3, "user of w0-1.2": 1, "": 1}
@@ -193,7 +204,7 @@ def test_texts_are_made_fit() -> None:
 def test_a_number_that_cannot_be_is_poison_and_named(record: Record) -> None:
     lines = [entry(outcome(), 0), entry(record, 1), entry(outcome(), 2)]
     with pytest.raises(Poison) as caught:
-        fold(NODE, lines, nobody)
+        fold(NODE, lines, nobody, Pace())
     assert caught.value.entry is lines[1]
 
 
