@@ -14,6 +14,7 @@ from gateway.limiter.layout import (
     AT_OLDEST,
     HOLD_META,
     HOLD_NEXT,
+    HOLD_WORDS,
     Counter,
     Layout,
     hold_key,
@@ -177,6 +178,19 @@ def test_holds_are_listed_by_state(made: Table) -> None:
     open_and_settle(made.holds, "c")
     assert list(made.holds.in_states(State.OPEN)) == [(0, 7, 5)]
     assert list(made.holds.in_states(State.EXPIRED, State.OPEN)) == [(0, 7, 5), (1, 7, 6)]
+
+
+def test_a_state_is_told_whatever_else_the_word_says(made: Table) -> None:
+    for number, state in enumerate((State.OPEN, State.SETTLED, State.EXPIRED) * 4):
+        save(made.holds, hold(f"{number}", state=state, until_ms=100 - number))
+    metas = range(made.layout.holds_at + HOLD_META, made.layout.holds_at + 12 * HOLD_WORDS, HOLD_WORDS)
+    for at, meta in enumerate(metas):
+        made.words[meta] |= 0x5A5A_5A5A_5A5A_5A58 if at % 2 else -4  # all bits but those of the state, or some
+    expected = {state: [at for at, meta in enumerate(metas) if made.words[meta] & 3 == state] for state in State}
+    for state in State:
+        assert [number for number, *_ in made.holds.in_states(state)] == expected[state]
+    assert [number for number, *_ in made.holds.in_states(*State)] == list(range(12))
+    assert made.holds.next_lapse_ms() == 100 - max(expected[State.OPEN])
 
 
 def test_who_is_in_the_way_of_others_in_the_index_is_forgotten_too(
