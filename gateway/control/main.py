@@ -5,6 +5,7 @@ are the process layer's business (`context.stopping`).
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.lines import LineSink
 
 WATCH_S: Final = 0.2
+WARM_S: Final = 10.0  # after which what is loaded when it is first needed, the database above all, is there
 _CLOSE_S: Final = 1.0  # of the two seconds the process layer gives
 _log: Final = logging.getLogger("gateway.control")
 
@@ -101,6 +103,7 @@ class Watched:
 
 async def watch(watched: Watched) -> None:
     """Look at the board, the config in use and the revocations five times a second, until told to stop."""
+    asyncio.get_running_loop().call_later(WARM_S, gc.freeze)  # a full collection took 10 ms
     while not watched.context.stopping.is_set():
         watched.readiness.observe(time.monotonic_ns())
         watched.publisher.watch_revocations()

@@ -1,6 +1,7 @@
 """Control as the process layer runs it: serves, follows reloads and revocations, counts, and leaves when told."""
 
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -138,6 +139,20 @@ def test_what_operators_do_stands_in_the_journal(context: FakeContext) -> None:
         "ann": ("key.revoke", "admin"),
         "team/bob": ("key.revoke", "operator"),
     }
+
+
+def test_what_is_loaded_is_left_to_itself_once_control_is_warm(
+    context: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WARM_S", 0.02)
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+
+    async def talk(_session: ClientSession) -> None:
+        await until(lambda: bool(frozen))
+
+    run(context, talk)
+    assert frozen == [True]
 
 
 def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None:
