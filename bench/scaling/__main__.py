@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; nothing written", file=sys.stderr)
         return 128 + signal.SIGINT
-    out = options.out or report.fresh_folder(RESULTS / f"{conditions.folder_name(told['date'])}-scaling")
+    out = options.out or report.fresh_folder(RESULTS / conditions.folder_name(told["date"], "scaling"))
     write(result, out)
     print(points.markdown(result))
     print(f"written to {out}", file=sys.stderr)

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=float, help="requests a second of the latency section (half of what the subject can do)")
     add("--long", action="store_true", help="also a million requests, watching memory and descriptors")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the generated gateway.yaml")
-    add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>)")
+    add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>, and -quick)")
     return parsed
 
 
@@ -233,7 +233,8 @@ def main(arguments: list[str]) -> int:
         print("\nstopped; nothing written", file=sys.stderr)
         return 128 + signal.SIGINT
     result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks)
-    destination = options.out or report.fresh_folder(RESULTS / conditions.folder_name(found["date"]))
+    name = conditions.folder_name(found["date"], "quick" if options.quick else "")
+    destination = options.out or report.fresh_folder(RESULTS / name)
     report.write(result, destination)
     page.write(result, destination)
     print(report.markdown(result))

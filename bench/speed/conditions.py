@@ -70,6 +70,6 @@ def gather(arguments: Sequence[str], module: str = "bench.speed") -> dict[str, s
     }
 
 
-def folder_name(date: str) -> str:
-    """`<date>-<machine>`, the folder of a result."""
-    return f"{date[:10]}-{slug(cpu_model())}"
+def folder_name(date: str, kind: str = "") -> str:
+    """`<date>-<machine>`, the folder of a result, or `<date>-<machine>-<kind>`."""
+    return "-".join([date[:10], slug(cpu_model()), *([kind] if kind else [])])

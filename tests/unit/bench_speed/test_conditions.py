@@ -18,6 +18,7 @@ def test_slugs(model: str, slug: str) -> None:
 
 def test_the_folder_is_date_and_machine() -> None:
     assert conditions.folder_name("2026-01-02 03:04 UTC") == f"2026-01-02-{conditions.slug(conditions.cpu_model())}"
+    assert conditions.folder_name("2026-01-02 03:04 UTC", "quick").endswith("-quick")
 
 
 def test_conditions_name_the_command_and_are_complete() -> None:
