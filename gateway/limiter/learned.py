@@ -120,6 +120,7 @@ class Learned:
             at = probe % RATIO_ROWS
             word = words[at]
             if not word or word >> _TAG_AT == tag:
+                spot.at = probe
                 self._put(at, tag, (word & _TOKEN_MASK) + tokens, (word >> _TOKEN_BITS & _BYTE_MASK) + size)
                 return
             if word & _TOKEN_MASK < least:
@@ -207,6 +208,7 @@ class Learned:
         for probe in range(first, first + _PROBES):
             row = probe % ANSWER_ROWS * _ANSWER_WORDS
             if words[row] == tag:
+                spot.at = probe
                 return row
             if not words[row]:
                 return self._make(row, tag)

@@ -16,7 +16,7 @@ from bench.calls import Calls, Counter, head_end
 ROOT = Path(__file__).parents[3]
 COUNTED = {
     "request": Calls(python=155.4, c=191.4),
-    "limited": Calls(python=248.0, c=303.0),
+    "limited": Calls(python=196.5, c=262.8),
     "chunk": Calls(python=11.0, c=14.0),
 }
 BAND = 1.3

@@ -135,6 +135,24 @@ def test_a_row_that_has_moved_is_found_again(tables: Learned) -> None:
     assert (first.bytes_per_token(ORG, MODEL), p95(first)) == (PRIOR_RATIO, None), "another has its place"
 
 
+def test_of_two_rows_of_a_pair_the_one_that_grows_is_read(tables: Learned) -> None:
+    """Two workers that claim a row at once can come to this; everybody adds to the first of them."""
+    saw_text(tables, 2, requests=100)
+    saw_answers(tables, *[100] * MIN_SAMPLES)
+    spots = {name[0]: spot for name, spot in tables._spots.items()}
+    ratio, answers = spots["r"], spots[COMPLETE]
+    second, after = (ratio.home + 1) % RATIO_ROWS, (answers.home + 1) % ANSWER_ROWS * learned._ANSWER_WORDS
+    tables._ratios[second] = ratio.tag << learned._TAG_AT | 40_000 << learned._TOKEN_BITS | 10_000
+    tables._answers[after] = answers.tag
+    ratio.at, answers.at = ratio.home + 1, answers.home + 1
+    assert tables.bytes_per_token(ORG, MODEL) == pytest.approx(4, abs=0.1)
+    assert p95(tables) is None
+    saw_text(tables, 2, requests=1)
+    saw_answers(tables, 100)
+    assert tables.bytes_per_token(ORG, MODEL) == pytest.approx(2, abs=0.1)
+    assert p95(tables) == 103
+
+
 def test_a_newcomer_gets_a_place_in_a_full_table(tables: Learned) -> None:
     for at in range(RATIO_ROWS):
         tables._put(at, 1 + at, 1_000, 8_000)
