@@ -136,7 +136,7 @@ class Exchange:
             "",  # role
             None,  # personal, which is sealed
             sealed.text if sealed is not None else "",
-            sealed.by if sealed is not None else "",
+            sealed.key.id if sealed is not None else "",
             surface.name if surface is not None else "",
             route.name if route is not None else "",
             facts.model if facts is not None else "",

@@ -198,16 +198,16 @@ async def _decide(ex: Exchange, gateway: Gateway, scribe: Scribe, terms: Terms, 
     if ex.intake.upload is not None:  # not all of it is here, and it will not be kept
         prompt_digest = ""
     elif len(body) <= gateway.config.inline_bytes:
-        prompt_digest = sealed.digest(body)
+        prompt_digest = sealed.key.digest(body)
     else:
-        prompt_digest = await gateway.wheel.loop.run_in_executor(None, sealed.digest, body)
+        prompt_digest = await gateway.wheel.loop.run_in_executor(None, sealed.key.digest, body)
     at_us = time.time_ns() // NS_PER_US
     content = decided(decision, ex.exchange_id, at_us, ex.trace_id, ex.span_id, sealed, len(body), prompt_digest)
     if ex.hold is not None:
         content = with_hold(content, ex.hold.id, ex.hold.amounts)
     if not await scribe.commit(content, synced=terms.synced):
         scribe.not_recorded(go_on=terms.unrecorded)
-    ex.answer = sealed.hasher()
+    ex.answer = sealed.key.hasher()
 
 
 async def _reserve(

@@ -40,7 +40,7 @@ class Digest(Protocol):
 
 
 class SealKey(Protocol):
-    """The key of one person's records; `id` is "" when there is none, and then nothing can be sealed."""
+    """The key of one person's records; `id` is "" when there is none, and then all that it says is ""."""
 
     id: str
 
@@ -77,23 +77,11 @@ class Lines(Protocol):
         """A decision went on without its line."""
 
 
-class Sealed:
-    """The personal part of one exchange, as its lines carry it."""
+class Sealed(msgspec.Struct, frozen=True, gc=False):
+    """The personal part of one exchange, as its lines carry it, and the key it is sealed under."""
 
-    __slots__ = ("_key", "by", "text")
-
-    def __init__(self, key: SealKey, text: str) -> None:
-        self._key = key
-        self.by = key.id
-        self.text = text
-
-    def digest(self, body: bytes) -> str:
-        """The keyed digest of a body; "" without a key."""
-        return self._key.digest(body) if self.by else ""
-
-    def hasher(self) -> Digest | None:
-        """The keyed digest of a body that is still to come; None without a key."""
-        return self._key.hasher() if self.by else None
+    key: SealKey
+    text: str
 
 
 class Scribe:
@@ -112,7 +100,7 @@ class Scribe:
     def seal(self, exchange_id: str, org: str, personal: Personal) -> Sealed:
         """Seal what may identify a person."""
         key = self._keys.key(org, personal.user, personal.end_user)
-        return Sealed(key, key.seal(personal, exchange_id) if key.id else "")
+        return Sealed(key, key.seal(personal, exchange_id))
 
     def not_recorded(self, *, go_on: bool) -> None:
         """A decision is not in the journal: count it and go on without, or raise JournalUnavailable."""
@@ -170,7 +158,7 @@ def decided(
         trace_id.encode(),
         span_id.encode(),
         sealed.text.encode(),
-        sealed.by.encode(),
+        sealed.key.id.encode(),
         request_bytes,
         prompt_digest.encode(),
     )

@@ -42,19 +42,31 @@ class FakeLines:
 
 
 class FakeKey:
-    """Seals in a way a test can read."""
+    """Seals in a way a test can read; without an id it says nothing."""
 
     def __init__(self, key_id: str) -> None:
         self.id = key_id
 
     def seal(self, personal: Personal, exchange_id: str) -> str:
-        return f"{exchange_id}|{personal.user}|{personal.end_user}|{personal.client_ip}|{personal.user_agent}"
+        return (
+            self.id and f"{exchange_id}|{personal.user}|{personal.end_user}|{personal.client_ip}|{personal.user_agent}"
+        )
 
     def digest(self, body: bytes) -> str:
-        return hashlib.sha256(self.id.encode() + body).hexdigest()
+        return self.id and hashlib.sha256(self.id.encode() + body).hexdigest()
 
     def hasher(self) -> Digest:
-        return hashlib.sha256(self.id.encode())
+        return hashlib.sha256(self.id.encode()) if self.id else NoDigest()
+
+
+class NoDigest:
+    """Of a body, without a key."""
+
+    def update(self, data: bytes) -> None:
+        """It is not kept."""
+
+    def hexdigest(self) -> str:
+        return ""
 
 
 class FakeSealer:

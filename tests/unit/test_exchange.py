@@ -59,7 +59,7 @@ def test_a_request_that_came_to_its_end() -> None:
         first_content_us=400, upstream_us=700, changed=("model",),
     )  # fmt: skip
     ex.sealed, ex.decision = Sealed(FakeKey("k"), "text"), "allow"
-    ex.answer = ex.sealed.hasher()
+    ex.answer = ex.sealed.key.hasher()
     record = ex.fold(5, ex.started_ns + MS, 1)
     assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
     assert ex.personal() == Personal("ann", "u1", "1.2.3.4", "sdk/1")

@@ -186,15 +186,17 @@ def test_the_file_and_its_name_are_synced_when_there_is_something_new(table: Key
 def test_a_row_appended_during_a_sync_asks_for_another(table: KeyTable) -> None:
     with mock.patch.object(os, "fdatasync", side_effect=lambda _: filled(table, ("a", "", ""))):
         table.sync()
+    assert table.unsynced
     with mock.patch.object(os, "fdatasync") as data:
         table.sync()
     data.assert_called_once()
+    assert not table.unsynced
 
 
 def test_a_file_whose_sync_failed_is_never_called_synced_again(table: KeyTable) -> None:
     with mock.patch.object(os, "fdatasync", side_effect=OSError(errno.EIO, "no")), pytest.raises(OSError, match="no"):
         table.sync()
-    assert table.failed
+    assert (table.failed, table.unsynced) == (True, True)
     with pytest.raises(OSError, match=r"earlier sync.*w0-1\.keys"):
         table.sync()
 

@@ -122,7 +122,7 @@ def test_keys_are_on_the_disk_before_the_lines_that_name_them(
         await asyncio.sleep(0.05)
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         sealed = desk.scribe.seal("x", "acme", Personal("ann"))
-        desk.scribe.outcome(Record(Kind.OUTCOME, "x", 1, sealed=sealed.text, sealed_by=sealed.by, key_id="k"))
+        desk.scribe.outcome(Record(Kind.OUTCOME, "x", 1, sealed=sealed.text, sealed_by=sealed.key.id, key_id="k"))
         await asyncio.sleep(0.05)
         assert synced == ["sealing", "w0"]
         await desk.close(0)

@@ -20,7 +20,7 @@ def decide(desk: FakeDesk, *, synced: bool = False) -> bool:
     sealed = desk.scribe.seal("x1", "acme", ANN)
 
     async def main() -> bool:
-        content = decided(form(SHARED), "x1", 5, "t", "s", sealed, 42, sealed.digest(b"body"))
+        content = decided(form(SHARED), "x1", 5, "t", "s", sealed, 42, sealed.key.digest(b"body"))
         return await desk.scribe.commit(content, synced=synced)
 
     return asyncio.run(main())
@@ -91,8 +91,12 @@ def test_a_decision_that_is_not_in_the_journal_is_refused_or_gone_on_with() -> N
     assert desk.lines.gone_on == 1
 
 
-def test_without_a_key_there_are_no_digests() -> None:
-    assert (Sealed(FakeKey(""), "").digest(b"x"), Sealed(FakeKey(""), "").hasher()) == ("", None)
+def test_without_a_key_nothing_is_said_of_the_person_or_the_body() -> None:
+    desk = FakeDesk()
+    desk.sealer.out = True
+    assert decide(desk)
+    (told,) = desk.lines.told()
+    assert (told["sealed"], told["sealed_by"], told["prompt_digest"]) == ("", "", "")
 
 
 def test_an_outcome_is_a_line() -> None:
