@@ -362,19 +362,19 @@ def test_a_sync_is_for_new_rows_alone(sealer: Sealer, disk: Disk) -> None:
 def test_it_says_whether_a_sync_has_anything_to_do(begin: Begin) -> None:
     said = list[bool]()
 
-    def ask_and_sync() -> None:
+    def ask_and_sync(sealer: Sealer) -> None:
         said.append(sealer.unsynced)
         sealer.sync()
         said.append(sealer.unsynced)
 
     with mock.patch.object(time, "time", return_value=10.0 * DAY_S) as now:
         sealer = begin()
-        ask_and_sync()  # a file
+        ask_and_sync(sealer)  # a file
         sealer.key("acme", "ann", "")
-        ask_and_sync()  # a row
+        ask_and_sync(sealer)  # a row
         now.return_value = 11.0 * DAY_S
         sealer.poll()
-        ask_and_sync()  # a file that was left, and a new one
+        ask_and_sync(sealer)  # a file that was left, and a new one
         assert said == [True, False] * 3
         sealer.key("acme", "bob", "")
         with mock.patch.object(os, "fdatasync", side_effect=OSError(errno.EIO, "no")), pytest.raises(OSError):
