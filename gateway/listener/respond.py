@@ -230,24 +230,18 @@ class Responder:
     def _finish(self) -> None:
         if self.finished:
             return
-        self.finished = True
-        if self._sse:
-            self._on_stream(-1)
-        self._let_go().answered(keep=not self.closing)
+        wire = self._wire
+        self.forget()
+        wire.answered(keep=not self.closing)
 
     def forget(self) -> None:
-        """The caller has gone: nothing more can be said."""
+        """Nothing more is said, or can be: the caller may have gone."""
         if not self.finished:
             self.finished = True
-            self._let_go()
+            del self._ex  # exchange and reply hold each other: the collector would have to part them
+            self._wire = _NOWHERE
             if self._sse:
                 self._on_stream(-1)
-
-    def _let_go(self) -> Wire:
-        """Nothing more is written. Exchange and reply hold each other: the collector would have to part them."""
-        del self._ex
-        wire, self._wire = self._wire, _NOWHERE
-        return wire
 
 
 def listed(names: Sequence[str]) -> str:

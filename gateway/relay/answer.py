@@ -109,9 +109,12 @@ class AnswerParser:
             return "bytes after the connection was given up"
         between, self._between = self._between, False
         if between and self._familiar is not None:
-            body = self._familiar.body_of(data)
+            known, body = self._familiar.head, self._familiar.body_of(data)
             if body is not None:
-                self._take_whole(self._familiar.head, body)
+                self.head = ResponseHead(known.status, known.keep_alive, len(body), known.first, known.to_caller)
+                self.ended = True
+                if body:
+                    self.pieces.append(body)
                 return ""
         waiting = self.head is None
         try:
@@ -181,12 +184,6 @@ class AnswerParser:
         """The last byte of an answer."""
         if self.head is not None:  # else it was an interim answer
             self.ended = True
-
-    def _take_whole(self, known: ResponseHead, body: bytes) -> None:
-        self.head = ResponseHead(known.status, known.keep_alive, len(body), known.first, known.to_caller)
-        self.ended = True
-        if body:
-            self.pieces.append(body)
 
     def _learn(self, data: bytes) -> None:
         """An answer was one read: if its head is like the one before, know it by its bytes from now on."""

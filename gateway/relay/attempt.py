@@ -136,7 +136,10 @@ class AttemptRun:
             self._transfer.content(self)
             self._forward(data)
         else:
-            self._keep(data)
+            self._kept.append(data)
+            self._kept_bytes += len(data)
+            if self._kept_bytes > REFUSAL_BYTES:
+                self._overgrown()
 
     def on_end(self) -> None:
         """The answer's body is complete as far as HTTP can tell; the connection is no longer ours."""
@@ -214,8 +217,8 @@ class AttemptRun:
         name, took_ms = target.name(self._transfer.out.star), took_ns // NS_PER_MS
         if head is None:
             return Attempt(name, cause, 0, took_ms)
-        upstream_id = head.first.get(target.request_id_header, b"").decode("latin-1")
-        return Attempt(name, cause, head.status, took_ms, upstream_id)
+        upstream_id = head.first.get(target.request_id_header)
+        return Attempt(name, cause, head.status, took_ms, upstream_id.decode("latin-1") if upstream_id else "")
 
     def header_lines(self) -> bytes:
         """The answer's headers that go to the caller."""
@@ -306,11 +309,8 @@ class AttemptRun:
 
     # --- whole answers and refusals ---------------------------------------------------------------------------------
 
-    def _keep(self, data: bytes) -> None:
-        self._kept.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes <= REFUSAL_BYTES:
-            return
+    def _overgrown(self) -> None:
+        """More is kept than of any refusal: of an answer that is too much later."""
         if self.taking is _REFUSAL:
             self._kept = []
             self._judge()

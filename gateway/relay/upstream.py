@@ -136,9 +136,8 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._answered = self._headed = False
         self._sent = not body_follows
-        self.request_bytes = 0
-        transport = self._transport
         if self.closing():  # uvloop raises from write(), inside whoever calls us
+            self.request_bytes = 0
             asyncio.get_running_loop().call_soon(self._closed_before_start, sink)
             return
         self._parser.begin(bodiless=head_request)
@@ -146,9 +145,9 @@ class Connection(asyncio.Protocol):
             head = head.replace(b"\r\n", b"\r\n" + self._proxy_header, 1)
         self.request_bytes = len(head) + len(body)
         if len(body) <= JOIN_BYTES:
-            transport.write(head + body)
+            self._transport.write(head + body)
         else:
-            transport.writelines((head, body))
+            self._transport.writelines((head, body))
 
     def write(self, data: bytes) -> None:
         """Send more of the request body, framed by the caller; dropped when the connection is closing."""
