@@ -152,9 +152,8 @@ class Holds:
     def _numbers(self, states: Collection[State]) -> Iterator[int]:
         """The holds in one of the states; of 50,000 in 0.9 ms, where looking at each meta word took 2.8."""
         first, count = self.layout.holds_at, self.words[AT_HOLD_TOP]
-        start, stop = (first + HOLD_META) * WORD + _LOWEST, (first + count * HOLD_WORDS) * WORD
-        with self.words.cast("B") as raw:
-            lowest = raw[start : stop : HOLD_WORDS * WORD].tobytes()  # a state is in the last bits of a word
+        raw = self.words[first : first + count * HOLD_WORDS].cast("B")
+        lowest = raw[HOLD_META * WORD + _LOWEST :: HOLD_WORDS * WORD].tobytes()  # a state is in a word's last bits
         marks = lowest.translate(bytes(byte & STATE_MASK in states for byte in range(256)))
         number = marks.find(1)
         while number >= 0:
