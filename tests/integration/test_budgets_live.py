@@ -25,6 +25,8 @@ import pytest
 
 from gateway.journal import layout
 from gateway.journal.read import entries
+from gateway.limiter.changes import CheckpointFiles
+from gateway.limiter.checkpoint import path_of
 from gateway.record import Record
 from tests.fakes.gateway_node import ADMIN_TOKEN, GatewayNode
 from tests.fakes.limited_node import ask, begun, caller, limited, recorded, rewritten, rule, secret
@@ -317,11 +319,11 @@ def forgotten(node: GatewayNode) -> set[str]:
 
 
 def known(node: GatewayNode, name: str) -> int:
-    """What control has counted from the journal, by its checkpoint."""
-    with suppress(FileNotFoundError):
-        kept = json.loads((node.directory / "state" / "limits" / "checkpoint.json").read_text().splitlines()[0])
-        return sum(used for bucket, used, *_ in kept["accounts"] if bucket.startswith(f"{name}|"))
-    return 0
+    """What control has counted from the journal, by what it keeps."""
+    state = node.directory / "state"
+    found = CheckpointFiles(path_of(state), layout.node_id(layout.journal_of(state))).load()
+    accounts = {} if found is None else found.checkpoint.ledger.accounts
+    return sum(account.row[0] for key, account in accounts.items() if key.bucket.startswith(f"{name}|"))
 
 
 Said = Sequence[Mapping[str, Any]]
