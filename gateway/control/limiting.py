@@ -50,6 +50,7 @@ from gateway.telemetry.transfer import areas
 from gateway.units import NS_PER_US
 
 STORE_DEADLINE_S: Final = 1.0  # nobody waits for control, which has a small share of a busy core
+STORE_REST_S: Final = 0.5  # what workers admit before a store that came back empty is noticed is not yet known there
 STORE_WAIT_S: Final = 3.0  # for a store's first connection; one that is away keeps no node from serving
 NAMED: Final = 3  # of the budgets that are not kept
 _READING: Final = "what was used of limits is being read from the journal"
@@ -108,8 +109,14 @@ class NodeLimits:
         table = open_table(self._segment, limits)
         if limits.store_url is None:
             return Counted(TableEngine(table), of_table(table, kept=self.given_back), _at_once, Memories(table))
-        there = asyncio.Event()
-        store = _opened(limits, _name(config), there)
+        there, back = asyncio.Event(), asyncio.Event()
+        store = _opened(limits, _name(config), there, back)
+
+        async def until_back(longest_s: float) -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(back.wait(), longest_s)
+            back.clear()
+
         memory = Memory(
             store,
             store.epoch,
@@ -117,6 +124,7 @@ class NodeLimits:
             sliced=limits.slices,
             undelivered=self._undelivered,
             owed=self._owed,
+            pause=until_back,
         )
 
         async def connected() -> None:
@@ -250,15 +258,15 @@ def _name(config: Config) -> str:
     return layout.node_id(layout.journal_of(Path(config.state_dir))) if config.journal.enabled else ""
 
 
-def _opened(limits: Limits, node: str, there: asyncio.Event) -> Store:
+def _opened(limits: Limits, node: str, *back: asyncio.Event) -> Store:
     """Raises OSError."""
 
     def changed(here: bool, _why: str) -> None:  # noqa: FBT001  # as OnChange
-        if here:
-            there.set()
+        for event in back if here else ():
+            event.set()
 
     try:
-        return open_store(limits, changed, node=node, deadline_s=STORE_DEADLINE_S)
+        return open_store(limits, changed, node=node, deadline_s=STORE_DEADLINE_S, max_rest_s=STORE_REST_S)
     except ValueError as error:
         raise OSError(f"limits.store cannot be used: {error}") from error
 

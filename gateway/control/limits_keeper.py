@@ -85,7 +85,8 @@ class Memory(NamedTuple):
     is another number whenever workers could not deliver a settlement, or died with some: then what was settled since
     the last look is settled again. `owed` is how many they still try to deliver.
     `epoch` is told the memory that was seen last, and up to when all that was settled is known to be there. `kept`: a
-    checkpoint was written since the memory was made, so it has been given what was used.
+    checkpoint was written since the memory was made, so it has been given what was used. `pause` waits so long, or
+    until it has come back.
     """
 
     engine: Engine
@@ -96,6 +97,7 @@ class Memory(NamedTuple):
     undelivered: Callable[[], int] = _never
     owed: Callable[[], int] = _never
     kept: bool = False
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 def of_table(table: Table, *, kept: bool) -> Memory:
@@ -172,14 +174,14 @@ class LimitsKeeper:
         await self._tried(self._save)
 
     async def run(self, *also: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Look after it each second, and do these as well; begins where `begin` has ended."""
+        """Look after it each second, and when it is back, and do these as well; begins where `begin` has ended."""
         loop = asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             await self.turn()
             for step in also:
                 await self._tried(step)
-            await asyncio.sleep(max(TURN_S - (loop.time() - began_s), self._save_s * SAVING_SHARE, 0))
+            await self._memory.pause(max(TURN_S - (loop.time() - began_s), self._save_s * SAVING_SHARE, 0))
 
     async def turn(self) -> None:
         """One look: whether the engine is there and remembers, and a checkpoint. Raises nothing that may pass."""

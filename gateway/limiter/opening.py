@@ -16,6 +16,7 @@ from gateway.config.limits import Limits
 from gateway.config.schema import Config
 from gateway.dialects.mediarules import rule
 from gateway.limiter import address, tokens
+from gateway.limiter.breaker import MAX_REST_S
 from gateway.limiter.deny import DENIALS, Denials
 from gateway.limiter.estimate import Estimator, Weights
 from gateway.limiter.learned import LEARNED, Learned
@@ -147,7 +148,14 @@ def _slices(limits: Limits, store: Store, table: TableEngine, node: NodeState) -
     return SlicedEngine(store, table.table, name, nodes=limits.nodes, epoch=store.epoch)
 
 
-def open_store(limits: Limits, on_change: OnChange, *, node: str = "", deadline_s: float = DEADLINE_S) -> Store:
+def open_store(
+    limits: Limits,
+    on_change: OnChange,
+    *,
+    node: str = "",
+    deadline_s: float = DEADLINE_S,
+    max_rest_s: float = MAX_REST_S,
+) -> Store:
     """The store that the config names; `node` is who leaves word there. Raises ValueError, as `open_worker_limits`."""
     if limits.store_url is None:
         raise ValueError("limits.store names no store")
@@ -157,4 +165,6 @@ def open_store(limits: Limits, on_change: OnChange, *, node: str = "", deadline_
         client_cert=limits.client_cert,
         client_key=limits.client_key,
     )
-    return Store(where, domain=limits.domain, node=node, deadline_s=deadline_s, on_change=on_change)
+    return Store(
+        where, domain=limits.domain, node=node, deadline_s=deadline_s, max_rest_s=max_rest_s, on_change=on_change
+    )

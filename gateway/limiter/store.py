@@ -80,11 +80,13 @@ class Store:
         domain: str = "main",
         node: str = "",
         deadline_s: float = DEADLINE_S,
+        max_rest_s: float = MAX_REST_S,
         keep_ms: int = scripts.KEEP_MS,
         on_change: Callable[[bool, str], None] = lambda _there, _why: None,
     ) -> None:
         self.counts = StoreCounts()
-        self.breaker = Breaker(max_rest_s=SPREAD_REST_S if address.service or address.others else MAX_REST_S)
+        is_spread = address.service or address.others
+        self.breaker = Breaker(max_rest_s=min(max_rest_s, SPREAD_REST_S) if is_spread else max_rest_s)
         self.trouble = ""  # why the store is not there, or the last error it answered with
         self._tls = tls_context(address)
         self._whereabouts = Whereabouts(address, self._tls)

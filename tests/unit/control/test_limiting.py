@@ -30,6 +30,7 @@ from tests.fakes.limit_records import DAY_MS, outcome
 from tests.fakes.limits_node import Bucket
 from tests.fakes.written_journal import WrittenJournal
 
+GONE, BACK = (False, "it went"), (True, "")  # as a store tells it
 MINUTE_US = 60_000_000
 SPEND = Rule(name="spend", per=("org",), usd=1, every="day")
 
@@ -114,6 +115,24 @@ def test_a_store_that_cannot_be_reached_is_not_waited_for_long(
         await asyncio.wait_for(counted.there(), 5)
         assert counted.memory.marked
         await counted.engine.close()
+
+    asyncio.run(wait())
+
+
+def test_a_store_that_is_back_is_looked_at_at_once(context: FakeContext) -> None:
+    limits = Limits(store=Secret("redis://127.0.0.1:1"))
+
+    async def wait() -> None:
+        counted = begins(context).open(config(context, limits))
+        store, pause = counted.memories.store, counted.memory.pause
+        assert store is not None
+        await pause(0.01)
+        store._on_change(*GONE)
+        await pause(0.01)
+        store._on_change(*BACK)
+        await asyncio.wait_for(pause(60), 5)
+        await pause(0.01)  # once
+        await store.close()
 
     asyncio.run(wait())
 
@@ -239,6 +258,33 @@ def test_what_was_used_of_a_limit_that_is_gone_is_forgotten(context: FakeContext
     assert (used(life.counted, bucket), life.limiting.reader.standing().used) == (0, [])
     told = [entry.record for entry in entries(journal.path, layout.CONTROL)]
     assert [record.subject for record in told if record.action == "limit.forgotten"] == ["spend"]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_end_users_are_counted_one_by_one_as_far_as_the_table_does(
+    context: FakeContext, journal: WrittenJournal, *, stored: bool
+) -> None:
+    earlier_us = now_us() - MINUTE_US
+    people = [(f"people|key=k|end_user={number:x}", budget()[1]) for number in range(9)]
+    journal.chain("w0").segment(
+        earlier_us, *(outcome(name, earlier_us // 1_000, {(name, spec): 2}) for name, spec in people)
+    )
+    store = Secret("redis://127.0.0.1:1") if stored else None
+    limits = replace(LIMITS, max_end_users=3, store=store)
+
+    async def count() -> list[tuple[str, int]]:
+        node = NodeLimits(context, lambda: None, limits)
+        counted = node.open(config(context, limits))
+        source = Source(journal.path, journal.node, journal.signed, journal.heads)
+        chain = open_journal(config(context, limits), (layout.CONTROL,))
+        limiting = Limiting(config(context, limits), node, counted, chain, source)
+        limiting.reader.rebuild(node.began_us)
+        await counted.engine.close()
+        await chain.close()
+        return [(found.bucket, found.used) for found in limiting.reader.standing().used]
+
+    alone = [(name, 2) for name, _ in people]
+    assert asyncio.run(count()) == (alone if stored else [*alone[:3], ("people|key=k|end_user=*", 12)])
 
 
 def test_why_it_is_not_ready_yet(context: FakeContext, journal: WrittenJournal) -> None:

@@ -8,6 +8,7 @@ import pytest
 from gateway.config.limits import Limits, Rule
 from gateway.config.schema import Config, Key, Model, Provider, Target
 from gateway.config.secrets import Secret
+from gateway.limiter.breaker import MAX_REST_S
 from gateway.limiter.opening import OnChange, WorkerLimits, open_store, open_worker_limits
 from gateway.limiter.reservation import Origin
 from gateway.limiter.rules import Rules, Subject
@@ -152,6 +153,10 @@ def test_a_store_is_opened_for_a_node_that_can_wait() -> None:
         patient, usual = open_store(limits, _unheard, node="n", deadline_s=1.0), open_store(limits, _unheard)
         assert (patient._node, patient._deadline_s) == ("n", 1.0)
         assert (usual._node, usual._deadline_s) == ("", DEADLINE_S)
+        eager = open_store(limits, _unheard, max_rest_s=0.5)
+        for store, longest_s in ((eager, 0.5), (usual, MAX_REST_S)):
+            store.breaker._failures = 20
+            assert longest_s / 2 <= store.breaker.rest_s(0.0) <= store.breaker.rest_s(1.0) == longest_s
 
     asyncio.run(story())
 
