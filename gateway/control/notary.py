@@ -9,8 +9,8 @@ changed in place, and only after the manifest that says so is on the disk. A tur
 manifest once made is written again as the same bytes until it is on the disk, and nothing is signed before it. The
 clock decides nothing: manifests are ordered by number, and a minute is one of the monotonic clock. What one chain does
 wrong, or the disk under it, does not keep the others from being signed. A key that does not follow from the manifests
-signs nothing: nobody would believe it. As long as each turn gets to the end of what is new it works in small steps
-(`pace.py`), else without a pause. Left out: whom else to show the newest manifest (`anchoring.py`).
+signs nothing: nobody would believe it. A turn works in small steps (`pace.py`) for as long as it has time, and the one
+after a turn that left something has none. Left out: whom else to show the newest manifest (`anchoring.py`).
 """
 
 import logging
@@ -58,6 +58,7 @@ TURN_BYTES: Final = 64 * MIB  # read in one turn, all chains together
 QUIET_S: Final = 60.0  # nothing new for so long, and it is signed that nothing was
 PATIENCE_S: Final = 5.0  # a chain that is being repaired after a crash is no news
 CLOSE_S: Final = 60.0
+STEPS_S: Final = 0.5  # of a turn, with pauses between steps; one that takes longer goes on without
 _NO_KEY: Final = "the newest manifest cannot be followed: key "
 _RESTORE: Final = (
     "restore that directory from a copy; if the key is lost, stop the gateway and move the journal away, and it begins "
@@ -103,6 +104,7 @@ class Notary:
         self._signed_s = float("-inf")
         self._closed = False
         self._pace = Pace()
+        self._turn_s = 0.0  # when this turn began
         self._faults = Faults(monotonic_s)
         self.signed: Mapping[str, Place] = {}
         self.head_seq: Mapping[str, int] = {}
@@ -129,7 +131,7 @@ class Notary:
         """Sign what is new. What the disk, a key or the files are to blame for is said, and tried again next time."""
         with self._turning:
             if not self._closed:
-                self._pace.hurried = self.behind
+                self._pace.hurried, self._turn_s = self.behind, self._monotonic_s()
                 self._attempt(last=False)
 
     def close(self) -> None:
@@ -234,7 +236,12 @@ class Notary:
         return batches
 
     def _tail(self, chain: str, end: ChainEnd | None) -> Tail:
-        return Tail(self._journal, self._node, chain, end, self._pace.step)
+        return Tail(self._journal, self._node, chain, end, self._breathe)
+
+    def _breathe(self) -> None:
+        if self._monotonic_s() - self._turn_s > STEPS_S:
+            self._pace.hurried = True
+        self._pace.step()
 
     def _floors_to_be(self) -> dict[str, Floor]:
         with self._wishing:

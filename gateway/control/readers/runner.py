@@ -32,7 +32,8 @@ from gateway.journal import layout
 from gateway.journal.read import START, Entry, Place, entries, pieces
 from gateway.units import MIB, NS_PER_US, US_PER_S
 
-FAR_BEHIND: Final = 100_000  # signed lines not yet taken: from there on there is no time for pauses
+FAR_BEHIND: Final = 100_000  # signed lines not yet taken: from there on there is no time for pauses,
+LATE_S: Final = 3.0  # nor once the oldest of them has waited so long; the usual wait is a second and a half
 _log: Final = logging.getLogger("gateway.readers")
 
 
@@ -224,7 +225,7 @@ class Runner:
         """A batch of each chain: whether there is more at once, and what one failed of while the others went on."""
         signed = self._source.signed()
         self._know(signed)
-        self._pace.hurried = self.lag_records > FAR_BEHIND
+        self._pace.hurried = self.lag_records > FAR_BEHIND or self.lag_s > LATE_S
         more, failure = False, None
         for chain, end in signed.items():
             if self._stopping:

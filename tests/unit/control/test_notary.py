@@ -193,6 +193,25 @@ def test_it_pauses_while_turns_get_to_the_end_and_not_when_it_closes(
     assert set(hurried) == {True}
 
 
+def test_a_turn_that_takes_long_goes_on_without_pauses(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried: list[bool] = []
+
+    def step(pace: Pace) -> None:
+        hurried.append(pace.hurried)
+        scene.now_s += module.STEPS_S / 2
+
+    monkeypatch.setattr(Pace, "step", step)
+    monkeypatch.setattr(tail, "CHUNK_BYTES", 64)
+    notary = scene.notary()
+    for _ in range(2):
+        scene.w0.append(3)
+        hurried.clear()
+        notary.turn()
+        assert not notary.behind
+        assert hurried == [False] * 3 + [True] * (len(hurried) - 3)
+        assert len(hurried) > 3
+
+
 def test_what_one_turn_reads_is_shared_by_the_chains(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.w0.append(20)
     scene.w1.append(20)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import math
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.control.pace import PAUSE_S, Pace
@@ -64,6 +66,10 @@ def signed(tmp_path: Path) -> SignedJournal:
 
 def runner_of(signed: SignedJournal, reader: Memory, limits: Limits = QUICK) -> Runner:
     return Runner(reader, signed.source(), signed.state_dir, limits)
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def names(count: int, start: int = 0) -> list[str]:
@@ -158,6 +164,7 @@ def test_a_batch_is_bounded_in_time(signed: SignedJournal, monkeypatch: pytest.M
 
 def test_who_is_far_behind_makes_no_pauses(signed: SignedJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FAR_BEHIND", 5)
+    monkeypatch.setattr(module, "LATE_S", math.inf)
     reader, pace = Memory(), Pace()
     hurried: list[tuple[int, bool]] = []
     reader.first = lambda _batch: hurried.append((len(reader.taken), pace.hurried))
@@ -166,10 +173,23 @@ def test_who_is_far_behind_makes_no_pauses(signed: SignedJournal, monkeypatch: p
     assert hurried == [(0, True), (4, True), (8, False)]
 
 
+def test_nor_does_who_is_late(signed: SignedJournal) -> None:
+    reader, pace = Memory(), Pace()
+    hurried: list[bool] = []
+    reader.first = lambda _batch: hurried.append(pace.hurried)
+    runner = Runner(reader, signed.source(), signed.state_dir, QUICK._replace(records=2), pace)
+    for age_us in (0, 60_000_000):
+        signed.write(*(msgspec.structs.replace(outcome(name), at_us=now_us() - age_us) for name in names(4)))
+        hurried.clear()
+        finish(runner)
+        assert hurried == [False, age_us > 0], "how old lines are is known from the first of them on"
+
+
 def test_there_is_a_pause_between_what_is_read_at_once_and_what_is_done_with_it(
     signed: SignedJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(module, "LATE_S", math.inf)
     signed.write(*(outcome(name) for name in names(5)))
     ticks, pauses = itertools.count(), list[float]()
     pace = Pace(now_s=lambda: float(next(ticks)), sleep=pauses.append)
