@@ -84,7 +84,8 @@ class LimitsApi:
             return _error(503, "limits_unavailable", str(error))
         except _Away as error:
             return _error(503, "limits_unavailable", str(error), limits=modes(error.lines))
-        return _answer(document(config, case, stands, revoked=revoked, now_ms=now_ms))
+        stored = not isinstance(self._sources.engine(), TableEngine)  # as the node was started, whatever is set since
+        return _answer(document(case, stands, revoked=revoked, stored=stored, now_ms=now_ms))
 
     def _compiled(self, config: Config) -> Cases:
         """The cases of this config, remembered until it or the prices change. Raises NoNameKey."""

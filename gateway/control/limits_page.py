@@ -9,7 +9,6 @@ Nothing in it could be used instead of read: no secret, no digest of one, no add
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.config.schema import Config
 from gateway.control import views
 from gateway.control.limits_case import Aim, Case
 from gateway.errors import GatewayError, NeverFits, RateLimited
@@ -32,8 +31,8 @@ Stands = tuple[Explained, Outstanding | None]
 """A bucket, and what of it is outstanding where that is known."""
 
 
-def document(config: Config, case: Case, stands: Sequence[Stands], *, revoked: bool, now_ms: int) -> dict[str, Any]:
-    """The whole answer."""
+def document(case: Case, stands: Sequence[Stands], *, revoked: bool, stored: bool, now_ms: int) -> dict[str, Any]:
+    """The whole answer. `stored`: a store counts, and not the memory of this node."""
     rows = [row for row, _ in stands]
     refused = case.refused
     if refused is None and (row := binding(rows, case.providers)) is not None:
@@ -47,7 +46,7 @@ def document(config: Config, case: Case, stands: Sequence[Stands], *, revoked: b
         "targets": [_target(aim) for aim in case.targets],
         "admitted": refused is None,
         "refused": None if refused is None else _refused(refused),
-        "counted": "here" if config.limits.store_url is None else "store",
+        "counted": "store" if stored else "here",
         "limits": [_limit(row, known[id(row)]) for row in binding_first(rows)],
         "at_ms": now_ms,
     }

@@ -80,7 +80,7 @@ class Node:
         case = Cases(config, PriceList(), learned, b"").of(question, KEYS[question.key], revoked=False, now_ms=START_MS)
         lines = None if case.limits is None or self.without_limits else case.limits.lines(START_MS, "", "big")
         rows = [] if lines is None else asyncio.run(explain(self.setting.engine, lines, case.need, "big"))
-        told = document(config, case, [(row, self.known) for row in rows], revoked=False, now_ms=START_MS)
+        told = document(case, [(row, self.known) for row in rows], revoked=False, stored=False, now_ms=START_MS)
         plain: dict[str, Any] = json.loads(json.dumps(told))
         return plain
 

@@ -107,6 +107,7 @@ def test_an_answer(place: Place) -> None:
     assert [row["asked"] for row in answer.content["limits"]] == [400, 1]
     assert isinstance(place.engine, FakeEngine)
     assert {name for name, _ in place.engine.calls} == {"peek"}
+    assert answer.content["counted"] == "store"  # whatever the snapshot in use says of it
 
 
 def test_a_key_of_the_overlay_and_one_of_a_page_below(place: Place) -> None:
@@ -139,6 +140,7 @@ def test_what_open_requests_have_reserved_is_told_from_the_table(place: Place) -
     assert (tpm["level"], tpm["reserved"], tpm["wait_ms"]) == (750, 250, 3_000)
     assert slots["reserved"] == 0
     assert answer.content["refused"]["retry_after_ms"] == 3_000
+    assert answer.content["counted"] == "here"
 
 
 def test_of_a_store_only_slots_tell_what_is_reserved(place: Place) -> None:

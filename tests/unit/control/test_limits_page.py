@@ -52,14 +52,14 @@ def rows_of(case: Case, engine: FakeEngine) -> list[Explained]:
     return run(explain(engine, case.limits.lines(START_MS), case.need, "big"))
 
 
-def told(config: Config, case: Case, engine: FakeEngine, known: Outstanding | None = None) -> dict[str, Any]:
+def told(case: Case, engine: FakeEngine, known: Outstanding | None = None, *, stored: bool = False) -> dict[str, Any]:
     stands = [(row, known) for row in rows_of(case, engine)]
-    shown: dict[str, Any] = json.loads(json.dumps(document(config, case, stands, revoked=False, now_ms=START_MS)))
-    return shown
+    shown = document(case, stands, revoked=False, stored=stored, now_ms=START_MS)
+    return dict(json.loads(json.dumps(shown)))
 
 
-def test_a_request_that_fits(config: Config, case: Case) -> None:
-    shown = told(config, case, FakeEngine(), Outstanding(2_500, 0))
+def test_a_request_that_fits(case: Case) -> None:
+    shown = told(case, FakeEngine(), Outstanding(2_500, 0))
     assert (shown["admitted"], shown["refused"], shown["model"], shown["route"]) == (True, None, "large", "default")
     assert shown["key"]["id"] == "ann"
     assert shown["request"] == {
@@ -72,6 +72,7 @@ def test_a_request_that_fits(config: Config, case: Case) -> None:
         "cost_microusd": 2_250,
     }
     assert (shown["counted"], shown["at_ms"]) == ("here", START_MS)
+    assert told(case, FakeEngine(), stored=True)["counted"] == "store"
     rows = {row["rule"]: row for row in shown["limits"]}
     assert list(rows) == ["key.tpm", "key.max_in_flight", "org-money", "look"]
     tpm = rows["key.tpm"]
@@ -87,19 +88,19 @@ def test_a_request_that_fits(config: Config, case: Case) -> None:
     assert not rows["look"]["refuses"]
 
 
-def test_a_price_is_told_in_usd_per_million_tokens(config: Config, case: Case) -> None:
-    (target,) = told(config, case, FakeEngine())["targets"]
+def test_a_price_is_told_in_usd_per_million_tokens(case: Case) -> None:
+    (target,) = told(case, FakeEngine())["targets"]
     assert (target["target"], target["fallback"], target["price"]["source"]) == ("big/large-1", False, "config")
     assert target["price"]["usd_per_mtok"]["input"] == 2.5
     assert target["price"]["usd_per_mtok"]["output"] == 10
 
 
-def test_a_request_that_must_wait(config: Config, case: Case) -> None:
+def test_a_request_that_must_wait(case: Case) -> None:
     setting = Setting()
     assert case.limits is not None
     hold = run(setting.limiter.reserve(case.limits, "h", estimate(10)))
     hold.settle(use(10, 1_990))
-    shown = told(config, case, setting.engine)
+    shown = told(case, setting.engine)
     assert not shown["admitted"]
     refused = shown["refused"]
     assert (refused["code"], refused["status"], refused["rule"]) == ("rate_limit_exceeded", 429, "key.tpm")
@@ -109,23 +110,23 @@ def test_a_request_that_must_wait(config: Config, case: Case) -> None:
     assert (first["reserved"], first["estimated"]) == (None, None)
 
 
-def test_a_request_that_never_fits(config: Config, case: Case) -> None:
+def test_a_request_that_never_fits(case: Case) -> None:
     large = case._replace(need=Need(estimate(2_000), None, {}))
-    refused = told(config, large, FakeEngine())["refused"]
+    refused = told(large, FakeEngine())["refused"]
     assert (refused["code"], refused["status"], refused["retry_after_ms"]) == ("request_too_large_for_limit", 400, None)
-    assert told(config, large, FakeEngine())["limits"][0]["max_debt"] is None
+    assert told(large, FakeEngine())["limits"][0]["max_debt"] is None
 
 
 def test_what_is_refused_at_once_comes_before_what_is_left(config: Config, case: Case) -> None:
     revoked = Cases(config, PriceList(), Learned(memoryview(bytearray(8 * LEARNED.words_shared)).cast("q")), b"").of(
         case.question, ANN, revoked=True, now_ms=START_MS
     )
-    refused = told(config, revoked, FakeEngine())["refused"]
+    refused = told(revoked, FakeEngine())["refused"]
     assert (refused["code"], refused["rule"]) == ("disabled_api_key", None)
 
 
-def test_no_secret_is_told(config: Config, case: Case) -> None:
-    shown = json.dumps(told(config, case, FakeEngine()))
+def test_no_secret_is_told(case: Case) -> None:
+    shown = json.dumps(told(case, FakeEngine()))
     assert "secret" not in shown
     assert "127.0.0.1" not in shown
 
