@@ -57,7 +57,7 @@ class Repetition:
         self.settled = 0
         self._engine = engine
         self._is_there = is_there
-        self._known: dict[Key, int] = {}
+        self._known = Counter[Key]()  # in full
         self._sliced = Fold(nodes)
         self._unknown = Fold(nodes)
         self._refilled: dict[Key, int] | None = None  # of what is not known there, what need not be charged any more
@@ -69,11 +69,9 @@ class Repetition:
             if self._is_there(fact):
                 self._sliced.add(fact)
         for fact, state in zip(asked, await self._states(asked), strict=True):
+            self._known.update(_sums(fact))  # also what is not, until it is settled here: its worker may come before
             if state is State.UNKNOWN:
                 self._unknown.add(fact)
-            else:
-                for actual in fact.charges:
-                    self._known[actual.key] = self._known.get(actual.key, 0) + actual.amount
 
     async def settle(self, facts: Sequence[Fact], now_ms: int) -> None:
         """Settle them. Raises Unavailable."""
@@ -81,6 +79,9 @@ class Repetition:
             self._refilled = self._unknown.refilled(now_ms)
         facts = [fact for fact in facts if not self._is_there(fact)]
         states = await self._states(facts)
+        for fact, state in zip(facts, states, strict=True):
+            if state is State.UNKNOWN:
+                self._known.subtract(_sums(fact))
         settlements = [
             (fact.hold, fact.amounts if state is not State.UNKNOWN else self._charged(fact, self._refilled))
             for fact, state in zip(facts, states, strict=True)
@@ -91,7 +92,7 @@ class Repetition:
 
     def there(self, now_ms: int) -> dict[Key, int]:
         """What of them is charged, once they are settled; of those that the store knew as if nothing had refilled."""
-        charged = Counter(self._known)
+        charged = self._known.copy()
         charged.update(self._sliced.used(now_ms))
         charged.update(self._unknown.used(now_ms))
         return charged
@@ -110,6 +111,10 @@ class Repetition:
                 refilled[key] -= gone
             found.append(Amount(key.bucket, actual.spec, actual.amount - gone))
         return tuple(found)
+
+
+def _sums(fact: Fact) -> dict[Key, int]:
+    return {actual.key: actual.amount for actual in fact.charges}
 
 
 class Fold:

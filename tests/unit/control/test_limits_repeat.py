@@ -126,3 +126,19 @@ def test_what_the_store_knew_is_there_in_full() -> None:
     engine.settle("known", (Amount("b", RPM, 7_000),))
     repetition = repeat(engine, [fact("known", NOW_MS, 7_000), fact("not", NOW_MS, 3_000)])
     assert repetition.there(engine.now_ms) == {key_of("b", TOLD): 7_000 + 1_000}  # two seconds' refill of the one
+
+
+def test_what_a_worker_delivers_meanwhile_is_there_in_full() -> None:
+    engine = engine_at(NOW_MS + 10_000)
+    facts = [fact("delivered", NOW_MS, 3_000), fact("not", NOW_MS, 4_000)]
+
+    async def race() -> Repetition:
+        repetition = Repetition(engine, 1, lambda _fact: False)
+        await repetition.see(facts)
+        await engine.settle("delivered", (Amount("b", RPM, 3_000),))
+        await repetition.settle(facts, engine.now_ms)
+        return repetition
+
+    repetition = asyncio.run(race())
+    assert (repetition.settled, used(engine)) == (1, 3_000)  # the other has been refilled since
+    assert repetition.there(engine.now_ms) == {key_of("b", TOLD): 3_000}
