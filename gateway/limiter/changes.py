@@ -101,17 +101,17 @@ class CheckpointFiles:
 
     def encoded(self, checkpoint: Checkpoint, told: Mapping[str, Told], *, anew: bool = False) -> Written:
         """What is to be written for this one; `told` is what is new of its thresholds, `anew` asks for the whole."""
+        before, self._digest = self._digest, b""  # what is taken now is kept by nobody until `write` returns
         changes = checkpoint.ledger.take_changes()
-        if anew or changes.everything or not self._digest or self._bytes >= self._most_bytes:
+        if anew or changes.everything or not before or self._bytes >= self._most_bytes:
             raw = whole.encoded(checkpoint)
             return Written(raw, whole.digest_of(raw), is_whole=True)
         content = _encode(_change(checkpoint, changes, told))
-        digest = _chained(self._digest, content)
+        digest = _chained(before, content)
         return Written(b"%b %b\n" % (digest, content), digest, is_whole=False)
 
     def write(self, written: Written) -> None:
         """Have it on the disk. Raises OSError; then what stood before does, and the whole comes next."""
-        self._digest = b""
         if written.is_whole:
             whole.write(self.path, written.raw)
             self._bytes, self._most_bytes = 0, max(len(written.raw), LEAST_BYTES)

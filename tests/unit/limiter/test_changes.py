@@ -214,6 +214,15 @@ def test_what_cannot_be_written_is_kept_whole_the_next_time(
     assert node.loaded() == node.kept[-1]
 
 
+def test_changes_that_were_taken_and_never_written_are_kept_whole_the_next_time(node: Node) -> None:
+    node.live_a_little()
+    node.fold(outcome("o", NOON_MS, {USD: 9}))
+    node.files.encoded(node.checkpoint, {})
+    node.save()
+    assert node.files.is_whole
+    assert node.loaded() == node.kept[-1]
+
+
 def test_a_file_that_somebody_took_away_costs_a_whole_one(node: Node) -> None:
     node.live_a_little()
     node.files.changes.unlink()
