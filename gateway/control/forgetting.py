@@ -107,12 +107,13 @@ class Forgetting:
         self._clock_us = clock_us or (lambda: time.time_ns() // NS_PER_US)
         self._snapshots = [Snapshot(config, keys())]  # that are yet to be looked at
         self._again_us = 0
+        self._removed = set[str]()  # by the snapshots that are yet to be looked at
         self._gone = set[str]()
         self._untold = dict[int, frozenset[str]]()  # when it was emptied, and what, that no record says yet
 
     def follow(self, config: Config) -> None:
         """Another snapshot is in use."""
-        self._gone |= _rules(self._config) - _rules(config)
+        self._removed |= _rules(self._config) - _rules(config)
         self._config = config
         self._snapshots.append(Snapshot(config, self._keys()))
 
@@ -138,13 +139,16 @@ class Forgetting:
 
     async def _judge(self) -> None:
         snapshots, self._snapshots = self._snapshots, []
+        in_use = [Snapshot(self._config, self._keys())]
+        self._gone |= self._removed  # with their snapshots: one that comes meanwhile is the next turn's, and told once
+        self._removed = set()
         now_us = self._clock_us()
         if snapshots or 0 < self._again_us <= now_us:
             self._again_us = now_us + AGAIN_US if snapshots else 0
             subjects = await asyncio.to_thread(self._subjects)
         else:
             subjects = self._stirred()
-        for snapshot in snapshots or [Snapshot(self._config, self._keys())]:
+        for snapshot in snapshots or in_use:
             if subjects:
                 self._gone |= await asyncio.to_thread(_missing, snapshot, subjects)
 

@@ -169,6 +169,30 @@ def test_what_is_removed_is_forgotten_alone(
         assert (told.what, told.subjects) == (What.FORGOTTEN, (subject,))
 
 
+@pytest.mark.parametrize("reloaded", [True, False])
+def test_a_removal_that_comes_in_the_middle_of_a_turn_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, reloaded: bool
+) -> None:
+    node = Node(tmp_path)
+    if reloaded:
+        node.changed(CONFIG)
+    else:
+        node.node.pass_us(AGAIN_US)
+    forgetting, subjects = node.forgetting, node.forgetting._subjects
+
+    def removed_meanwhile() -> set[str]:
+        node.changed(without("words"))
+        return subjects()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting, "_subjects", removed_meanwhile)
+        node.turn()
+    node.turn()
+    node.turn()
+    assert [fact.subjects for fact in node.told] == [("words",)]
+    assert (node.used, forgetting.forgotten) == (NAMES - {WORDS[0]}, 1)
+
+
 def test_a_key_that_is_disabled_is_not_removed(tmp_path: Path) -> None:
     node = Node(tmp_path)
     node.changed(CONFIG, [replace(KEYS[0], disabled=True)])

@@ -318,8 +318,7 @@ def test_without_a_journal_limits_that_are_gone_are_forgotten_where_they_count(c
 
     def has_forgotten(number: int) -> bool:
         assert keeping._forgetting is not None
-        done = keeping._forgetting.forgotten  # a row that was emptied in an earlier turn's middle is emptied once more
-        return not keeping._forgetting._snapshots and (done >= number if number else not done)
+        return not keeping._forgetting._snapshots and keeping._forgetting.forgotten == number
 
     async def level() -> int:
         assert keeping.limits_engine is not None
