@@ -103,14 +103,15 @@ class KernelSyncs:
     def _told(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._tell_fd)
-        if self._call(self._calls.getevents, self._context, 0, 1, ctypes.addressof(self._event), 0) == 1:
-            code = -self._event.result
-            self._on_done(OSError(code, os.strerror(code)) if code else None)
+        ended = self._call(self._calls.getevents, self._context, 0, 1, ctypes.addressof(self._event), 0)
+        if ended < 0:  # a filter may let everything through but this
+            self._on_done(_error(ctypes.get_errno()))
+        elif ended:
+            self._on_done(_error(-self._event.result) if self._event.result else None)
 
     def _checked(self, result: int) -> None:
         if result < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            raise _error(ctypes.get_errno())
 
 
 def _system_calls(library: type[ctypes.CDLL]) -> Callable[..., int]:
@@ -118,6 +119,10 @@ def _system_calls(library: type[ctypes.CDLL]) -> Callable[..., int]:
     call.argtypes = [ctypes.c_long] * 6
     call.restype = ctypes.c_long
     return call
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
 
 
 def refuses(error: OSError) -> bool:

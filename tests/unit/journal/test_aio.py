@@ -90,6 +90,17 @@ def test_how_a_sync_ended_is_told_as_it_is(fd: int) -> None:
     asyncio.run(live())
 
 
+def test_an_end_that_cannot_be_asked_for_is_told_as_a_refusal(fd: int) -> None:
+    async def live() -> None:
+        async with kernel() as ends:
+            ends.syncs._calls = ends.syncs._calls._replace(getevents=9_999)
+            told = await ends.sync(fd)
+            assert isinstance(told, OSError)
+            assert refuses(told)
+
+    asyncio.run(live())
+
+
 def test_a_wake_for_nothing_is_nothing(fd: int) -> None:
     async def live() -> None:
         async with kernel() as ends:
