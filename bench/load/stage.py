@@ -147,16 +147,21 @@ def failing(stage: Stage, profile: Profile, seconds: float) -> Generator[None, N
     if not profile.fails:
         yield
         return
-    first = stage.sims[0]
-    timers = [threading.Timer(seconds / 3, first.fail), threading.Timer(seconds * 2 / 3, first.heal)]
-    for timer in timers:
-        timer.start()
+    first, over = stage.sims[0], threading.Event()
+
+    def happen() -> None:  # one after the other: two timers may be late in any order
+        for happens in (first.fail, first.heal):
+            if over.wait(seconds / 3):
+                return
+            happens()
+
+    thread = threading.Thread(target=happen, name="bench provider fails")
+    thread.start()
     try:
         yield
     finally:
-        for timer in timers:
-            timer.cancel()
-            timer.join()
+        over.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
