@@ -92,9 +92,9 @@ class Names:
         self.ruled: dict[Rules, tuple[tuple[str, Kind], ...]] = {}
 
 
-_MAX_KNOWN: Final = 1024
+_MAX_KNOWN: Final = 256
 _MAX_KNOWN_MEMBERS: Final = 64
-_MAX_KNOWN_BYTES: Final = 2048
+_MAX_KNOWN_CHARS: Final = 2048
 _known: Final[dict[tuple[str, ...], Names]] = {}
 
 
@@ -104,7 +104,7 @@ def _named(members: dict[str, msgspec.Raw]) -> Names:
     known = _known.get(names)
     if known is None:
         known = Names(names)
-        if len(names) <= _MAX_KNOWN_MEMBERS and known.framing <= _MAX_KNOWN_BYTES:
+        if len(names) <= _MAX_KNOWN_MEMBERS and known.framing <= _MAX_KNOWN_CHARS:
             if len(_known) >= _MAX_KNOWN:
                 _known.clear()
             _known[names] = known

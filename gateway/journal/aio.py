@@ -5,8 +5,9 @@ waits in fdatasync has to take the interpreter lock twice a sync, and each time 
 has been scheduled: 10 µs a request at 200 syncs a second. Here a sync costs the loop two system calls, 20 µs.
 
 Invariants: a context belongs to the process that made it, so it is made after the fork; a sync that goes on when it is
-closed, or when the process ends, is made all the same. What the kernel says of a sync is told as it is: EINVAL, ENOSYS
-and their like mean that it makes none here (`refuses`), anything else is about the disk.
+closed, or when the process ends, is made all the same. What the kernel says of a sync is told as it is, and of none but
+the one that was begun last. EINVAL, ENOSYS and their like mean that it makes none here (`refuses`), anything else is
+about the disk.
 Left out: what to do without (`syncer.py`), and every other operation: of a buffered file, AIO would read and write in
 the caller's time.
 """
@@ -80,34 +81,48 @@ class KernelSyncs:
         context = ctypes.c_ulong(0)
         self._checked(self._call(self._calls.setup, 1, ctypes.addressof(context), 0, 0, 0))
         self._context = context.value
-        self._tell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._loop = loop
+        self._on_done = on_done
+        try:
+            self._tell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            self._give_back()
+            raise
         self._control = _Control(opcode=_FDSYNC, flags=_TELL, tell_fd=self._tell_fd)
         self._controls = (ctypes.c_void_p * 1)(ctypes.addressof(self._control))
         self._event = _Event()
-        self._loop = loop
-        self._on_done = on_done
         loop.add_reader(self._tell_fd, self._told)
 
     def begin(self, fd: int) -> None:
         """Begin to bring a file's bytes and its size to the disk. Raises OSError when the kernel will not."""
         self._control.fd = fd
+        self._control.data += 1
         self._checked(self._call(self._calls.submit, self._context, 1, ctypes.addressof(self._controls), 0, 0))
 
     def close(self) -> None:
         """Tell nobody any more, and give the context back: in a thread, for the kernel takes 30 ms for that."""
         self._loop.remove_reader(self._tell_fd)
         os.close(self._tell_fd)
+        self._give_back()
+
+    def _give_back(self) -> None:
         destroy = _system_calls(ctypes.CDLL)
         self._loop.run_in_executor(None, destroy, self._calls.destroy, self._context, 0, 0, 0, 0)
 
     def _told(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._tell_fd)
-        ended = self._call(self._calls.getevents, self._context, 0, 1, ctypes.addressof(self._event), 0)
-        if ended < 0:  # a filter may let everything through but this
-            self._on_done(_error(ctypes.get_errno()))
-        elif ended:
-            self._on_done(_error(-self._event.result) if self._event.result else None)
+        while True:
+            ended = self._call(self._calls.getevents, self._context, 0, 1, ctypes.addressof(self._event), 0)
+            if not ended:
+                return
+            if ended > 0 and self._event.data == self._control.data:
+                self._on_done(_error(-self._event.result) if self._event.result else None)
+                return
+            code = ctypes.get_errno() if ended < 0 else errno.EINTR  # or of one whose end could not be asked for then
+            if code != errno.EINTR:  # a filter may let everything through but this
+                self._on_done(_error(code))
+                return
 
     def _checked(self, result: int) -> None:
         if result < 0:

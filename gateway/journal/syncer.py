@@ -207,17 +207,17 @@ class Syncer:
                 self._do_without(kernel, error)
             self._begin_in_thread(begun)
 
-    def _begin_in_thread(self, begun: _Round) -> None:
-        work = partial(self._make, begun.files, begun.following, again=self.failed)
+    def _begin_in_thread(self, begun: _Round, *, again: bool = False) -> None:
+        work = partial(self._make, begun.files, begun.following, again=again or self.failed)
         self._loop.run_in_executor(self._thread, work).add_done_callback(self._thread_done)
 
     def _kernel_done(self, error: OSError | None) -> None:
         begun, kernel = self._round, self._kernel
         if begun is None or kernel is None:
             raise RuntimeError("the kernel ended a sync that nobody began")
-        if error is not None and refuses(error):  # it has not tried: nothing is lost
+        if error is not None and refuses(error):  # or it has tried, and this is all that a file system says of it
             self._do_without(kernel, error)
-            self._begin_in_thread(begun)
+            self._begin_in_thread(begun, again=True)
             return
         if error is None:
             self.syncs += 1

@@ -84,7 +84,7 @@ def tls_context(address: StoreAddress) -> ssl.SSLContext | None:
         context = ssl.create_default_context(cafile=address.ca_file or None)
     except OSError as error:
         raise ValueError(f"ca_file {address.ca_file} is not a file of PEM certificates: {error}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # not every Python's default
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)  # not every Python's default
     if address.client_cert:
         try:
             # An empty password, or OpenSSL would ask for one on the terminal and hang the process.

@@ -208,7 +208,8 @@ def _new_context(origin: Origin) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=origin.ca_file or None)
     except ssl.SSLError as error:
         raise ValueError(f"ca_file {origin.ca_file} is not a list of PEM certificates: {error.reason}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # not every Python's default: Debian's leaves it to openssl.cnf
+    # Not every Python's default: Debian's leaves it to openssl.cnf, which may also ask for more.
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
     context.set_alpn_protocols(["http/1.1"])
     if origin.client_cert:
         try:

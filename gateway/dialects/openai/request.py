@@ -174,7 +174,7 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     values = jsonguard.check(document, _RULES.get(name, _OTHER))
     model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
     bulk = _BULK.get(name, "")
-    text = plain(_PLAIN[name], members[bulk]) if bulk in members else None
+    text = plain(_PLAIN[name], members[bulk]) if bulk and bulk in members else None
     proven = bulk if text is not None else ""  # to be shallow, and to name nothing
     jsonguard.check_depth(document, proven)
     start, end = document.span("model") if "model" in members else _NO_SPAN

@@ -81,10 +81,10 @@ def test_what_is_remembered_of_names_depends_on_the_rules_and_never_on_values() 
 def test_the_names_that_callers_can_make_us_remember_are_few_and_short() -> None:
     for number in range(2 * jsonguard._MAX_KNOWN):
         read_object(b'{"name-%d":1}' % number)
-    read_object(b'{"%b":1}' % (b"x" * jsonguard._MAX_KNOWN_BYTES))
+    read_object(b'{"%b":1}' % (b"x" * jsonguard._MAX_KNOWN_CHARS))
     read_object(b"{" + b",".join([b'"%d":1' % number for number in range(jsonguard._MAX_KNOWN_MEMBERS + 1)]) + b"}")
     assert len(jsonguard._known) <= jsonguard._MAX_KNOWN
-    assert max(known.framing for known in jsonguard._known.values()) <= jsonguard._MAX_KNOWN_BYTES
+    assert max(known.framing for known in jsonguard._known.values()) <= jsonguard._MAX_KNOWN_CHARS
     assert max(map(len, jsonguard._known)) <= jsonguard._MAX_KNOWN_MEMBERS
 
 

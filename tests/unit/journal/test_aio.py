@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvloop
@@ -99,6 +100,53 @@ def test_an_end_that_cannot_be_asked_for_is_told_as_a_refusal(fd: int) -> None:
             assert refuses(told)
 
     asyncio.run(live())
+
+
+def test_a_signal_or_an_older_end_keeps_no_end_from_us(fd: int) -> None:
+    async def live() -> None:
+        async with kernel() as ends:
+            call, odd = ends.syncs._call, [errno.EINTR, 0]
+
+            def getevents(number: int, *arguments: int) -> int:
+                if number != ends.syncs._calls.getevents or not odd:
+                    return call(number, *arguments)
+                code = odd.pop(0)
+                ctypes.set_errno(code)
+                ends.syncs._event.data, ends.syncs._event.result = ends.syncs._control.data - 1, -errno.EIO
+                return -1 if code else 1
+
+            ends.syncs._call = getevents
+            assert await ends.sync(fd) is None
+            assert not odd
+            assert ends.told.empty()
+
+    asyncio.run(live())
+
+
+def test_without_a_descriptor_left_the_context_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def live() -> None:
+        with pytest.raises(OSError, match="Too many"):
+            KernelSyncs(asyncio.get_running_loop(), print)
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    given_back = []
+    system_calls = aio._system_calls
+
+    def watched(library: type[ctypes.CDLL]) -> Callable[..., int]:
+        call = system_calls(library)
+
+        def watch(number: int, *arguments: int) -> int:
+            result = call(number, *arguments)
+            if number == aio.CALLS[platform.machine()].destroy:
+                given_back.append(result)
+            return result
+
+        return watch
+
+    monkeypatch.setattr(aio, "_system_calls", watched)
+    monkeypatch.setattr(os, "eventfd", mock.Mock(side_effect=OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
+    asyncio.run(live())
+    assert given_back == [0]
 
 
 def test_a_wake_for_nothing_is_nothing(fd: int) -> None:

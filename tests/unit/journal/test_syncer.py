@@ -362,7 +362,9 @@ def test_a_kernel_that_makes_no_syncs_is_not_asked_again(
     kernel = scene.kernel()
     scene.fail(call, what=unsupported)
     scene.write("a", urgent=True)
-    assert scene.round()[-1] == "sync", "the same round, by the thread"
+    tried = scene.round()[-2:]
+    # What it says of a sync that has ended may be all that a file system says of bytes which are lost.
+    assert tried == (["sync"] if call == "begin" else ["pwrite", "sync"])
     assert scene.told.reports == [("synced", scene.chain.written_bytes)]
     assert (scene.syncer.failures, scene.syncer.by_thread, scene.kernel()) == (0, True, None)
     assert kernel is not None

@@ -18,6 +18,7 @@ def test_every_json_surface_reads_the_model_and_refuses_a_second(surface: Surfac
     assert (facts.model, facts.end_user, facts.names) == ("m", "u", frozenset({"model", "user"}))
     with pytest.raises(InvalidRequest, match="stands twice"):
         read(surface, b'{"model":"m","model":"m"}')
+    assert read(surface, b'{"model":"m","":1}').names == frozenset({"model", ""})
 
 
 @pytest.mark.parametrize("surface", JSON, ids=lambda surface: surface.name)
