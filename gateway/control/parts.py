@@ -81,10 +81,13 @@ def made(config: Config, journal: Journal, limited: Limited | None, clock_us: Ca
     source = Source(directory, node, lambda: notary.signed, lambda: notary.head_seq, Lately())
     pace = Pace()
     usage = Runner(UsageReader(database, node, opener.open, pace), source, state_dir, pace=pace)
+    paces = [Pace() for _ in config.exports]
     exports = [
-        ExportReader(export, sink_of(export), directory, node, state_dir, opener.open) for export in config.exports
+        ExportReader(export, sink_of(export), directory, node, state_dir, opener.open, pace)
+        for export, pace in zip(config.exports, paces, strict=True)
     ]
-    readers = Readers(source, [usage, *(Runner(reader, source, state_dir) for reader in exports)])
+    exporting = (Runner(reader, source, state_dir, pace=pace) for reader, pace in zip(exports, paces, strict=True))
+    readers = Readers(source, [usage, *exporting])
     limiting = limited(journal, source) if limited is not None else None
     append = _FromThreads(journal, asyncio.get_running_loop())
     holds = Holds(directory, append.record, clock_us)

@@ -24,6 +24,7 @@ import msgspec
 
 from gateway.config.files import private_directory, replacing
 from gateway.config.schema import Export
+from gateway.control.pace import Pace
 from gateway.control.readers.base import Batch, Cursor, Poison, Trouble
 from gateway.control.sinks.base import Sink, SinkError
 from gateway.journal.line import Malformed, leaf_of, parse
@@ -68,9 +69,18 @@ class _Origin(NamedTuple):
 
 
 class ExportReader:
-    """One export of one node's journal. `opened` gives personal parts, for an export that wants them."""
+    """One export of one node's journal, at its runner's pace. `opened` gives personal parts, where they are wanted."""
 
-    def __init__(self, export: Export, sink: Sink, journal: Path, node: str, state_dir: Path, opened: Open) -> None:
+    def __init__(
+        self,
+        export: Export,
+        sink: Sink,
+        journal: Path,
+        node: str,
+        state_dir: Path,
+        opened: Open,
+        pace: Pace | None = None,
+    ) -> None:
         self.name: Final = f"export-{export.name}"
         self.path: Final = state_dir / DIRECTORY / f"{export.name}.json"
         self._sink = sink
@@ -79,6 +89,7 @@ class ExportReader:
         self._record: Rewrite = {"sealed": as_it_is, "opened": with_personal(opened), "omitted": without_personal}[
             export.personal
         ]
+        self._pace = pace or Pace()
         self._cursors: dict[str, Cursor] = {}
         self._origins: dict[str, _Origin] = {}  # of the segment each chain was last read in
 
@@ -89,7 +100,7 @@ class ExportReader:
 
     def apply(self, batch: Batch) -> None:
         """Hand a batch on, then remember that it was. Raises Trouble, and then all of it comes again; Poison."""
-        lines = [self._line(entry) for entry in batch.entries]
+        lines = [self._line(entry) for some in self._pace.over(batch.entries) for entry in some]
         try:
             if lines:
                 self._sink.send(lines)

@@ -55,6 +55,14 @@ def test_the_reader_of_budgets_is_shown_with_the_others_and_runs_apart(tmp_path:
     assert list(parts.journal_api._runners) == list(parts.runners)
 
 
+def test_every_export_has_a_pace_of_its_own_which_is_its_runners(tmp_path: Path) -> None:
+    exports = tuple(Export(name=name, kind="file", path=str(tmp_path / name)) for name in ("a", "b"))
+    parts = made_in(tmp_path, exports=exports)
+    usage, *runners = parts.readers.runners
+    assert [reader._pace for reader in parts.exports] == [runner._pace for runner in runners]
+    assert len({id(runner._pace) for runner in (usage, *runners)}) == 3
+
+
 def test_retention_keeps_what_no_checkpoint_holds_yet(tmp_path: Path) -> None:
     parts = made_in(tmp_path)
     assert parts.retention._places() == {"usage": {}, "budgets": {"w0": PLACE}}

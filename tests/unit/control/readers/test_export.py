@@ -1,6 +1,7 @@
 """What an export hands on: the record's own bytes, where it comes from, how far it has got, and whose data it shows."""
 
 import hashlib
+import itertools
 import json
 import stat
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.config.schema import Export
+from gateway.control.pace import FEW, PAUSE_S, Pace
 from gateway.control.readers import export as module
 from gateway.control.readers.base import Batch, Cursor, Poison, Trouble
 from gateway.control.readers.export import ExportReader
@@ -73,6 +75,18 @@ def batch_of(journal: WrittenJournal, start: Place = START, chain: str = "w0") -
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def test_many_lines_are_made_with_pauses_between_them(journal: WrittenJournal) -> None:
+    ticks, pauses, sink = itertools.count(), list[float](), Taken()
+    pace = Pace(now_s=lambda: float(next(ticks)), sleep=pauses.append)
+    settings = Export(name="siem", kind="stdout")
+    reader = ExportReader(settings, sink, journal.path, journal.node, journal.state_dir, lambda _: None, pace)
+    journal.chain("w1").segment(3, *(plain(number) for number in range(2 * FEW)))
+    batch = batch_of(journal, chain="w1")
+    reader.apply(batch)
+    assert [entry["record"]["at_us"] for entry in sink.told()] == [entry.record.at_us for entry in batch.entries]
+    assert pauses == [PAUSE_S] * 3
 
 
 def test_every_record_with_its_id_and_origin(journal: WrittenJournal) -> None:
