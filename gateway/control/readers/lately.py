@@ -5,22 +5,25 @@ that were read stay; who comes while a chain is being read waits for it. A reade
 
 Invariants: what is given out are lines from the place that was asked for on, all of them before the end that was asked
 for; entries are never changed by who has them. Memory: the pieces of all chains together are no more than
-`MAX_KEPT_BYTES`, or one.
+`MAX_KEPT_BYTES`, or one; those of one chain are no more than `MAX_PIECES`, all of which a reader that is elsewhere
+looks at while others wait.
 """
 
 import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import Final, NamedTuple
 
 from gateway.journal.read import Entry, Place
 
 MAX_KEPT_BYTES: Final = 2 * 2**20  # of lines as they stand in the journal; decoded they take some four times as much
+MAX_PIECES: Final = 64  # of a chain: where little is written a piece is a line or two, and 2 MiB were 2,600 of them
 
 
 class _Piece(NamedTuple):
-    chain: str
+    number: int  # the first that was kept has the lowest
     start: Place
     entries: list[Entry]
     size_bytes: int
@@ -41,7 +44,8 @@ class Lately:
     """The pieces that were read last. Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self._pieces = deque[_Piece]()
+        self._pieces: dict[str, deque[_Piece]] = {}  # of each chain that has any, the newest last
+        self._numbers = count()
         self._kept_bytes = 0
         self._keeping = threading.Lock()
         self._reading: dict[str, threading.Lock] = {}
@@ -56,22 +60,35 @@ class Lately:
                 return found
             found = decode()
             if found:
-                self._keep(_Piece(chain, start, found, sum(len(entry.raw) for entry in found)))
+                self._keep(chain, start, found)
             return found
 
     def _found(self, chain: str, start: Place, end: Place) -> list[Entry]:
         with self._keeping:
-            for piece in self._pieces:
-                if piece.chain == chain and piece.start <= start < piece.entries[-1].after:
+            for piece in reversed(self._pieces.get(chain, ())):
+                if piece.start <= start < piece.entries[-1].after:
                     return piece.lines(start, end)
         return []
 
-    def _keep(self, piece: _Piece) -> None:
+    def _keep(self, chain: str, start: Place, found: list[Entry]) -> None:
+        size_bytes = sum(len(entry.raw) for entry in found)
         with self._keeping:
-            self._pieces.append(piece)
-            self._kept_bytes += piece.size_bytes
-            while self._kept_bytes > MAX_KEPT_BYTES and len(self._pieces) > 1:
-                self._kept_bytes -= self._pieces.popleft().size_bytes
+            pieces = self._pieces.setdefault(chain, deque())
+            pieces.append(_Piece(next(self._numbers), start, found, size_bytes))
+            self._kept_bytes += size_bytes
+            if len(pieces) > MAX_PIECES:
+                self._drop_oldest(chain)
+            while self._kept_bytes > MAX_KEPT_BYTES and self._kept_bytes > size_bytes:
+                self._drop_oldest(min(self._pieces, key=self._oldest))
+
+    def _oldest(self, chain: str) -> int:
+        return self._pieces[chain][0].number
+
+    def _drop_oldest(self, chain: str) -> None:
+        pieces = self._pieces[chain]
+        self._kept_bytes -= pieces.popleft().size_bytes
+        if not pieces:
+            del self._pieces[chain]
 
 
 def _after(entry: Entry) -> Place:

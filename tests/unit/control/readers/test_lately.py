@@ -87,6 +87,29 @@ def test_what_is_kept_is_bounded_over_all_chains_and_the_newest_stays(monkeypatc
     assert disk.decoded == 5
 
 
+def test_of_a_chain_only_so_many_pieces_are_kept_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PIECES", 2)
+    disk = Disk(Lately())
+    disk.read(0, 1, chain="w1")
+    for start in range(3):
+        disk.read(start, start + 1)
+    assert disk.decoded == 4
+    disk.read(1, 2)
+    disk.read(2, 3)
+    disk.read(0, 1, chain="w1")
+    assert disk.decoded == 4
+    disk.read(0, 1)
+    assert disk.decoded == 5, "the chain's oldest has made room, and no other chain's"
+
+
+def test_of_two_pieces_that_have_a_line_the_newest_is_given() -> None:
+    disk = Disk(Lately())
+    disk.read(1, 3)
+    disk.read(0, 5)
+    assert disk.read(1, 5) == disk.lines[1:5]
+    assert disk.decoded == 2
+
+
 def test_who_comes_while_lines_are_read_waits_for_them() -> None:
     lately, begun, go_on = Lately(), threading.Event(), threading.Event()
     found: list[list[Entry]] = []
