@@ -103,15 +103,24 @@ class Watched:
 
 async def watch(watched: Watched) -> None:
     """Look at the board, the config in use and the revocations five times a second, until told to stop."""
-    asyncio.get_running_loop().call_later(WARM_S, gc.freeze)  # a full collection took 10 ms
-    while not watched.context.stopping.is_set():
-        watched.readiness.observe(time.monotonic_ns())
-        watched.publisher.watch_revocations()
-        watched.keeping.watch_revoked(watched.publisher.revoked)
-        watched.logs.follow()
-        watched.keeping.follow()
-        watched.counts.tick()
-        await asyncio.sleep(WATCH_S)
+    warm = asyncio.get_running_loop().call_later(WARM_S, _freeze)
+    try:
+        while not watched.context.stopping.is_set():
+            watched.readiness.observe(time.monotonic_ns())
+            watched.publisher.watch_revocations()
+            watched.keeping.watch_revoked(watched.publisher.revoked)
+            watched.logs.follow()
+            watched.keeping.follow()
+            watched.counts.tick()
+            await asyncio.sleep(WATCH_S)
+    finally:
+        warm.cancel()
+
+
+def _freeze() -> None:
+    """Spare collections what stays for good: a full one took 10 ms. What is garbage by now must not stay with it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _counts(context: Context, publisher: Publisher, admin: Admin, keeping: Keeping, logs: "Logs") -> Counts:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -145,14 +146,42 @@ def test_what_is_loaded_is_left_to_itself_once_control_is_warm(
     context: FakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WARM_S", 0.02)
+    done: list[str] = []
+    monkeypatch.setattr(gc, "collect", lambda: done.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: done.append("freeze"))
+
+    async def talk(_session: ClientSession) -> None:
+        await until(lambda: "freeze" in done)
+
+    run(context, talk)
+    assert done == ["collect", "freeze"], "garbage is not kept with the rest"
+
+
+def test_control_that_has_ended_leaves_collections_alone(context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[bool] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
 
-    async def talk(_session: ClientSession) -> None:
-        await until(lambda: bool(frozen))
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        call_later = loop.call_later
 
-    run(context, talk)
-    assert frozen == [True]
+        def noted(delay: float, callback: Callable[..., object], *args: Any, **options: Any) -> asyncio.TimerHandle:
+            timer = call_later(delay, callback, *args, **options)
+            if delay == module.WARM_S and callback is module._freeze:
+                timers.append(timer)
+            return timer
+
+        monkeypatch.setattr(loop, "call_later", noted)
+        control = asyncio.ensure_future(control_main(context))
+        await context.is_ready.wait()
+        await until(lambda: bool(timers))
+        context.stopping.set()
+        await asyncio.wait_for(control, 5)
+        assert [timer.cancelled() for timer in timers] == [True]
+
+    asyncio.run(main())
+    assert frozen == []
 
 
 def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None:
