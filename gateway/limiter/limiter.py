@@ -7,8 +7,10 @@ limits never comes here.
 When the engine cannot answer, each limit's own mode decides: one `closed` limit refuses the request; `share` takes this
 node's part of the limit from the `local` engine, under the same hold id; `open` admits uncounted. Such a hold is
 settled in both places: with the engine, it is harmless if RESERVE never arrived, and necessary if it did. A settlement
-that did not arrive, as far as we know, is kept and delivered when the engine is back; repeating one is harmless. Should
-this process die before, the journal has it.
+that did not arrive, as far as we know, is kept and delivered when the engine is back: the store, or the node's limit
+table, whose mutex somebody held for too long. Repeating one is harmless. Should this process die before, the journal
+has it; and a table that is lost never comes back, so there it is left to the journal at once, which the next start of
+the node reads.
 
 A table can have no room for one more request under way. Whoever fills it, others shall not be refused for it: where
 the config says so (`admit_full`), such a request goes on uncounted, and is charged what it has used when it is settled.
@@ -80,7 +82,7 @@ class Limiter:
         self.degraded = 0  # requests admitted without the engine
         self.unavailable = 0  # and refused for want of it
         self.undelivered = 0  # settlements that did not arrive at first
-        self.owed: dict[str, Sequence[Amount]] = {}  # those that still have to
+        self.owed: dict[str, Sequence[Amount]] = {}  # those that still have to, and can
         self.open: dict[str, Hold] = {}
         # a table tells at once what its engine tells when it is awaited, a failure too
         self._quick = self.engine.table if isinstance(self.engine, TableEngine) else self.engine
@@ -277,8 +279,11 @@ class Limiter:
     def _deliver(self, hold: Hold, actuals: Sequence[Amount]) -> None:
         try:
             answered = self._quick.settle(hold.id, actuals)
-        except (MutexBusy, MutexLost):
+        except MutexBusy:
             self._owe(hold.id, actuals)
+            return
+        except MutexLost:
+            self._give_up()
             return
         if isinstance(answered, Settled):
             return
@@ -303,13 +308,22 @@ class Limiter:
         if len(self.owed) < MAX_OWED:
             self.owed[hold] = actuals
         elif self.undelivered % MAX_OWED == 0:  # of so many, one is told
-            _log.error("limits: %d settlements wait for the store; the journal has the rest", MAX_OWED)
+            waiting = "limits: %d settlements wait for the store, or the node's limit table; the journal has the rest"
+            _log.error(waiting, MAX_OWED)
+
+    def _give_up(self) -> None:
+        """The table is lost: nothing can be delivered until the node is restarted, and the journal has it."""
+        self.undelivered += 1
+        self.owed.clear()
 
     async def _pay(self) -> None:
         """Deliver what is owed, until something fails again."""
         for hold, actuals in tuple(self.owed.items()):
             try:
-                await self.engine.settle(hold, actuals)
+                await self._quick.settle(hold, actuals)
+            except MutexLost:
+                self.owed.clear()
+                return
             except _FAILURES:
                 return
             self.owed.pop(hold, None)

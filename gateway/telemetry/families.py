@@ -111,11 +111,11 @@ LIMITS_UNAVAILABLE: Final = Family(
 LIMITS_UNDELIVERED: Final = Family(
     "gateway_limits_undelivered_total",
     Kind.COUNTER,
-    "Settlements that did not arrive at the first try; they are repeated until they do.",
+    "Settlements that did not arrive at the first try; they are repeated until they do, or the limit table is lost.",
 )
 LIMIT_HOLDS: Final = Family("gateway_limit_holds", Kind.GAUGE, "Reservations of requests that are under way.")
 LIMIT_OWED: Final = Family(
-    "gateway_limit_owed", Kind.GAUGE, "Settlements that wait for the store of limits to come back."
+    "gateway_limit_owed", Kind.GAUGE, "Settlements that wait for the store of limits, or the node's limit table."
 )
 LIMIT_STORE_UP: Final = Family(
     "gateway_limit_store_up",

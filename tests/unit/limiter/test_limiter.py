@@ -411,11 +411,38 @@ def test_settlements_wait_within_bounds(monkeypatch: pytest.MonkeyPatch, caplog:
     monkeypatch.setattr("gateway.limiter.limiter.MAX_OWED", 1)
     setting = Setting()
     holds = [run(setting.limiter.reserve(LIMITS, name, estimate(1))) for name in ("h", "i")]
-    setting.engine.failure = MutexLost("x")
+    setting.engine.failure = MutexBusy("x")
     for hold in holds:
         hold.settle(use(1, 1))
     assert (set(setting.limiter.owed), setting.limiter.undelivered) == ({"h"}, 2)
-    assert "1 settlements wait for the store" in caplog.text
+    assert "1 settlements wait for the store, or the node's limit table" in caplog.text
+
+
+def test_what_a_lost_table_has_to_be_told_is_left_to_the_journal() -> None:
+    """It is counted; but nothing waits for what cannot come back."""
+    setting, made = Setting(), table(memory(), Moment(1))
+    limiter = setting.of(Engines(TableEngine(made)))
+    hold = run(limiter.reserve(LIMITS, "h", estimate(1)))
+    made._try_lock(made._mutex_at)
+    made._abandon()
+    hold.settle(use(1, 1))
+    assert (limiter.owed, limiter.undelivered, limiter.open) == ({}, 1, {})
+
+
+@pytest.mark.parametrize("settling", [False, True])
+def test_what_a_table_was_owed_is_given_up_when_it_is_lost(*, settling: bool) -> None:
+    setting = Setting()
+    holds = [run(setting.limiter.reserve(LIMITS, name, estimate(1))) for name in ("h", "i")]
+    setting.engine.failure = MutexBusy("x")
+    holds[0].settle(use(1, 1))
+    run(setting.limiter.renew())
+    assert set(setting.limiter.owed) == {"h"}
+    setting.engine.failure = MutexLost("x")
+    if settling:
+        holds[1].settle(use(1, 1))
+    else:
+        run(setting.limiter.renew())
+    assert (setting.limiter.owed, setting.limiter.undelivered) == ({}, 1 + settling)
 
 
 def test_a_refusal_that_may_have_been_charged_is_given_back_in_the_end() -> None:
