@@ -29,7 +29,7 @@ def _openai(quotas: Iterable[Quota], _wall_ms: int) -> bytes:
     told = ""
     for kind, limit, remaining, reset_ms in quotas:
         if kind in _OPENAI_KINDS:
-            reset = f"{reset_ms}ms" if reset_ms < _MS_PER_S else duration(reset_ms)
+            reset = f"{reset_ms}ms" if reset_ms < _MS_PER_S else _in_seconds(reset_ms)  # without a call for most
             told += (
                 f"x-ratelimit-limit-{kind}: {limit}\r\nx-ratelimit-remaining-{kind}: {remaining}\r\n"
                 f"x-ratelimit-reset-{kind}: {reset}\r\n"
@@ -48,10 +48,8 @@ def _anthropic(quotas: Iterable[Quota], wall_ms: int) -> bytes:
     return told.encode()
 
 
-def duration(ms: int) -> str:
-    """A span as OpenAI writes it: 17ms, 1.5s, 6m0s, 24h0m0s."""
-    if ms < _MS_PER_S:
-        return f"{ms}ms"
+def _in_seconds(ms: int) -> str:
+    """A span of a second or more, as OpenAI writes it: 1.5s, 6m0s, 24h0m0s."""
     seconds, ms = divmod(ms, _MS_PER_S)
     fraction = f".{ms:03d}".rstrip("0") if ms else ""
     if seconds < _S_PER_MINUTE:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.dialects.quota import duration, header_lines, moment
+from gateway.dialects.quota import header_lines, moment
 
 WALL_MS = 1_800_000_000_000
 QUOTAS = (("requests", 600, 599, 100), ("tokens", 100_000, 99_000, 600_001), ("input-tokens", 9, 0, 1))
@@ -44,6 +44,7 @@ def test_nothing_to_tell_is_no_header(dialect: str) -> None:
     [
         (0, "0ms"),
         (17, "17ms"),
+        (999, "999ms"),
         (1_000, "1s"),
         (1_500, "1.5s"),
         (59_999, "59.999s"),
@@ -53,8 +54,9 @@ def test_nothing_to_tell_is_no_header(dialect: str) -> None:
         (86_400_000, "24h0m0s"),
     ],
 )
-def test_durations(ms: int, told: str) -> None:
-    assert duration(ms) == told
+def test_openai_tells_the_reset_as_a_duration(ms: int, told: str) -> None:
+    lines = header_lines("openai", [("tokens", 9, 0, ms)], WALL_MS)
+    assert lines.endswith(b"x-ratelimit-reset-tokens: %b\r\n" % told.encode())
 
 
 def test_moments_are_rfc_3339_in_utc() -> None:
