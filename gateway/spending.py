@@ -13,6 +13,7 @@ Left out: what limits do with it (`limiter/`), and what tokens and prices are (`
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from gateway.dialects import measure
@@ -25,6 +26,8 @@ from gateway.ledger.prices import Price
 from gateway.limiter.estimate import Estimator
 from gateway.limiter.use import Estimate, Use, expected, use
 from gateway.record import Usage
+
+_PRICES_KEPT: Final = 512  # whose bounds tariffs share
 
 
 class Bounds(NamedTuple):
@@ -57,8 +60,9 @@ def tariff_of(
     return Tariff(org, entry, prior, prices, measured, charging, context)
 
 
+@lru_cache(_PRICES_KEPT)
 def bounds(price: Price) -> Bounds:
-    """What requests can cost at this price."""
+    """What requests can cost at this price; one for all tariffs, of which there are as many as keys times models."""
     return Bounds(price.context_tokens, Bound(price), Bound(price, audio=True))
 
 

@@ -35,6 +35,13 @@ def test_without_a_maximum_the_models_prior_is_expected(estimator: Estimator) ->
     assert estimate(TARIFF, estimator, Asked(text_bytes=4), "chat.completions", b"").full == use(1, 1_000)
 
 
+def test_what_a_price_comes_to_is_worked_out_once_for_all_tariffs() -> None:
+    one = tariff_of("acme", "m", 1, PRICES, measured=True, money=True)
+    other = tariff_of("umbrella", "n", 2, {"d/n": quoted({"input": 1, "output": 2})}, measured=True, money=True)
+    assert one.charging[0] is other.charging[0]
+    assert one.charging[0] is not one.charging[1]
+
+
 def test_money_is_reserved_at_the_dearest_target(estimator: Estimator) -> None:
     found = estimate(MONEY, estimator, Asked(text_bytes=400, max_output=50), "chat.completions", b"")
     assert found.full == use(100, 50, 100 * 10 + 50 * 20)
