@@ -8,8 +8,8 @@ What a settlement comes to depends on what the store knows of its hold:
 
 What is UNKNOWN is charged as one bucket would have it by now: what was used since refills between one settlement and
 the next, so the oldest of them may be refilled already. What of the others has refilled in the store is not known here
-(`there`). Where several nodes share a store each of them counts on its
-part of the refill only: all of them charge at most too much, and never too little.
+(`there`). Where several nodes share a store each of them counts on its part of the refill only: all of them charge at
+most too much, and never too little.
 
 Invariants: no settlement is charged more than was used; what is UNKNOWN comes, over all, to what is left of it after
 its refill. Left out: which settlements these are, and when (`limits_keeper.py`).
@@ -25,7 +25,7 @@ from gateway.limiter.bucket import Row, charged_at, current
 from gateway.limiter.engine import Amount, Renewal, Settled
 from gateway.limiter.hold import State
 from gateway.limiter.recorded import Key
-from gateway.limiter.replay import Fact, part_of
+from gateway.limiter.replay import Charge, Fact, part_of
 
 if TYPE_CHECKING:
     from gateway.limiter.spec import Spec
@@ -57,7 +57,7 @@ class Repetition:
         self.settled = 0
         self._engine = engine
         self._is_there = is_there
-        self._known = Counter[Key]()  # in full
+        self._there = Counter[Key]()  # what is settled, as it was charged
         self._sliced = Fold(nodes)
         self._unknown = Fold(nodes)
         self._refilled: dict[Key, int] | None = None  # of what is not known there, what need not be charged any more
@@ -69,7 +69,6 @@ class Repetition:
             if self._is_there(fact):
                 self._sliced.add(fact)
         for fact, state in zip(asked, await self._states(asked), strict=True):
-            self._known.update(_sums(fact))  # also what is not, until it is settled here: its worker may come before
             if state is State.UNKNOWN:
                 self._unknown.add(fact)
 
@@ -78,43 +77,37 @@ class Repetition:
         if self._refilled is None:
             self._refilled = self._unknown.refilled(now_ms)
         facts = [fact for fact in facts if not self._is_there(fact)]
-        states = await self._states(facts)
-        for fact, state in zip(facts, states, strict=True):
-            if state is State.UNKNOWN:
-                self._known.subtract(_sums(fact))
-        settlements = [
-            (fact.hold, fact.amounts if state is not State.UNKNOWN else self._charged(fact, self._refilled))
-            for fact, state in zip(facts, states, strict=True)
-            if state is not State.SETTLED
-        ]
+        settlements: list[Settlement] = []
+        for fact, state in zip(facts, await self._states(facts), strict=True):
+            # by its state of now: one that was UNKNOWN when it was seen may have been delivered in full since
+            charged = _left(fact, self._refilled) if state is State.UNKNOWN else fact
+            for one in charged.charges:
+                self._there[one.key] += one.amount
+            if state is not State.SETTLED:
+                settlements.append((fact.hold, charged.amounts))
         await settle(self._engine, settlements)
         self.settled += len(settlements)
 
     def there(self, now_ms: int) -> dict[Key, int]:
         """What of them is charged, once they are settled; of those that the store knew as if nothing had refilled."""
-        charged = self._known.copy()
+        charged = self._there.copy()
         charged.update(self._sliced.used(now_ms))
-        charged.update(self._unknown.used(now_ms))
         return charged
 
     async def _states(self, facts: Sequence[Fact]) -> tuple[State, ...]:
         asked = [Renewal(fact.hold) for fact in facts]
         return await self._engine.renew(asked, lease_ms=_LEASE_MS) if asked else ()
 
-    def _charged(self, fact: Fact, refilled: dict[Key, int]) -> tuple[Amount, ...]:
-        """What is left of a settlement; the refill is that of the oldest first."""
-        found = []
-        for actual in fact.charges:
-            key = actual.key
-            gone = min(refilled.get(key, 0), actual.amount)
-            if gone:
-                refilled[key] -= gone
-            found.append(Amount(key.bucket, actual.spec, actual.amount - gone))
-        return tuple(found)
 
-
-def _sums(fact: Fact) -> dict[Key, int]:
-    return {actual.key: actual.amount for actual in fact.charges}
+def _left(fact: Fact, refilled: dict[Key, int]) -> Fact:
+    """What is left of a settlement; the refill is that of the oldest first, and is taken from `refilled`."""
+    left = []
+    for one in fact.charges:
+        gone = min(refilled.get(one.key, 0), one.amount)
+        if gone:
+            refilled[one.key] -= gone
+        left.append(Charge(one.key, one.spec, one.amount - gone))
+    return fact._replace(charges=left)
 
 
 class Fold:

@@ -40,6 +40,19 @@ def repeat(engine: ForgetfulEngine, facts: list[Fact], *, nodes: int = 1, there:
     return repetition
 
 
+def delivered_between(engine: ForgetfulEngine, facts: list[Fact], nodes: int = 1) -> Repetition:
+    """See them and settle them, while the worker of the first one delivers it."""
+    repetition = Repetition(engine, nodes, lambda _fact: False)
+
+    async def story() -> None:
+        await repetition.see(facts)
+        await engine.settle(facts[0].hold, facts[0].amounts)
+        await repetition.settle(facts, engine.now_ms)
+
+    asyncio.run(story())
+    return repetition
+
+
 def used(engine: ForgetfulEngine, spec: Spec = TOLD, bucket: str = "b") -> int:
     return engine.used(bucket, spec)
 
@@ -131,14 +144,35 @@ def test_what_the_store_knew_is_there_in_full() -> None:
 def test_what_a_worker_delivers_meanwhile_is_there_in_full() -> None:
     engine = engine_at(NOW_MS + 10_000)
     facts = [fact("delivered", NOW_MS, 3_000), fact("not", NOW_MS, 4_000)]
-
-    async def race() -> Repetition:
-        repetition = Repetition(engine, 1, lambda _fact: False)
-        await repetition.see(facts)
-        await engine.settle("delivered", (Amount("b", RPM, 3_000),))
-        await repetition.settle(facts, engine.now_ms)
-        return repetition
-
-    repetition = asyncio.run(race())
+    repetition = delivered_between(engine, facts)
     assert (repetition.settled, used(engine)) == (1, 3_000)  # the other has been refilled since
     assert repetition.there(engine.now_ms) == {key_of("b", TOLD): 3_000}
+
+
+SLOW = rate(MAX_AMOUNT, 1_000, 60_000)  # a thousand in a minute
+
+
+@pytest.mark.parametrize("spec", [DAY, SLOW], ids=["window", "rate"])
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_what_a_worker_delivers_meanwhile_is_there_once(spec: Spec, nodes: int) -> None:
+    engine = engine_at(NOW_MS + 60_000)
+    repetition = delivered_between(engine, [fact("delivered", NOW_MS, 500_000, spec)], nodes)
+    assert (repetition.settled, used(engine, spec)) == (0, 500_000)
+    assert repetition.there(engine.now_ms) == {key_of("b", spec): 500_000}
+
+
+@pytest.mark.parametrize(("spec", "left"), [(DAY, 100_000), (SLOW, 99_000)], ids=["window", "rate"])
+def test_what_is_settled_beside_it_is_there_as_it_was_charged(spec: Spec, left: int) -> None:
+    engine = engine_at(NOW_MS + 60_000)
+    facts = [fact("delivered", NOW_MS, 500_000, spec), fact("not", NOW_MS, 100_000, spec)]
+    repetition = delivered_between(engine, facts)
+    assert (repetition.settled, used(engine, spec)) == (1, 500_000 + left)  # all that both came to, after the refill
+    assert repetition.there(engine.now_ms) == {key_of("b", spec): 500_000 + left}
+
+
+def test_what_is_not_settled_after_all_is_not_there() -> None:
+    engine, facts = engine_at(NOW_MS), [fact("h", NOW_MS, 5_000), fact("gone", NOW_MS, 3_000)]
+    repetition = Repetition(engine, 1, lambda _fact: False)
+    asyncio.run(repetition.see(facts))
+    asyncio.run(repetition.settle(facts[:1], NOW_MS))
+    assert repetition.there(NOW_MS) == {key_of("b", TOLD): used(engine)} == {key_of("b", TOLD): 5_000}
