@@ -76,6 +76,7 @@ class BudgetReader:
         self.seen_us = 0  # when that memory was last known to be there
         self.told: dict[str, Told] = {}
         self._newly_told: dict[str, Told] = {}
+        self._untold = False  # something of it since it was kept, which no change can say
         self.saved_us = 0  # when the file was last written; 0: there is none
         self.saved_places: dict[str, Place] = {}  # what lies before them nobody needs any more
         self.rebuilt = 0  # lines that `rebuild` folded
@@ -149,7 +150,8 @@ class BudgetReader:
                 self._changed = False
                 now_us, places = self._clock_us(), self._places()
                 told, self._newly_told = self._newly_told, {}
-                written = self._files.encoded(self._checkpoint(now_us), told, anew=last)
+                anew, self._untold = last or self._untold, False
+                written = self._files.encoded(self._checkpoint(now_us), told, anew=anew)
             try:
                 self._files.write(written)
             except OSError as error:
@@ -243,8 +245,9 @@ class BudgetReader:
         gone = set(subjects)
         with self._busy:
             self._ledger.forget(gone, at_us // _US_PER_MS)
-            self.told = {bucket: told for bucket, told in self.told.items() if subject_of(bucket) not in gone}
-            self._changed = True
+            told = {bucket: told for bucket, told in self.told.items() if subject_of(bucket) not in gone}
+            self._untold |= len(told) < len(self.told)
+            self.told, self._changed = told, True
 
     def await_due(self, until_us: int) -> None:
         """What was settled until then, and is read from now on, is to be handed out."""

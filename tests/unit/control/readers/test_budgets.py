@@ -14,6 +14,7 @@ from gateway.control.readers.runner import Runner, Source
 from gateway.journal.read import START, Place, entries
 from gateway.limiter.changes import CheckpointFiles
 from gateway.limiter.checkpoint import Told
+from gateway.limiter.replay import FORGOTTEN
 from gateway.record import Kind, Record
 from tests.fakes.limit_records import BUDGET, DAY_MS, MINUTE, NOON_MS, decision, outcome
 from tests.fakes.written_journal import WrittenJournal
@@ -102,6 +103,29 @@ def test_what_is_forgotten_is_neither_standing_nor_settled_again_nor_told(
     again = reader_of(journal, clock)
     again.load()
     assert used(again) == used(reader)
+
+
+def test_a_threshold_is_told_no_longer_than_its_limit_is_there_however_late_it_is_forgotten(
+    journal: WrittenJournal, clock: Clock
+) -> None:
+    reader = reader_of(journal, clock)
+    runner = runner_of(journal, reader)
+    runner.step()
+    reader.tell(USD[0], Told(BUDGET.start_ms, 70))
+    reader.tell(TPM[0], Told(BUDGET.start_ms, 50))
+    at_us = NOON_US + 5_000
+    journal.chain("w1").add(Record(Kind.ADMIN, "", at_us, action=FORGOTTEN, subject="budget"))
+    runner.step()
+    reader.save()  # what the line says is kept before the reader is told itself
+    reader.forget(["budget"], at_us)
+    reader.save()
+    again = reader_of(journal, clock)
+    again.load()
+    assert again.told == reader.told == {TPM[0]: Told(BUDGET.start_ms, 50)}
+    first = reader.path.stat().st_ino
+    reader.forget(["budget"], at_us)
+    reader.save()
+    assert reader.path.stat().st_ino == first  # nothing of it was told: a line more will do
 
 
 def test_a_crash_between_two_checkpoints_counts_nothing_twice(journal: WrittenJournal, clock: Clock) -> None:
