@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from gateway.limiter import holds as module
 from gateway.limiter.check import problems
 from gateway.limiter.hold import State
 from gateway.limiter.holds import IN_FLIGHT, LOOK_AGAIN_MS, MAX_ATTEMPT, SETTLE, WAS_EXPIRED, Held, Holds, Taken
@@ -191,6 +192,13 @@ def test_a_state_is_told_whatever_else_the_word_says(made: Table) -> None:
         assert [number for number, *_ in made.holds.in_states(state)] == expected[state]
     assert [number for number, *_ in made.holds.in_states(*State)] == list(range(12))
     assert made.holds.next_lapse_ms() == 100 - max(expected[State.OPEN])
+
+
+def test_what_says_a_state_is_worked_out_once(made: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(made.holds, hold("a", until_ms=5))
+    before = list(made.holds.in_states(State.OPEN)), made.holds.next_lapse_ms()
+    monkeypatch.setattr(module, "STATE_MASK", 0)  # whoever worked it out again would find nothing
+    assert (list(made.holds.in_states(State.OPEN)), made.holds.next_lapse_ms()) == before == ([(0, 7, 5)], 5)
 
 
 def test_who_is_in_the_way_of_others_in_the_index_is_forgotten_too(
