@@ -90,7 +90,7 @@ def read(path: Path, count: int) -> dict[str, float]:
     unknown_us = microseconds(lambda: index.find, [digest(b"x%d" % number) for number in range(20_000)])
     sum(1 for _ in index)  # touch every page: the whole file is what a busy node has mapped
     after = resident()
-    few = list(dict.fromkeys(asked))[: CACHED // 2]
+    few = list(dict.fromkeys(digests))[: CACHED // 2]
     first_us = microseconds(lambda: partial(Identity(index).authenticate, now_ms=0), few)
     identity = Identity(index)
     again_us = microseconds(lambda: partial(identity.authenticate, now_ms=0), few)

@@ -7,6 +7,7 @@ agree, to the unit, from the first moment on in which the node says that it is r
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import os
 import random
@@ -126,12 +127,16 @@ def counted(node: GatewayNode, family: str, number: int, **labels: str) -> None:
 
 
 class Load:
-    """Callers that go on through anything."""
+    """Callers that go on through anything.
+
+    No two bodies are the same: one that two workers were reading when they were killed would be refused.
+    """
 
     def __init__(self, node: GatewayNode, model: str = "sim-m+tokens=3", callers: int = CALLERS) -> None:
         self.node = node
         self.model = model
         self.answered = 0
+        self._seeds = itertools.count()
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
 
@@ -154,7 +159,7 @@ class Load:
     def _call(self) -> None:
         while not self._over.is_set():
             try:
-                answer = ask(self.node, "ann", self.model, max_tokens=9)
+                answer = ask(self.node, "ann", self.model, max_tokens=9, seed=next(self._seeds))
             except (OSError, AssertionError, ValueError):
                 time.sleep(RETRY_S)
                 continue

@@ -8,6 +8,7 @@ must succeed.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -33,11 +34,15 @@ CONFIG: dict[str, Any] = {"log": {"requests": "none"}, "drain_delay_s": 1.0, "dr
 
 
 class Callers:
-    """Both callers on a thread of their own; `errors` says when, who and what."""
+    """Both callers on a thread of their own; `errors` says when, who and what.
+
+    No two bodies are the same: one that two workers were reading when they were killed would be refused.
+    """
 
     def __init__(self, node: GatewayNode) -> None:
+        self.node = node
         self.port = node.port
-        self.raw = node.request(CHAT, chat_body("sim-m+tokens=3"))
+        self.seeds = itertools.count()
         self.answered = 0
         self.resent = 0
         self.errors: list[str] = []
@@ -113,7 +118,7 @@ class Callers:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; whether the connection may be used again. ConnectionResetError: not a byte of an answer."""
-        writer.write(self.raw)
+        writer.write(self.node.request(CHAT, chat_body("sim-m+tokens=3", seed=next(self.seeds))))
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
         except asyncio.IncompleteReadError as end:
