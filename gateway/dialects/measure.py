@@ -37,9 +37,8 @@ _OPEN: Final = frozenset(  # types of parts and items that hide nothing from us
     }
 )
 
-_BESIDE_TEXT: Final = frozenset(
-    {"tools", "functions", "response_format", "web_search_options", "audio"}
-)  # members of a chat
+# Members of a chat that ask for more than its messages' text.
+_BESIDE_TEXT: Final = frozenset({"tools", "functions", "response_format", "web_search_options", "audio"})
 _tools: Final = msgspec.json.Decoder(list[sized.Tool])
 
 

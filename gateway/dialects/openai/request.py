@@ -179,9 +179,8 @@ def read(surface: Surface, body: bytes) -> RequestFacts:
     jsonguard.check_depth(document, proven)
     start, end = document.span("model") if "model" in members else _NO_SPAN
     talk = (text, values) if isinstance(text, list) and bulk == "messages" else None
-    if proven and _TELLING[name].isdisjoint(
-        document.names.every
-    ):  # most requests: model, stream, the text, and numbers
+    if proven and _TELLING[name].isdisjoint(document.names.every):
+        # Most requests: model, stream, the text, and numbers.
         streams, names, stores = values.get("stream") == b"true", document.names.every, _stores(name, values)
         at = document.behind_brace
         return RequestFacts(model, streams, start, end, at, names=names, stores=stores, talk=talk)
