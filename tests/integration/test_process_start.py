@@ -152,9 +152,10 @@ def test_every_received_socket_is_accepted_from_by_somebody(tmp_path: Path, sock
         assert (node.port, node.admin_port) == (port, admin[0].getsockname()[1])
         with node.caller() as caller:
             waiting = [call(port)[0] for _ in range(60)]
+            before = node.workers()
             node.signal(signal.SIGUSR2)
             node.logged("the new workers have taken over")
-            os.kill(node.workers()[0], signal.SIGKILL)
+            os.kill(node.until_workers(workers, without=before)[0], signal.SIGKILL)
             time.sleep(0.3)
         assert waiting == [200] * 60
         assert not caller.refused
