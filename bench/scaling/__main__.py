@@ -18,7 +18,7 @@ from bench.scaling import points
 from bench.scaling.parts import PARTS, expected_s
 from bench.scaling.points import Point, Result
 from bench.scaling.stand import Stand
-from bench.speed import conditions, native, page, procfs, report, targets
+from bench.speed import conditions, native, page, procfs, report, sections, targets
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, Settings
@@ -52,17 +52,19 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def measure(only: Sequence[str], settings: Settings, folder: Path, told: Mapping[str, str]) -> Result:
     """These parts, one after the other. CannotRun when none of them could be measured."""
-    descriptors, progress = procfs.raise_descriptor_limit(), Progress(expected_s(settings, only))
+    planned_s = expected_s(settings, only)
+    descriptors, progress = procfs.raise_descriptor_limit(), Progress(planned_s)
+    again = sections.again(settings, planned_s, progress)
     found: list[Point] = []
     with native.upstream(CLIENT_CORE, folder / "upstream.log") as port:
-        stand = Stand(port, folder, settings, descriptors, progress)
+        stand = Stand(port, folder, settings, descriptors, progress, again)
         for part in only:
             found += PARTS[part](stand)
     progress.close()
     if not found:
         raise CannotRun("; ".join(stand.remarks))
     load = " ".join(Path("/proc/loadavg").read_text().split()[:3])
-    return Result(found, {**told, "load after": load}, stand.remarks, stand.findings)
+    return Result(found, {**told, "load after": load}, stand.remarks, stand.findings, again.thrown)
 
 
 def write(result: Result, folder: Path) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from bench.limits import callers, evidence
@@ -112,8 +113,10 @@ def nodes(stand: Stand) -> Iterator[Point]:
                 target = Sharing(store=store.url, nodes=number)
                 places = _places(stand, net, number, upstream)
                 running = [fleet.enter_context(target.running(place)) for place in places]
+                measure = partial(_point, stand, running, store)
+                length_s = 2 * stand.settings.measurement_s()
                 for _ in range(stand.settings.repeats):
-                    yield Point("nodes", str(number), _figures(stand, running, store))
+                    yield stand.again.undisturbed("nodes", f"nodes: {number}", measure, length_s)
                 _judge_quota(stand, running, target.quota_secret)
 
 
@@ -122,6 +125,15 @@ def _places(stand: Stand, net: Network, number: int, upstream: int) -> list[Plac
     base = replace(stand.place("nodes"), upstream_port=upstream, upstream_address=net.here.address)
     hosts = net.hosts[1 : number + 1]
     return [replace(base, folder=stand.folder / f"nodes-{number}-{n}", host=host) for n, host in enumerate(hosts)]
+
+
+def _point(stand: Stand, running: Sequence[Running], store: RedisServer) -> Point:
+    """One repeat, and what others took meanwhile."""
+    watch = stand.again.watch()
+    watch.look()
+    figures = _figures(stand, running, store)
+    watch.look()
+    return Point("nodes", str(len(running)), figures, watch.found())
 
 
 def _figures(stand: Stand, running: Sequence[Running], store: RedisServer) -> Mapping[str, float]:

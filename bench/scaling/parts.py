@@ -40,14 +40,15 @@ def prompts(stand: Stand) -> Iterator[Point]:
         bench = stand.bench(nginx, gateway)
         for repeat in range(stand.settings.repeats):
             for size_kb in PROMPTS_KB:
-                work = replace(workload.plain(), name=f"prompt-{size_kb}", request_bytes=size_kb * KB)
+                work = replace(workload.plain(), name=f"prompts-{size_kb}", request_bytes=size_kb * KB)
                 beside, ours = (
                     bench.sample(work.name, target, repeat, work, "--connections", str(CONNECTIONS))
                     for target in (nginx, gateway)
                 )
                 nginx_us, ours_us = beside.cpu_us_per_unit, ours.cpu_us_per_unit
                 ratio = {"µs of nginx": nginx_us, "× nginx's CPU": ours_us / nginx_us}
-                yield Point("prompts", f"{size_kb:,} KB", {**plain_figures(ours), **ratio})
+                most = max(beside.disturbance, ours.disturbance, key=lambda found: found.total)
+                yield Point("prompts", f"{size_kb:,} KB", {**plain_figures(ours), **ratio}, most)
 
 
 # ---- limits
@@ -99,7 +100,7 @@ def limits(stand: Stand) -> Iterator[Point]:
             for number, secret in target.secrets.items():
                 asked = replace(running, headers=(f"authorization: Bearer {secret}",))
                 sample = bench.sample(f"limits-{number}", asked, repeat, work, "--connections", str(CONNECTIONS))
-                yield Point("limits", str(number), plain_figures(sample))
+                yield Point("limits", str(number), plain_figures(sample), sample.disturbance)
 
 
 # ---- keys
@@ -159,7 +160,7 @@ def workers(stand: Stand) -> Iterator[Point]:
             bench = stand.bench(running)
             for repeat in range(stand.settings.repeats):
                 sample = bench.sample(f"workers-{number}", running, repeat, work, "--connections", str(CONNECTIONS))
-                yield Point("workers", str(number), plain_figures(sample))
+                yield Point("workers", str(number), plain_figures(sample), sample.disturbance)
 
 
 PARTS: Final[Mapping[str, Callable[[Stand], Iterator[Point]]]] = {

@@ -1,12 +1,13 @@
 """Figures at settings, repeat by repeat, and the tables and charts made of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from bench.load import judge
 from bench.load.judge import Finding
-from bench.speed import page, plot
+from bench.speed import disturbance, page, plot
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.plot import Axis, Scale, Series
 from bench.speed.verdict import Range
 
@@ -20,6 +21,7 @@ TITLES: Final[Mapping[str, str]] = {
 }
 """The parts, in the order in which they are run and told."""
 QUOTA_TITLE: Final = "Nodes on one redis-server: what they admit together"
+UNDISTURBED: Final = ("keys", "streams")  # memory, and CPU time of one process: others may take what they like
 LEFT_OUT: Final = "There is no part for policies: this gateway has none yet."
 
 _GREW: Final = "µs CPU a request"
@@ -48,15 +50,16 @@ CHARTS: Final[Mapping[str, tuple[Axis, Axis, Mapping[str, str]]]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """What was found at one setting in one repeat; figures are named with their units."""
+    """What was found at one setting in one repeat, and what others took; figures are named with their units."""
 
     part: str
     at: str
     figures: Mapping[str, float]
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
     def summary(self) -> dict[str, Any]:
         """For raw.json."""
-        return asdict(self)
+        return {**asdict(self), "disturbance": self.disturbance.summary()}
 
 
 def settings_of(points: Iterable[Point], part: str) -> list[str]:
@@ -85,7 +88,8 @@ class Result:
     points: Sequence[Point]
     conditions: Mapping[str, str]
     remarks: Sequence[str] = ()
-    findings: Sequence[Finding] = field(default_factory=tuple)
+    findings: Sequence[Finding] = ()
+    thrown: Sequence[Thrown] = ()
 
     @property
     def holds(self) -> bool:
@@ -98,6 +102,7 @@ class Result:
             "conditions": self.conditions,
             "remarks": self.remarks,
             "findings": [asdict(finding) for finding in self.findings],
+            "thrown": [one.summary() for one in self.thrown],
             "points": [point.summary() for point in self.points],
         }
 
@@ -108,7 +113,10 @@ def markdown(result: Result) -> str:
     sections = [f"## {TITLES[part]}\n\n{table(result.points, part)}" for part in parts]
     if result.findings:
         sections.append(f"## {QUOTA_TITLE}\n\n{judge.markdown(result.findings)}")
-    told = "\n".join(f"- {remark}" for remark in [*result.remarks, LEFT_OUT])
+    kept = [(point.part, point.disturbance) for point in result.points if point.part not in UNDISTURBED]
+    thrown = [replace(one, section=one.section.partition("-")[0]) for one in result.thrown]  # "limits-4"
+    quiet = disturbance.report(kept, thrown)
+    told = "\n".join(f"- {remark}" for remark in [*result.remarks, *quiet, LEFT_OUT])
     rows = "\n".join(f"| {name} | {value} |" for name, value in result.conditions.items())
     head = "# What a request costs as things grow\n\nMedians, with the least and the greatest of the repeats."
     return "\n\n".join([head, told, *sections, f"## Conditions\n\n| what | value |\n|---|---|\n{rows}"]) + "\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.load.judge import Finding
+from bench.speed.disturbance import Again
 from bench.speed.launch import CannotRun
 from bench.speed.native import LoadResult
 from bench.speed.progress import Progress
@@ -29,6 +30,7 @@ class Stand:
     settings: Settings
     descriptors: int
     progress: Progress
+    again: Again
     remarks: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -38,7 +40,7 @@ class Stand:
 
     def bench(self, *running: Running) -> Bench:
         """The measurements of `bench.speed` on these targets."""
-        return Bench(self.settings, running, self.folder, self.progress)
+        return Bench(self.settings, running, self.folder, self.progress, self.again)
 
     @contextmanager
     def started(self, target: Target, name: str = "", core: int | None = TARGET_CORE) -> Generator[Running, None, None]:

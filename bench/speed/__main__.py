@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
-QUICK: Final = Settings(repeats=2, seconds=1.0, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=())
+QUICK: Final = Settings(repeats=2, seconds=1.0, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=(), again=0.0)
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
 
@@ -100,6 +100,7 @@ class Run:
         self.targets = targets.make(settings.targets, gateway_settings) + peers.make(settings.targets)
         self.descriptors = procfs.raise_descriptor_limit()
         self.progress = Progress(expected_s(settings))
+        self.again = sections.again(settings, expected_s(settings), self.progress)
         self.samples: list[Sample] = []
         self.memory: list[MemoryResult] = []
         self.rate: float | None = None
@@ -123,7 +124,7 @@ class Run:
         with ExitStack() as stack:
             started = (self._started(stack, target, port) for target in self.targets)
             running = tuple(target for target in started if target)
-            bench = Bench(self.settings, running, self.folder, self.progress)
+            bench = Bench(self.settings, running, self.folder, self.progress, self.again)
             if "json" in wanted:
                 self.samples += sections.plain_requests(bench)
             if "sse" in wanted:
@@ -232,7 +233,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; nothing written", file=sys.stderr)
         return 128 + signal.SIGINT
-    result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks)
+    result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown)
     name = conditions.folder_name(found["date"], "quick" if options.quick else "")
     destination = options.out or report.fresh_folder(RESULTS / name)
     report.write(result, destination)

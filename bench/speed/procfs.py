@@ -1,20 +1,28 @@
 """What Linux says about a target's processes: CPU time, memory, descriptors, and which processes there are.
 
 A target may be one process or a supervisor with children that come and go; everything is read for the whole tree below
-the process that was started. CPU time is user + system from /proc/PID/stat: all threads, to 10 ms.
+the process that was started. CPU time is user + system from /proc/PID/stat: all threads, to 10 ms. What a core did is
+told by /proc/stat, of which only the idle time is exact: the rest is sampled by the clock's tick.
 """
 
 import os
 import resource
-from collections.abc import Generator
+import socket
+import time
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 US_PER_TICK: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
-STATE, PPID, UTIME, STIME, RSS_PAGES = 0, 1, 11, 12, 21
-"""Positions behind the command's closing parenthesis in /proc/PID/stat."""
+STATE, PPID, FLAGS, UTIME, STIME, CUTIME, CSTIME, RSS_PAGES, LAST_CORE = 0, 1, 6, 11, 12, 13, 14, 21, 36
+"""Positions behind the command's closing parenthesis in /proc/PID/stat; C… is of children that were waited for."""
+KERNEL_THREAD: Final = 0x00200000  # PF_KTHREAD, among the flags
+IDLE, IOWAIT, IRQ, SOFTIRQ, STEAL = 3, 4, 5, 6, 7
+"""Positions behind a core's name in /proc/stat."""
+SLICES, SLICE_S = 40, 0.003  # of the look at how interrupts are accounted for
+MOSTLY: Final = 0.93
 PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -45,15 +53,21 @@ def alive(pid: int) -> bool:
     return stat is not None and stat[STATE] not in "ZX"
 
 
+def _everybody() -> dict[int, list[str]]:
+    """The fields of all processes there are."""
+    entries = os.listdir("/proc")  # noqa: PTH208 - a Path for each of hundreds of entries, only to read its name
+    return {int(entry): stat for entry in entries if entry.isdigit() and (stat := _stat(int(entry)))}
+
+
 def tree(root: int) -> list[int]:
     """`root` and all processes below it, parents first."""
-    parents = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - a Path for each of hundreds of entries, only to read its name
-        if entry.isdigit() and (stat := _stat(int(entry))):
-            parents[int(entry)] = int(stat[PPID])
-    found = [root] if root in parents else []
+    return _below(root, _everybody())
+
+
+def _below(root: int, everybody: Mapping[int, list[str]]) -> list[int]:
+    found = [root] if root in everybody else []
     for parent in found:
-        found.extend(pid for pid, of in parents.items() if of == parent)
+        found.extend(pid for pid, stat in everybody.items() if int(stat[PPID]) == parent)
     return found
 
 
@@ -107,14 +121,71 @@ class Reading:
         return max(called or self.processes.values(), key=lambda process: process.rss_kb, default=None)
 
 
-def core_busy_us(core: int) -> int:
-    """Time that `core` has spent in anybody's programs, or stolen by the hypervisor; interrupts are left out."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *fields = line.split()
-        if name == f"cpu{core}":
-            user, nice, system, steal = (int(fields[i]) for i in (0, 1, 2, 7))
-            return (user + nice + system + steal) * US_PER_TICK
-    raise ValueError(f"there is no core {core}")
+@dataclass(frozen=True)
+class CoreTimes:
+    """What a core has not spent in programs since the machine was started; waiting for a disk is idle."""
+
+    idle_us: int
+    interrupts_us: int
+    stolen_us: int  # by the hypervisor
+
+    @classmethod
+    def read(cls, core: int) -> Self:
+        """The core now; ValueError if there is none of that number."""
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *fields = line.split()
+            if name == f"cpu{core}":
+                us = [int(field) * US_PER_TICK for field in fields]
+                return cls(us[IDLE] + us[IOWAIT], us[IRQ] + us[SOFTIRQ], us[STEAL])
+        raise ValueError(f"there is no core {core}")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """CPU time of a process and all below it, and of the kernel's threads: µs and the core last seen on, by process.
+
+    Children that ended count with the parent that waited for them.
+    """
+
+    by_process: Mapping[int, tuple[int, int]]
+
+    @classmethod
+    def by(cls, root: int) -> Self:
+        """Until now."""
+        everybody = _everybody()
+        kernel = [pid for pid, stat in everybody.items() if int(stat[FLAGS]) & KERNEL_THREAD]
+        found = {}
+        for pid in (*_below(root, everybody), *kernel):
+            stat = everybody[pid]
+            ticks = sum(int(stat[field]) for field in (UTIME, STIME, CUTIME, CSTIME))
+            found[pid] = (ticks * US_PER_TICK, int(stat[LAST_CORE]))
+        return cls(found)
+
+    def since(self, before: "Spent", core: int) -> int:
+        """µs spent since then by those that were last on this core; exact where processes are pinned."""
+        return sum(
+            us - before.by_process.get(pid, (0, core))[0] for pid, (us, on) in self.by_process.items() if on == core
+        )
+
+
+def processes_have_interrupts() -> bool:
+    """Whether interrupts count as time of the process that they came upon (CONFIG_IRQ_TIME_ACCOUNTING is off).
+
+    Asked of the machine itself: half of what sending to oneself over loopback takes is done in such an interrupt.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
+        echo.bind(("127.0.0.1", 0))
+        echo.connect(echo.getsockname())
+        return any(_own_share(echo) > MOSTLY for _ in range(SLICES))
+
+
+def _own_share(echo: socket.socket) -> float:
+    """Of the time that a few datagrams to oneself take, how much is said to be ours; less where others came between."""
+    began, own = time.monotonic(), time.process_time()
+    while time.monotonic() - began < SLICE_S:
+        echo.send(b"x" * 1000)
+        echo.recv(2000)
+    return (time.process_time() - own) / (time.monotonic() - began)
 
 
 @contextmanager

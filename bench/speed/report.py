@@ -7,15 +7,13 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
 
-from bench.speed import verdict
+from bench.speed import disturbance, verdict
+from bench.speed.disturbance import Thrown
 from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult
 from bench.speed.sections import Sample, Settings
 from bench.speed.verdict import Goal, Range, Status
-
-WORTH_SAYING: Final = 0.03  # of the core
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class Result:
     memory: Sequence[MemoryResult]
     rate: float | None = None  # of the latency section, requests a second
     remarks: Sequence[str] = ()
+    thrown: Sequence[Thrown] = ()
 
     @property
     def void(self) -> dict[str, list[str]]:
@@ -49,6 +48,7 @@ class Result:
             "void": self.void,
             "remarks": list(self.remarks),
             "samples": [sample.summary() for sample in self.samples],
+            "thrown": [one.summary() for one in self.thrown],
             "memory": [result.summary() for result in self.memory],
         }
 
@@ -104,17 +104,10 @@ def _verdict(result: Result) -> str:
     if any(wrong.values()):
         listed = ", ".join(f"{target} {count:,}" for target, count in wrong.items() if count)
         lines += ["", f"Wrong or missing answers: {listed}."]
-    remarks = [*result.remarks, *_disturbance(result.samples)]
+    kept = [(sample.section, sample.disturbance) for sample in result.samples]
+    remarks = [*result.remarks, *disturbance.report(kept, result.thrown)]
     lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n".join(lines)
-
-
-def _disturbance(samples: Sequence[Sample]) -> list[str]:
-    """Who else ran on the target's core; with `direct` alone nobody but strangers is there, so all samples count."""
-    others = Range.of(sample.others for sample in samples)
-    if others is None or others.high < WORTH_SAYING:
-        return []
-    return [f"Other programs took {others.median:.0%} of the target's core ({others.low:.0%} – {others.high:.0%})."]
 
 
 def _goal_row(goal: Goal) -> str:
@@ -249,7 +242,13 @@ def _core_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
         ranges = (Range.of(shares) for shares in zip(*(sample.shares() for sample in own), strict=True))
         return [f"{r.median:.0%} ({r.low:.0%} – {r.high:.0%})" if r else "–" for r in ranges]
 
-    head = ("target", "its busiest process", "its other processes", "other programs", "nobody, and interrupts")
+    head = (
+        "target",
+        "its busiest process",
+        "its other processes",
+        "other programs",
+        "the bench's other targets, and nobody",
+    )
     return _table(head, _each(samples, targets, "latency", row))
 
 

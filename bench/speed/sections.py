@@ -1,7 +1,8 @@
 """The measurements: plain requests, paced and unpaced streams, latency at half load and, once each, at other loads.
 
 In every section the targets are visited in turn inside each repeat, starting with another one each time, so that a slow
-minute of the machine hits all of them. CPU time is read over exactly the load generator's window.
+minute of the machine hits all of them. CPU time is read over exactly the load generator's window, and so is what others
+took from the cores; a measurement that was disturbed is made again in its place (disturbance.py).
 """
 
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.speed import native, procfs, workload
+from bench.speed import native, workload
+from bench.speed.disturbance import Again, Disturbance, Watch, watching
 from bench.speed.native import LoadResult
 from bench.speed.progress import Progress
 from bench.speed.targets import Running
@@ -43,6 +45,7 @@ class Settings:
     long: bool = False
     sweep: tuple[float, ...] = (0.1, 0.25, 0.7, 0.85)  # shares of the subject's capacity; a half is the section itself
     rate: float | None = None  # of the latency section, requests a second; None: half of the subject's capacity
+    again: float = 0.5  # of the planned length, to spare for measurements that were disturbed
 
     def measurement_s(self) -> float:
         """The length of one measurement."""
@@ -59,7 +62,7 @@ class Sample:
     load: LoadResult
     units: int  # requests, or chunks where it is streams
     cpu_us: dict[int, int] = field(default_factory=dict)  # by process
-    others: float = 0.0  # share of the target's core that went to other programs
+    disturbance: Disturbance = field(default_factory=Disturbance)
     rate: float | None = None  # requests a second that were due, in an open loop
 
     @property
@@ -77,8 +80,13 @@ class Sample:
         """Requests or chunks a second."""
         return self.units / self.load.seconds if self.load.seconds else 0.0
 
+    @property
+    def others(self) -> float:
+        """The share of the target's core that went to other programs, or to the hypervisor."""
+        return max(0.0, self.disturbance.target_core) + self.disturbance.stolen
+
     def shares(self) -> tuple[float, float, float, float]:
-        """Of the target's core: its busiest process, its other ones, other programs, nobody (and interrupts)."""
+        """Of the target's core: its busiest process, its other ones, other programs, and the rest."""
         core_us = self.load.seconds * 1e6
         busiest_us = max(self.cpu_us.values(), default=0)
         busiest, rest = busiest_us / core_us, (sum(self.cpu_us.values()) - busiest_us) / core_us
@@ -93,33 +101,37 @@ class Sample:
             "units": self.units,
             "cpu_us": list(self.cpu_us.values()),
             "cpu_us_per_unit": self.cpu_us_per_unit,
-            "others": self.others,
+            "disturbance": self.disturbance.summary(),
             "rate": self.rate,
             "load": self.load.summary(),
         }
 
 
 class Meter:
-    """Reads a target's CPU time at the two ends of the window, as the load generator announces them."""
+    """Reads a target's CPU time, and what others took, at the ends of the window as the load generator tells them."""
 
-    def __init__(self, target: Running) -> None:
+    def __init__(self, target: Running, watch: Watch) -> None:
         self._target = target
+        self._watch = watch
         self._at: dict[str, Reading] = {}
-        self._busy_us: dict[str, int] = {}
 
     def on_moment(self, moment: str) -> None:
         """Called with "measuring" and "measured"."""
         self._at[moment] = self._target.reading()
-        self._busy_us[moment] = procfs.core_busy_us(TARGET_CORE)
+        self._watch.look()
 
     def cpu_us(self) -> dict[int, int]:
         """CPU time in the window, by process."""
         return self._at["measured"].cpu_us_since(self._at["measuring"])
 
-    def others(self, seconds: float) -> float:
-        """The share of the target's core that other programs took in a window of that length."""
-        busy_us = self._busy_us["measured"] - self._busy_us["measuring"]
-        return max(0.0, (busy_us - sum(self.cpu_us().values())) / (seconds * 1e6))
+    def disturbance(self) -> Disturbance:
+        """What others took in it."""
+        return self._watch.found()
+
+
+def again(settings: Settings, planned_s: float, progress: Progress) -> Again:
+    """For a run of that length: what makes its measurements, those that were disturbed once more."""
+    return Again(settings.again * planned_s, watching(TARGET_CORE, CLIENT_CORE), progress.note)
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,7 @@ class Bench:
     targets: tuple[Running, ...]
     folder: Path
     progress: Progress
+    again: Again
 
     def of_streams(self) -> "Bench":
         """The same with the targets that can answer a stream."""
@@ -146,14 +159,24 @@ class Bench:
     def sample(
         self, section: str, target: Running, repeat: int, work: Workload, *arguments: str, rate: float | None = None
     ) -> Sample:
-        """One measurement, open-loop with a `rate`; what was wrong with an answer is noted as it is found."""
-        settings = self.settings
-        name = f"{section} {repeat + 1}/{settings.repeats} {target.name}"
+        """One measurement, open-loop with a `rate`; made again where it was disturbed."""
+        name = f"{section} {repeat + 1}/{self.settings.repeats} {target.name}"
         if rate is not None:
             arguments = ("--rate", f"{rate:.0f}", "--seed", str(repeat + 1), *arguments)
             name += f" at {rate:,.0f}/s"
-        self.progress.step(name, settings.measurement_s())
-        meter = Meter(target)
+        length_s = self.settings.measurement_s()
+        self.progress.step(name, length_s)
+
+        def measure() -> Sample:
+            found, meter = self._load(name, target, work, arguments)
+            units = workload.chunks_seen(found.events, found.terminated) if work.stream else found.ok
+            return Sample(section, target.name, repeat, found, units, meter.cpu_us(), meter.disturbance(), rate)
+
+        return self.again.undisturbed(section, name, measure, length_s)
+
+    def _load(self, name: str, target: Running, work: Workload, arguments: tuple[str, ...]) -> tuple[LoadResult, Meter]:
+        """What was seen in one window; what was wrong with an answer is noted as it is found."""
+        settings, meter = self.settings, Meter(target, self.again.watch())
         load = native.load(
             target.stream_port if work.stream else target.port,
             [
@@ -172,8 +195,7 @@ class Bench:
         )
         for note in load.notes:
             self.progress.note(f"{name}: {note}")
-        units = workload.chunks_seen(load.events, load.terminated) if work.stream else load.ok
-        return Sample(section, target.name, repeat, load, units, meter.cpu_us(), meter.others(load.seconds), rate)
+        return load, meter
 
 
 def plain_requests(bench: Bench) -> list[Sample]:

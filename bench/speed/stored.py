@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.native import LoadResult
@@ -43,6 +44,7 @@ def _result(raw: Mapping[str, Any]) -> Result:
         memory=[_memory(result) for result in raw["memory"]],
         rate=raw["rate"],
         remarks=list(raw["remarks"]),
+        thrown=[_thrown(one) for one in raw.get("thrown", ())],
     )
 
 
@@ -83,9 +85,18 @@ def _sample(stored: Mapping[str, Any]) -> Sample:
         ),
         units=stored["units"],
         cpu_us=dict(enumerate(stored["cpu_us"])),  # which pid it was is forgotten
-        others=stored["others"],
+        disturbance=_disturbance(stored),
         rate=stored.get("rate"),
     )
+
+
+def _disturbance(stored: Mapping[str, Any]) -> Disturbance:
+    """Earlier results know only of the target's core."""
+    return Disturbance(**stored["disturbance"]) if "disturbance" in stored else Disturbance(stored["others"])
+
+
+def _thrown(stored: Mapping[str, Any]) -> Thrown:
+    return Thrown(stored["section"], _disturbance(stored), stored["found"])
 
 
 def _memory(stored: Mapping[str, Any]) -> MemoryResult:

@@ -1,9 +1,11 @@
-"""Made-up samples for the tests of verdict and report."""
+"""Made-up samples for the tests of verdict and report, and a machine on which others take what a test says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from bench.speed.disturbance import Again, Disturbance, Look, Watch
 from bench.speed.histogram import Histogram
 from bench.speed.native import LoadResult
+from bench.speed.procfs import CoreTimes, Spent
 from bench.speed.sections import Sample
 
 
@@ -35,7 +37,7 @@ def sample(
         lateness=Histogram(),
     )
     cpu = {} if target == "direct" else {7: int(cpu_us * rps), 8: 0}
-    return Sample(section, target, repeat, load, int(rps), cpu, others)
+    return Sample(section, target, repeat, load, int(rps), cpu, Disturbance(others))
 
 
 def repeats(section: str, target: str, rates: Sequence[float], **other: float) -> list[Sample]:
@@ -44,3 +46,24 @@ def repeats(section: str, target: str, rates: Sequence[float], **other: float) -
     return [
         sample(section, target, rps=rps, cpu_us=cpu_us, latency_ms=latency_ms, repeat=n) for n, rps in enumerate(rates)
     ]
+
+
+class Played(Watch):
+    """A watch that finds what it is told: the share of a core that others took between its two looks."""
+
+    def __init__(self, taken: float) -> None:
+        super().__init__(0, 1, with_interrupts=True)
+        self._taken_us = round(taken * 1e6)
+
+    def look(self) -> None:
+        """A second later than the one before; our own processes are idle."""
+        ends = len(self._looks)
+        idle = CoreTimes(ends * (1_000_000 - self._taken_us), 0, 0)
+        self._looks.append(Look(float(ends), (idle, CoreTimes(ends * 1_000_000, 0, 0)), Spent({})))
+
+
+def again(taken: Iterable[float] = (), spare_s: float = 100.0, notes: list[str] | None = None) -> Again:
+    """What makes measurements again; others take these shares, watch after watch, then nothing. No time passes."""
+    shares: Iterator[float] = iter(taken)
+    note = (notes if notes is not None else []).append
+    return Again(spare_s, lambda: Played(next(shares, 0.0)), note, sleep=lambda _: None)

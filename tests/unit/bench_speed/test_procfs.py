@@ -1,6 +1,7 @@
 """Readings of real processes: our own, and a child's."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from bench.speed import procfs
-from bench.speed.procfs import Process, Reading
+from bench.speed.procfs import CoreTimes, Process, Reading, Spent
 
 
 def test_our_own_process() -> None:
@@ -48,10 +49,38 @@ def test_no_root_no_processes() -> None:
     assert Reading.of(None).worker() is None
 
 
-def test_a_core_is_busy_while_we_work() -> None:
-    assert procfs.core_busy_us(0) > 0
+def test_what_a_core_did_is_read() -> None:
+    assert CoreTimes.read(0).idle_us > 0
     with pytest.raises(ValueError, match="no core"):
-        procfs.core_busy_us(100_000)
+        CoreTimes.read(100_000)
+
+
+def test_our_work_and_that_of_children_who_ended_is_ours() -> None:
+    before = Spent.by(os.getpid())
+    subprocess.run([sys.executable, "-c", "for _ in range(2_000_000): pass"], check=True)
+    after = Spent.by(os.getpid())
+    assert sum(after.since(before, core) for core in range(os.cpu_count() or 1)) >= 10_000
+
+
+def test_time_counts_on_the_core_where_a_process_was_last() -> None:
+    before = Spent({1: (100, 0), 2: (50, 0)})
+    after = Spent({1: (150, 0), 2: (80, 1), 3: (7, 1)})  # the second one moved, the third was born
+    assert (after.since(before, 0), after.since(before, 1)) == (50, 37)
+
+
+def test_the_machine_says_whether_interrupts_count_for_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, 0.6, 0.99])
+    monkeypatch.setattr(procfs, "_own_share", lambda _: next(shares))
+    assert procfs.processes_have_interrupts()  # once nobody came between, all of it was ours
+    monkeypatch.setattr(procfs, "_own_share", lambda _: 0.6)
+    assert not procfs.processes_have_interrupts()
+
+
+def test_sending_to_oneself_takes_time() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
+        echo.bind(("127.0.0.1", 0))
+        echo.connect(echo.getsockname())
+        assert 0 < procfs._own_share(echo) < 1.5
 
 
 def test_the_worker_is_the_one_that_is_called_so() -> None:

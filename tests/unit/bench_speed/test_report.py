@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.speed import report
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.report import Result
@@ -40,10 +41,23 @@ def test_a_void_run_says_so_before_any_figure() -> None:
     assert "**void**" in text
 
 
-def test_other_programs_are_named_when_they_took_a_noticeable_share() -> None:
+def test_what_was_thrown_away_is_told_with_why_and_kept_in_the_raw_data(tmp_path: Path) -> None:
+    thrown = [Thrown("json", Disturbance(share), {"rps": 1}) for share in (0.12, 0.5)]
+    told = replace(result(steady()), thrown=thrown)
+    assert (
+        "- 2 measurements beside the 6 that count were thrown away, since others took more than 5% of a core "
+        "meanwhile: 2 of json (12%–50%). Their figures are in raw.json." in report.markdown(told)
+    )
+    assert "- Beside each of the 6 measurements others took at most 0% of a core." in report.markdown(told)
+    report.write(told, tmp_path)
+    kept = json.loads((tmp_path / "raw.json").read_text())["thrown"]
+    assert [(one["section"], one["disturbance"]["target_core"]) for one in kept] == [("json", 0.12), ("json", 0.5)]
+
+
+def test_what_counts_although_it_was_disturbed_is_named() -> None:
     noticed = report.markdown(result([*steady(), sample("json", "nginx", rps=100, repeat=2, others=0.2)]))
-    assert "Other programs took 0% of the target's core (0% – 20%)." in noticed
-    assert "Other programs" not in report.markdown(result(steady()))
+    assert "1 of the 7 count although others took more than 5% of a core" in noticed
+    assert "1 of json (20%)" in noticed
 
 
 def test_wrong_answers_are_named_with_their_target() -> None:
@@ -60,7 +74,11 @@ def test_sections_that_did_not_run_have_no_table() -> None:
 
 def test_latency_is_shown_with_whose_the_core_was() -> None:
     told = [
-        replace(sample("latency", "gateway", rps=1000, repeat=n), cpu_us={7: busy, 8: 100_000}, others=0.05)
+        replace(
+            sample("latency", "gateway", rps=1000, repeat=n),
+            cpu_us={7: busy, 8: 100_000},
+            disturbance=Disturbance(0.05),
+        )
         for n, busy in enumerate((300_000, 320_000, 400_000))
     ]
     text = report.markdown(result(told))

@@ -6,21 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from bench.speed import report, stored, verdict
+from bench.speed import report, stored
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.report import Result
 from bench.speed.sections import Settings
 from tests.unit.bench_speed.samples import repeats, sample
+
+TAKEN = Disturbance(0.2, 0.01, 0.05)
 
 
 def a_result() -> Result:
     memory = MemoryResult("gateway", 100, 90, [Moment("idle", 2048, 9, 1.5)], {"reset": 2})
     samples = [
         *repeats("json", "nginx", [100, 101]),
-        replace(sample("sweep", "gateway", rps=60, cpu_us=12, errors=3, others=0.25), rate=70.0),
+        replace(sample("sweep", "gateway", rps=60, cpu_us=12, errors=3), disturbance=TAKEN, rate=70.0),
     ]
     settings = Settings(repeats=2, targets=("nginx", "gateway"))
-    return Result({"date": "2026-01-02 03:04 UTC"}, settings, samples, [memory], rate=50, remarks=["a remark"])
+    thrown = [Thrown("json", TAKEN, {"rps": 7})]
+    conditions = {"date": "2026-01-02 03:04 UTC"}
+    return Result(conditions, settings, samples, [memory], rate=50, remarks=["a remark"], thrown=thrown)
 
 
 def test_a_result_survives_its_folder(tmp_path: Path) -> None:
@@ -28,10 +33,10 @@ def test_a_result_survives_its_folder(tmp_path: Path) -> None:
     report.write(written, tmp_path)
     read = stored.load(tmp_path)
     assert (read.conditions, read.settings, read.rate) == (written.conditions, written.settings, 50)
-    assert (read.memory, read.remarks) == (written.memory, ["a remark"])
+    assert (read.memory, read.remarks, read.thrown) == (written.memory, ["a remark"], written.thrown)
     assert read.goals() == written.goals()
     last, was = read.samples[-1], written.samples[-1]
-    assert (last.rate, last.others, last.load.errors) == (70.0, 0.25, {"short_body": 3})
+    assert (last.rate, last.disturbance, last.load.errors) == (70.0, TAKEN, {"short_body": 3})
     assert (last.cpu_us_per_unit, last.busiest_us_per_unit) == (was.cpu_us_per_unit, was.busiest_us_per_unit)
     assert last.load.latency.quantile_us(0.99) == was.load.latency.quantile_us(0.99)
     assert last.load.ttft.total == 0
@@ -43,12 +48,14 @@ def test_an_older_result_lacks_what_was_not_known_then(tmp_path: Path) -> None:
     del raw["settings"]["sweep"], raw["memory"][0]["moments"][0]["at_s"]
     raw["settings"]["forgotten"] = 1
     for one in raw["samples"]:
-        del one["rate"]
+        del one["rate"], one["disturbance"]
+        one["others"] = 0.25
+    del raw["thrown"]
     (tmp_path / "raw.json").write_text(json.dumps(raw))
     read = stored.load(tmp_path)
     assert read.settings.sweep == Settings().sweep
     assert read.memory[0].moments[0].at_s is None
-    assert verdict.of(read.samples, "sweep", "gateway")[0].rate is None
+    assert (read.samples[-1].rate, read.samples[-1].others, read.thrown) == (None, 0.25, [])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"conditions": {}, "settings": 3}'])

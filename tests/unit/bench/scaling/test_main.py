@@ -57,7 +57,9 @@ def test_what_was_found_is_written(
     Played(monkeypatch)
     assert scaling.main(["--only", "keys", "--out", str(tmp_path / "out")]) == scaling.MEASURED
     raw = json.loads((tmp_path / "out" / "raw.json").read_text())
-    assert raw["points"] == [{"part": "keys", "at": "10", "figures": {"µs to authenticate, first time": 1.5}}]
+    (point,) = raw["points"]
+    assert (point["part"], point["at"], point["figures"]) == ("keys", "10", {"µs to authenticate, first time": 1.5})
+    assert raw["thrown"] == []
     assert raw["findings"][0]["what"] == "admitted at most"
     assert raw["conditions"]["load after"]
     assert "- a remark" in (tmp_path / "out" / "report.md").read_text()

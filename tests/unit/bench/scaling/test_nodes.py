@@ -24,6 +24,7 @@ from bench.speed.progress import Progress
 from bench.speed.sections import Settings
 from bench.speed.targets import Place, Running, Target
 from gateway.config.load import load
+from tests.unit.bench_speed.samples import again
 
 SETTINGS = Settings(repeats=2, seconds=1.0, warmup=0.0)
 HOSTS = [Host(f"198.18.0.{11 + n}", ("nsenter", str(n))) for n in range(4)]
@@ -54,7 +55,7 @@ class Played:
         self._spent: dict[int, int] = {}
         self._calls = 0
         self._lock = threading.Lock()
-        self.stand = Stand(9000, folder, SETTINGS, 20_000, Progress(1))
+        self.stand = Stand(9000, folder, SETTINGS, 20_000, Progress(1), again())
         monkeypatch.setattr(Target, "running", self._running_of())
         monkeypatch.setattr(native, "upstream", self._upstream)
         monkeypatch.setattr(native, "load", self._load)

@@ -21,7 +21,7 @@ from bench.speed.targets import Place, Running, Target
 from bench.speed.workload import Workload
 from gateway.config.load import load
 from gateway.limiter.rules import Rules, Subject
-from tests.unit.bench_speed.samples import sample
+from tests.unit.bench_speed.samples import again, sample
 
 SETTINGS = Settings(repeats=2, seconds=1.0, warmup=0.0)
 
@@ -33,7 +33,7 @@ class Played:
         self.started: list[tuple[str, int | None]] = []
         self.asked: list[tuple[str, int, tuple[str, ...]]] = []
         self.errors = errors
-        self.stand = Stand(9000, folder, SETTINGS, 20_000, Progress(1))
+        self.stand = Stand(9000, folder, SETTINGS, 20_000, Progress(1), again())
         monkeypatch.setattr(Target, "running", self._running())
         monkeypatch.setattr(Bench, "sample", self._sample())
         monkeypatch.setattr(Progress, "step", lambda *_: None)

@@ -6,6 +6,7 @@ from bench.load.judge import Finding
 from bench.scaling import points
 from bench.scaling.points import LEFT_OUT, QUOTA_TITLE, Point, Result
 from bench.scaling.stand import COST
+from bench.speed.disturbance import Disturbance, Thrown
 
 FOUND = [
     Point("limits", "0", {"µs": 30.0, "requests/s": 30_000}),
@@ -40,7 +41,9 @@ def test_the_report_has_the_parts_that_were_run_in_their_order_and_the_condition
     text = points.markdown(RESULT)
     assert text.index("## Limits on a request") < text.index("## Open streams") < text.index(f"## {QUOTA_TITLE}")
     assert "## Prompt size" not in text
-    assert f"- fewer streams\n- {LEFT_OUT}" in text
+    assert (
+        f"- fewer streams\n- Beside each of the 4 measurements others took at most 0% of a core.\n- {LEFT_OUT}" in text
+    )
     assert "| 1 node: admitted at most | 199 | ≤ 200.00 | **holds** |" in text
     assert "| machine | this one |" in text
 
@@ -71,4 +74,18 @@ def test_the_page_has_the_same_words_and_a_chart_for_each_part_that_was_run() ->
 
 
 def test_points_are_kept_whole() -> None:
-    assert FOUND[3].summary() == {"part": "streams", "at": "100", "figures": {"KB a stream": 12.25, "RSS MB": 61.5}}
+    assert FOUND[3].summary() == {
+        "part": "streams",
+        "at": "100",
+        "figures": {"KB a stream": 12.25, "RSS MB": 61.5},
+        "disturbance": {"target_core": 0.0, "client_core": 0.0, "stolen": 0.0},
+    }
+
+
+def test_what_was_thrown_away_is_told_by_part_and_kept() -> None:
+    thrown = [Thrown("limits-0", Disturbance(0.1), {}), Thrown("limits-4", Disturbance(0.3), {"rps": 1})]
+    found = replace(RESULT, thrown=thrown)
+    text = points.markdown(found)
+    assert "- 2 measurements beside the 4 that count were thrown away" in text  # streams are not measured by the clock
+    assert "2 of limits (10%–30%)" in text
+    assert [one["section"] for one in found.raw()["thrown"]] == ["limits-0", "limits-4"]

@@ -9,11 +9,11 @@ from bench.scaling.stand import COST, P99, RATE, Stand
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import Settings
-from tests.unit.bench_speed.samples import sample
+from tests.unit.bench_speed.samples import again, sample
 
 
 def made(folder: Path) -> Stand:
-    return Stand(9000, folder, Settings(), 20_000, Progress(1))
+    return Stand(9000, folder, Settings(), 20_000, Progress(1), again())
 
 
 def test_each_target_has_a_folder_and_a_core(tmp_path: Path) -> None:
