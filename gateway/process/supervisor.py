@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from gateway.nodestate import NodeState, Order, SlotPhase
@@ -162,9 +162,8 @@ class Supervisor:
         """Turn until no process is left."""
         over = False
         while not over:
-            for number in self._queue.wait(self._pace_s()):
-                self._on_signal(number)
-            over = self._tick(time.monotonic_ns())
+            signals = self._queue.wait(self._pace_s())
+            over = self._tick(time.monotonic_ns(), signals)
         self._node.close()
         self._queue.close()
         return self._exit_code
@@ -183,15 +182,13 @@ class Supervisor:
         elif number == signal.SIGUSR2 and not self._shutdown:
             self._begin_upgrade()
 
-    def _tick(self, now_ns: int) -> bool:
+    def _tick(self, now_ns: int, signals: Iterable[int] = ()) -> bool:
         own = self._node.state.slot(self._node.state.supervisor_slot)
         own.beat_ns = now_ns
         self._notifier.watchdog(now_ns)
-        for pid, child, code in self._staff.reap():
-            if child:
-                self._on_exit(child, code, now_ns)
-            elif self._preflight and pid == self._preflight.pid:
-                self._after_preflight(code)
+        self._reap(now_ns)
+        for number in signals:  # after the dead: an upgrade is not refused for an old worker that is seen to have left
+            self._on_signal(number)
         self._staff.enforce(now_ns)
         self._visit(now_ns)
         self._end_stuck(now_ns)
@@ -200,6 +197,13 @@ class Supervisor:
         self._go_on(now_ns)
         self._bring_counters(now_ns)
         return self._shutdown is not None and self._shutdown.step(now_ns)
+
+    def _reap(self, now_ns: int) -> None:
+        for pid, child, code in self._staff.reap():
+            if child:
+                self._on_exit(child, code, now_ns)
+            elif self._preflight and pid == self._preflight.pid:
+                self._after_preflight(code)
 
     # --- keeping every seat served ----------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Scene:
     def control(self) -> Child:
         return next(child for child in self.staff.values() if not child.is_worker)
 
-    def tick(self, ticks: int = 1, *, silent: tuple[Child, ...] = ()) -> bool:
+    def tick(self, ticks: int = 1, *, silent: tuple[Child, ...] = (), signals: tuple[int, ...] = ()) -> bool:
         over = False
         for _ in range(ticks):
             self.now_ns += TICK
@@ -68,7 +68,7 @@ class Scene:
                 if child not in silent:
                     child.words.beat_ns = self.now_ns
                     child.words.accepting = child.words.sockets
-            over = self.supervisor._tick(self.now_ns)
+            over = self.supervisor._tick(self.now_ns, signals)
         return over
 
     def come_up(self) -> None:
@@ -268,6 +268,22 @@ def test_a_reload_is_asked_for_on_the_board_and_reported(scene: Scene, caplog: p
 def test_an_upgrade_waits_for_the_start_to_be_over(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.supervisor._on_signal(signal.SIGUSR2)
     assert "upgrade refused" in caplog.text
+
+
+def test_an_upgrade_waits_for_old_workers_to_leave_but_not_for_those_that_have_left(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.come_up()
+    scene.state.workers_wanted = 1
+    scene.tick()
+    leaving = scene.workers()[1]
+    scene.tick(signals=(signal.SIGUSR2,))
+    assert "upgrade refused" in caplog.text
+    caplog.clear()
+    scene.die(leaving, 0)
+    scene.tick(signals=(signal.SIGCHLD, signal.SIGUSR2))
+    assert "upgrade refused" not in caplog.text
+    assert scene.control().words.order == Order.EXIT
 
 
 def test_a_command_that_cannot_be_executed_leaves_the_node_as_it_was(
