@@ -1,8 +1,9 @@
 """A gateway with nothing in it: the process layer around an app that answers who it is.
 
 `python -m tests.fakes.node DIR` serves as DIR/config.json says. Paths: `/` answers `build generation pid slot`,
-`/readyz` 200 or 503, `/slow?MS` answers after MS, `/hang?MS` blocks the loop for MS, `/poison` dies reading its body,
-`/poison` again and again is refused (400). The admin port answers `control pid`.
+`/readyz` 200 or 503, `/held` answers once DIR/released is there, `/hang` blocks the loop until then, `/poison` dies
+reading its body, `/poison` again and again is refused (400). Each `/held` and `/hang` adds a line to DIR/begun. The
+admin port answers `control pid`.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from gateway.segment import Section
 from gateway.tasks import spawn
 
 POISON = b"poison"
-_FIRST_REQUEST_S = 0.5
+_FIRST_REQUEST_S = 10.0
+_LOOK_S = 0.01
 
 
 class Connection(asyncio.Protocol):
@@ -52,15 +54,17 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.busy = True
         self.first_request_by = 0.0
-        path, _, argument = data.split(b" ", 2)[1].decode().partition("?")
-        if path == "/slow":
-            spawn(self.answer_later(int(argument) / 1000), name="slow")
+        path = data.split(b" ", 2)[1].decode()
+        if path == "/held":
+            spawn(self.answer_once_released(), name="held")
             return
-        self.answer(*self.app.respond(path, argument))
+        self.answer(*self.app.respond(path))
 
-    async def answer_later(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        self.answer(200, "slow but whole")
+    async def answer_once_released(self) -> None:
+        self.app.begun()
+        while not self.app.released():  # noqa: ASYNC110  another process says so
+            await asyncio.sleep(_LOOK_S)
+        self.answer(200, "late but whole")
 
     def answer(self, status: int, body: str) -> None:
         assert self.transport is not None
@@ -81,6 +85,7 @@ class ToyApp:
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
+        self.directory = context.settings.config.parent
         self.state = context.state
         self.words = context.state.slot(context.slot)
         self.config: dict[str, Any] = {}
@@ -108,18 +113,27 @@ class ToyApp:
 
     async def drained(self) -> None:
         while any(connection.is_open() for connection in self.open):  # noqa: ASYNC110  seldom, and plain
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(_LOOK_S)
 
     async def stop(self) -> None:
         for connection in list(self.open):
             if connection.transport:
                 connection.transport.close()
 
-    def respond(self, path: str, argument: str) -> tuple[int, str]:
+    def begun(self) -> None:
+        with (self.directory / "begun").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def released(self) -> bool:
+        return (self.directory / "released").exists()
+
+    def respond(self, path: str) -> tuple[int, str]:
         if path == "/readyz":
             return (503, "draining") if self.draining or self.state.draining else (200, "ready")
         if path == "/hang":
-            time.sleep(int(argument) / 1000)
+            self.begun()
+            while not self.released():
+                time.sleep(_LOOK_S)
         if path == "/poison":
             return self.read(POISON)
         build = self.config.get("build", "")

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+from tests.fakes.patience import PATIENCE_S
+
 Found = TypeVar("Found")
 _EVERY_S = 0.005
 
@@ -27,24 +29,43 @@ class Answer(NamedTuple):
     slot: int
 
 
+class Broken(NamedTuple):
+    """A connection that was made, and died without an answer; times are those of the monotonic clock."""
+
+    began_s: float
+    ended_s: float
+    how: str
+
+    def open_at(self, moment_s: float) -> bool:
+        """Whether it had begun by then, and not ended."""
+        return self.began_s <= moment_s <= self.ended_s
+
+
 class Caller:
-    """Connects every 5 ms from a thread; `refused` are connections that failed, `broken` those that died later."""
+    """Connects every 5 ms from a thread; `refused` are connections that failed, `broken` those that died later.
+
+    The block begins when the first has been answered.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.answered: list[Answer] = []
         self.refused: list[str] = []
-        self.broken: list[str] = []
+        self.broken: list[Broken] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     def __enter__(self) -> Self:
         self._thread.start()
+        end = time.monotonic() + PATIENCE_S
+        while not self.answered and time.monotonic() < end:
+            time.sleep(_EVERY_S)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        assert self.answered
 
     def stop(self) -> None:
         """No more new connections; those that are open are waited for at the end."""
@@ -55,10 +76,11 @@ class Caller:
         while not self._stop.is_set():
             calls.add(asyncio.create_task(self._call()))
             await asyncio.sleep(_EVERY_S)
-        await asyncio.wait(calls, timeout=5)
-        self.broken += ["no answer" for call in calls if not call.done()]
+        _, unanswered = await asyncio.wait(calls, timeout=PATIENCE_S)
+        self.broken += [Broken(0, time.monotonic(), "no answer") for _ in unanswered]
 
     async def _call(self) -> None:
+        began_s = time.monotonic()
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError as error:
@@ -70,7 +92,7 @@ class Caller:
             length = int(head.rpartition(b"content-length: ")[2])
             self.answered.append(_answer((await reader.readexactly(length)).decode()))
         except (OSError, asyncio.IncompleteReadError) as error:
-            self.broken.append(repr(error))
+            self.broken.append(Broken(began_s, time.monotonic(), repr(error)))
         finally:
             writer.close()
             with contextlib.suppress(OSError):
@@ -87,7 +109,7 @@ class RunningNode:
             "port": 0,
             "admin_port": 0,
             "workers": 2,
-            "drain_s": 3.0,
+            "drain_s": PATIENCE_S,
             "drain_delay_s": 0.3,
             "stuck_s": 5.0,
         } | config
@@ -171,54 +193,85 @@ class RunningNode:
         """Send a signal to the supervisor."""
         os.kill(self.pid, number)
 
-    def logged(self, text: str, *, times: int = 1, within_s: float = 8) -> None:
-        """Wait until the log says so."""
-        self.until(lambda: self.log().count(text) >= times, f"log to say {text!r}", within_s)
+    def kill(self, pid: int) -> None:
+        """SIGKILL a child, and wait until it is dead, so that whoever counts the living afterwards does not find it."""
+        os.kill(pid, signal.SIGKILL)
+        self.until(lambda: pid not in self.children(), f"{pid} to be dead")
 
-    def until(self, look: Callable[[], Found], what: str, within_s: float = 8) -> Found:
+    def logged(self, text: str, *, times: int = 1) -> None:
+        """Wait until the log says so."""
+        self.until(lambda: self.log().count(text) >= times, f"log to say {text!r}")
+
+    def until(self, look: Callable[[], Found], what: str) -> Found:
         """Wait for a truthy result."""
-        end = time.monotonic() + within_s
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             if found := look():
                 return found
             time.sleep(0.02)
-        message = f"waited {within_s} s for {what}; log:\n{self.log()}"
+        message = f"waited {PATIENCE_S} s for {what}; log:\n{self.log()}"
         raise AssertionError(message)
 
-    def call(self, path: str = "/", timeout_s: float = 5) -> tuple[int, str]:
+    def call(self, path: str = "/") -> tuple[int, str]:
         """One request on a connection of its own: status and body."""
-        return call(self.port, path, timeout_s)
+        return call(self.port, path)
 
     def ask(self) -> Answer:
         """Who answers now."""
         return _answer(self.call()[1])
 
-    def until_workers(self, count: int, *, without: Iterable[int] = (), within_s: float = 8) -> list[int]:
+    def until_workers(self, count: int, *, without: Iterable[int] = ()) -> list[int]:
         """Wait until so many workers live, none of them one of `without`."""
 
         def look() -> list[int]:
             workers = self.workers()
             return workers if len(workers) == count and not set(workers) & set(without) else []
 
-        return self.until(look, f"{count} workers", within_s)
+        return self.until(look, f"{count} workers")
 
     def until_serving(self, pids: Iterable[int]) -> None:
         """Wait until these workers, all of them and nobody else, answer."""
         expected = set(pids)
         self.until(lambda: {self.ask().pid for _ in range(60)} == expected, f"{expected} to serve")
 
+    def until_refused(self) -> None:
+        """Wait until nobody accepts on the data port."""
+        self.until(lambda: not self._accepts(), "callers to be refused")
+
+    def _accepts(self) -> bool:
+        try:
+            self.call()
+        except ConnectionRefusedError:
+            return False
+        return True
+
     def called(self, path: str = "/") -> "Pending":
         """A request sent and not yet answered."""
         return Pending(self.port, path)
+
+    def begun(self, path: str) -> "Pending":
+        """A request that a worker is busy with: `/held` or `/hang`, which end when they are released."""
+        before = self._begun()
+        pending = self.called(path)
+        self.until(lambda: self._begun() > before, f"{path} to begin")
+        return pending
+
+    def release(self) -> None:
+        """Let all requests go that were begun."""
+        (self.directory / "released").touch()
+
+    def _begun(self) -> int:
+        path = self.directory / "begun"
+        return len(path.read_text().splitlines()) if path.exists() else 0
 
     def caller(self) -> Caller:
         """A caller every 5 ms."""
         return Caller(self.port)
 
-    def ended(self, within_s: float = 8) -> int:
+    def ended(self) -> int:
         """Wait for the supervisor to end; its exit code. Nothing of it may be left."""
         assert self.process is not None
-        code = self.process.wait(within_s)
+        code = self.process.wait(PATIENCE_S)
         assert self.session() == []
         return code
 
@@ -227,8 +280,12 @@ class Pending:
     """A request on its way."""
 
     def __init__(self, port: int, path: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 8)
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        self._socket = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+        try:
+            self._socket.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        except OSError:
+            self._socket.close()
+            raise
 
     def answer(self) -> tuple[int, str]:
         """Wait for the answer; ConnectionError when there is none."""
@@ -243,20 +300,9 @@ class Pending:
         return int(head.split()[1]), body
 
 
-def call(port: int, path: str = "/", timeout_s: float = 5) -> tuple[int, str]:
+def call(port: int, path: str = "/") -> tuple[int, str]:
     """One request on a connection of its own."""
-    pending = Pending(port, path)
-    pending._socket.settimeout(timeout_s)
-    return pending.answer()
-
-
-@contextlib.contextmanager
-def free_port() -> Iterator[int]:
-    """A port nobody has, and nobody gets while the block lasts unless they share it."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]
+    return Pending(port, path).answer()
 
 
 def _whole(received: bytes) -> bool:

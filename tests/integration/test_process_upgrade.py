@@ -1,6 +1,5 @@
 """SIGUSR2: a new build takes over under the same pid, with the same sockets, and no caller notices."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -20,21 +19,21 @@ def settled(node: RunningNode, build: str) -> set[Answer]:
 
 def test_an_upgrade_keeps_pid_and_sockets_and_no_caller_notices(tmp_path: Path) -> None:
     with RunningNode(tmp_path) as node:
-        slow = [node.called("/slow?1500") for _ in range(4)]
+        held = [node.begun("/held") for _ in range(4)]
         with node.caller() as caller:
             before = node.workers()
             node.write_config(build="v2")
             node.signal(signal.SIGUSR2)
             node.logged("the new workers have taken over")
             assert {answer.generation for answer in settled(node, "v2")} == {2}
-            node.until_workers(2, without=before)
         assert not caller.refused
         assert not caller.broken
-        assert [pending.answer() for pending in slow] == [(200, "slow but whole")] * 4
-        assert len(node.workers()) == 2
+        node.release()
+        assert [pending.answer() for pending in held] == [(200, "late but whole")] * 4
+        victim, _ = node.until_workers(2, without=before)
         assert not (tmp_path / "imported").exists()
-        os.kill(node.workers()[0], signal.SIGKILL)  # everything still works afterwards
-        node.until(lambda: len(node.workers()) == 2, "a replacement", 2)
+        node.kill(victim)  # everything still works afterwards
+        node.until_workers(2, without=[victim])
         node.write_config(build="v3")
         node.signal(signal.SIGHUP)
         settled(node, "v3")
@@ -49,7 +48,7 @@ def test_one_upgrade_after_another(tmp_path: Path) -> None:
             node.signal(signal.SIGUSR2)
             node.logged("the new workers have taken over", times=number - 1)
             settled(node, f"v{number}")
-            node.until(lambda: len(node.workers()) == 2, "the old ones to leave")
+            node.until_workers(2)
     assert not caller.refused
     assert not caller.broken
 
@@ -93,20 +92,27 @@ def test_a_signal_that_arrives_during_the_exec_is_kept(tmp_path: Path) -> None:
         assert node.ended() == 0
 
 
+def imports(node: RunningNode) -> list[str]:
+    """What counters were brought, a line each time: between two segments or not."""
+    path = node.directory / "imported"
+    return path.read_text().split() if path.exists() else []
+
+
 def test_another_segment_layout_gets_a_new_segment_and_the_counters(tmp_path: Path) -> None:
     with RunningNode(tmp_path) as node, node.caller() as caller:
-        slow = node.called("/slow?1200")
+        before, held = node.workers(), node.begun("/held")
         node.write_config(build="v2", extra=7)
         node.signal(signal.SIGUSR2)
         node.logged("the control segment has another layout")
         node.logged("the new workers have taken over")
         settled(node, "v2")
-        assert slow.answer() == (200, "slow but whole")
-        node.until(lambda: len(node.workers()) == 2, "the old ones to leave")
-        time.sleep(1.2)
-        imports = (tmp_path / "imported").read_text().split()
-        assert len(imports) >= 2
-        assert set(imports) == {"True"}
+        node.until(lambda: len(imports(node)) >= 2, "the counters to be brought again and again")
+        brought = len(imports(node))
+        node.release()
+        assert held.answer() == (200, "late but whole")
+        node.until_workers(2, without=before)
+        node.until(lambda: len(imports(node)) > brought, "the counters to be brought a last time")
+        assert set(imports(node)) == {"True"}
         node.write_config(build="v3")
         node.signal(signal.SIGHUP)
         settled(node, "v3")
@@ -116,10 +122,12 @@ def test_another_segment_layout_gets_a_new_segment_and_the_counters(tmp_path: Pa
 
 def test_an_upgrade_may_bring_another_number_of_workers(tmp_path: Path) -> None:
     with RunningNode(tmp_path) as node, node.caller() as caller:
-        for build, workers in (("v2", 4), ("v3", 1)):
+        for upgrades, (build, workers) in enumerate((("v2", 4), ("v3", 1)), start=1):
+            before = node.workers()
             node.write_config(build=build, workers=workers)
             node.signal(signal.SIGUSR2)
+            node.logged("the new workers have taken over", times=upgrades)
             settled(node, build)
-            node.until_workers(workers)
+            node.until_workers(workers, without=before)
     assert not caller.refused
     assert not caller.broken
