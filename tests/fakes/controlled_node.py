@@ -64,8 +64,8 @@ def main(directory: Path) -> int:
         port=0,
         admin_port=0,
         workers=2,
-        drain_s=1.0,
-        drain_delay_s=0.5,
+        drain_s=4.0,
+        drain_delay_s=3.0,
         sections=(NODE, METRICS, *sections(LIMITS)),
         argv=(sys.executable, "-m", "tests.fakes.controlled_node", str(directory)),
     )

@@ -21,12 +21,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.wire_client import Answer, Call, request
 
 Found = TypeVar("Found")
@@ -39,7 +40,6 @@ LIMITED_KEY = "gw-limited" + "0" * 36
 DISABLED_KEY = "gw-disabled" + "0" * 35
 EXPIRED_KEY = "gw-expired" + "0" * 36
 REVOCABLE_KEY = "gw-revocable" + "0" * 34
-_PATIENCE_S = 15.0
 _READY = re.compile(r"ready: data on port (\d+), admin on port (\d+)")
 
 # A model called `sim-…` reaches the provider as `…`, so that a behaviour of the simulated one can be asked for by name
@@ -79,12 +79,22 @@ CONFIG: dict[str, Any] = {
 class Sim:
     """The simulated provider, steered and asked."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: "subprocess.Popen[str]") -> None:
         self.url = url
+        self._process = process
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It keeps its connections and says nothing meanwhile: a stream that has begun does not end."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def requests(self, model: str = "") -> list[dict[str, Any]]:
         """What it was sent, oldest first; `model`, as a caller names it, picks some."""
-        with urllib.request.urlopen(self.url + "/__sim/requests", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(self.url + "/__sim/requests", timeout=PATIENCE_S) as answer:  # noqa: S310
             entries: list[dict[str, Any]] = json.load(answer)["requests"]
         return [entry for entry in entries if not model or entry["model"] == model.removeprefix("sim-")]
 
@@ -107,7 +117,7 @@ class Sim:
     def _post(self, verb: str, body: object) -> None:
         data, headers = json.dumps(body).encode(), {"content-type": "application/json"}
         asked = urllib.request.Request(f"{self.url}/__sim/{verb}", data, headers)  # noqa: S310
-        with urllib.request.urlopen(asked, timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310
             assert answer.status == 200
 
 
@@ -168,30 +178,55 @@ class GatewayNode:
         """SIGTERM, and the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(_PATIENCE_S)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
-        """End whatever is left of it."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        """End whatever is left of it, the supervisor first: what it forked until then is found here."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
         for pid in self.session():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        until(lambda: not self.session(), "its processes to be gone")
 
     def session(self) -> list[int]:
         """Every living process that came from it."""
         return [pid for pid in _pids() if _session(pid) == self.pid]
 
     def workers(self) -> list[int]:
-        """Process ids of the workers that serve now."""
+        """Process ids of the workers that serve now; the status may still tell of one that has just been killed."""
         rows: list[dict[str, Any]] = self.admin("/v1/status").json["workers"]
-        return [row["pid"] for row in rows if row["state"] == "ready"]
+        return [row["pid"] for row in rows if row["state"] == "ready" and _session(row["pid"]) == self.pid]
+
+    def until_workers(self, count: int, *, without: Iterable[int] = ()) -> list[int]:
+        """Wait until so many workers serve, none of them one of `without`; their process ids."""
+
+        def all_of_them() -> list[int]:
+            found = self.workers()
+            return found if len(found) == count and not set(found) & set(without) else []
+
+        return self.until(all_of_them, f"{count} workers")
+
+    def control(self, *, without: int = 0) -> int:
+        """Process id of control, once there is one, and it is not `without`."""
+
+        def look() -> int:
+            return next((pid for pid in self.session() if pid != without and _title(pid) == "gw-control"), 0)
+
+        return self.until(look, "control")
+
+    def kill_child(self, pid: int) -> None:
+        """SIGKILL a worker or control, and wait until it is dead: who looks for the living does not find it then."""
+        self.expected.append(f"pid {pid}, killed by SIGKILL")
+        os.kill(pid, signal.SIGKILL)
+        self.until(lambda: _session(pid) != self.pid, f"{pid} to be dead")
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """Run another command of the gateway with this one's config."""
         command = [sys.executable, "-m", "gateway", *words, "--config", str(self.config_path)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     # --- what it says -----------------------------------------------------------------------------------------------
 
@@ -260,11 +295,14 @@ class GatewayNode:
         return self.post("/v1/messages", {**chat_body(model), "max_tokens": 100, **fields}, headers)
 
     def admin(self, path: str) -> Answer:
-        """GET from the admin port."""
+        """GET from the admin port. Raises ConnectionError where control dies meanwhile."""
         with Call(
             self.admin_port, request("GET", path, b"", {"authorization": f"Bearer {ADMIN_TOKEN}"}), "GET"
         ) as call:
-            return call.answer()
+            answer = call.answer()
+        if answer.ended != "whole":
+            raise ConnectionResetError(f"the answer of {path} was {answer.ended}")
+        return answer
 
     def until(self, condition: Callable[[], Found | None], what: str, *, alive: bool = False) -> Found:
         """Wait for a condition; fails with the log when it does not come."""
@@ -308,15 +346,15 @@ def chat_body(model: str, **fields: object) -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": "hello there"}], **fields}
 
 
-def until(condition: Callable[[], Found | None], what: str, within_s: float = _PATIENCE_S) -> Found:
+def until(condition: Callable[[], Found | None], what: str) -> Found:
     """The first thing a condition gives that is not false; TimeoutError when none comes."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         found = condition()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {within_s} s for {what}")
+            raise TimeoutError(f"waited {PATIENCE_S} s for {what}")
         time.sleep(0.01)
 
 
@@ -329,7 +367,7 @@ def simulated(*options: str) -> Iterator[Sim]:
         try:
             line = process.stdout.readline()
             assert line.startswith("sim listening on http"), line
-            yield Sim(line.split()[-1])
+            yield Sim(line.split()[-1], process)
         finally:
             process.kill()
 
@@ -366,6 +404,13 @@ def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _title(pid: int) -> str:
+    """What a process calls itself, "" for one that is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    return ""
 
 
 def _session(pid: int) -> int:

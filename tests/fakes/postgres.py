@@ -8,13 +8,14 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
+
+from tests.fakes.ports import held, port_of
 
 PASSWORD: Final = "pass-word-of-the-tests-9"
 USER: Final = "gateway"
@@ -38,9 +39,8 @@ class Postgres:
         self._data = self._root / "data"
         self._server: subprocess.Popen[bytes] | None = None
         self._as_user = _unprivileged()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self._held = held()
+        self.port = port_of(self._held)
 
     @property
     def url(self) -> str:
@@ -62,6 +62,7 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(AssertionError):
             self.stop()
+        self._held.close()
         shutil.rmtree(self._root)
 
     # --- turns of its life ------------------------------------------------------------------------------------------
@@ -162,7 +163,8 @@ class Postgres:
 
     def _signal_all(self, number: int) -> None:
         for pid in self._pids():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):  # a process of a connection that has ended meanwhile
+                os.kill(pid, number)
 
     def _pids(self) -> list[int]:
         """The server and its children."""

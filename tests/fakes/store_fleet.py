@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gateway.limiter.resp import ReplyError
-from tests.fakes.store_server import StoreServer, free_port, running
+from tests.fakes.ports import free_port
+from tests.fakes.store_server import StoreServer, running
 
 WITHIN_S = 60.0
 SERVICE = "main"
@@ -90,7 +91,7 @@ class Cluster:
     """Three nodes with a third of the slots each, and a replica of the one that has `key`, which is `home`."""
 
     def __init__(self, stack: ExitStack, key: str) -> None:
-        self.nodes = [stack.enter_context(running(*_clustered())) for _ in range(3)]
+        self.nodes = [_clustered(stack) for _ in range(3)]
         bounds = [0, 5_461, 10_923, 16_384]
         for node, first, end in zip(self.nodes, bounds, bounds[1:], strict=False):
             ask(node, "CLUSTER", "ADDSLOTSRANGE", first, end - 1)
@@ -100,7 +101,7 @@ class Cluster:
         self.slot = slot
         self.home = next(node for node, end in zip(self.nodes, bounds[1:], strict=False) if slot < end)
         self.away = [node for node in self.nodes if node is not self.home]
-        self.replica = stack.enter_context(running(*_clustered()))
+        self.replica = _clustered(stack)
         self._meet([self.replica])
         self.replicate()
 
@@ -146,9 +147,9 @@ class Cluster:
         settled(lambda: all(b"cluster_state:ok" in _text(ask(node, "CLUSTER", "INFO")) for node in everyone))
 
 
-def _clustered() -> tuple[str, ...]:
-    ports = ("--cluster-port", str(free_port()))
-    return (*QUICKLY, "--cluster-enabled", "yes", *ports, "--cluster-node-timeout", "1500")
+def _clustered(stack: ExitStack) -> StoreServer:
+    ports = ("--cluster-port", str(stack.enter_context(free_port())))
+    return stack.enter_context(running(*QUICKLY, "--cluster-enabled", "yes", *ports, "--cluster-node-timeout", "1500"))
 
 
 def _text(answer: object) -> bytes:

@@ -18,16 +18,15 @@ from typing import Self
 
 from gateway.config.storeurl import read
 from gateway.limiter.resp import Parser, ReplyError, command
-
-READY_WITHIN_S = 20
-ANSWER_WITHIN_S = 20
+from tests.fakes.patience import PATIENCE_S
+from tests.fakes.ports import held, port_of
 
 
 class StoreConnection:
     """A plain connection that waits for each answer."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._socket = socket.create_connection((host, port), timeout=ANSWER_WITHIN_S)
+        self._socket = socket.create_connection((host, port), timeout=PATIENCE_S)
         self._parser = Parser()
         self._replies: list[object] = []
 
@@ -60,7 +59,8 @@ class StoreServer:
 
     def __init__(self, *options: str, tls: bool = False, sentinel: Path | None = None) -> None:
         self.host = "127.0.0.1"
-        self.port = free_port()
+        self._held = held()
+        self.port = port_of(self._held)
         self._tls = tls
         self._folder = tempfile.TemporaryDirectory(prefix="store-")
         self._options = options
@@ -80,7 +80,7 @@ class StoreServer:
             words = ["redis-server", str(self._sentinel), "--sentinel", *ports, "--bind", self.host, *self._options]
         with (Path(self._folder.name) / "log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-        until = time.monotonic() + READY_WITHIN_S
+        until = time.monotonic() + PATIENCE_S
         while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > until:
                 raise AssertionError((Path(self._folder.name) / "log").read_text())
@@ -109,6 +109,7 @@ class StoreServer:
         if self._process is not None:
             self._process.kill()
             self._reap()
+        self._held.close()
         self._folder.cleanup()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -117,7 +118,7 @@ class StoreServer:
 
     def _reap(self) -> None:
         assert self._process is not None
-        self._process.wait(READY_WITHIN_S)
+        self._process.wait(PATIENCE_S)
         self._process = None
 
     def _accepts(self) -> bool:
@@ -126,13 +127,6 @@ class StoreServer:
         except OSError:
             return False
         return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

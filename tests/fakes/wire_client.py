@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-PATIENCE_S = 15.0
+from tests.fakes.patience import PATIENCE_S
+
 _PIECE_BYTES = 65536
 
 
@@ -61,15 +62,19 @@ class Call:
         tls: ssl.SSLContext | None = None,
         server_name: str = "localhost",
     ) -> None:
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE_S)
-        self.socket.connect(("127.0.0.1", port))
-        if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
         self._method = method
         self._response: http.client.HTTPResponse | None = None
+        self.socket = socket.socket()
+        try:
+            if receive_buffer:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.socket.settimeout(PATIENCE_S)
+            self.socket.connect(("127.0.0.1", port))
+            if tls is not None:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=server_name)
+        except OSError:
+            self.socket.close()
+            raise
         if raw:
             self.send(raw)
 

@@ -34,6 +34,7 @@ from tests.fakes.limited_node import (
     statuses,
     together,
 )
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.wire_client import Answer, Call
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,6 @@ RULES = [
 def node() -> Iterator[GatewayNode]:
     keys = [caller("crossing"), caller("plain"), caller("leaver"), caller("one", max_in_flight=1)]
     with limited(rules=RULES, keys=keys, workers=2, **CONFIG) as running_node:
-        running_node.expected += ["killed by SIGKILL"]
         yield running_node
 
 
@@ -203,9 +203,10 @@ def test_a_reload_in_the_middle_of_a_stream_settles_it_once() -> None:
         return {"rules": [rule("all", per=["key"], tokens=tokens, budget=True)]}
 
     with limited(rules=rules(5_000)["rules"], keys=[caller("ann", max_in_flight=1)], workers=2) as node:
-        with begun(node, "ann", "sim-m+tokens=130+token-ms=40", max_tokens=2_000) as call:
-            rewritten(node, limits=rules(9_000))
-            assert refused_by(ask(node, "ann")) == "key.max_in_flight"
+        with begun(node, "ann", "sim-m+tokens=130+token-ms=5", max_tokens=2_000) as call:
+            with node.sim.standing_still():
+                rewritten(node, limits=rules(9_000))
+                assert refused_by(ask(node, "ann")) == "key.max_in_flight"
             assert b"".join(call.pieces()).endswith(b"data: [DONE]\n\n")
         (told,) = ended(node, "ann", 1)
         assert told.held["all"] == 2_010
@@ -218,10 +219,11 @@ def test_an_upgrade_in_the_middle_of_a_stream_keeps_what_is_used_and_who_is_in_f
     rules = [rule("all", per=["key"], tokens=CAPACITY, budget=True)]
     with limited(rules=rules, keys=[caller("ann", max_in_flight=1)], workers=2) as node:
         assert ask(node, "ann").status == 200
-        with begun(node, "ann", "sim-m+tokens=130+token-ms=30", max_tokens=2_000) as call:
-            os.kill(node.pid, signal.SIGUSR2)
-            node.until(lambda: node.admin("/v1/status").json["upgrades"] == 1, "the upgrade")
-            assert refused_by(ask(node, "ann")) == "key.max_in_flight"
+        with begun(node, "ann", "sim-m+tokens=130+token-ms=5", max_tokens=2_000) as call:
+            with node.sim.standing_still():
+                os.kill(node.pid, signal.SIGUSR2)
+                node.until(lambda: node.admin("/v1/status").json["upgrades"] == 1, "the upgrade")
+                assert refused_by(ask(node, "ann")) == "key.max_in_flight"
             assert b"".join(call.pieces()).endswith(b"data: [DONE]\n\n")
         assert len(ended(node, "ann", 2)) == 2
         assert balance(node, "ann", "all", CAPACITY) < CAPACITY - 130
@@ -233,7 +235,7 @@ def test_a_drain_lets_streams_end_and_settles_them() -> None:
             os.kill(node.pid, signal.SIGTERM)
             assert b"".join(call.pieces()).endswith(b"data: [DONE]\n\n")
         assert node.process is not None
-        node.process.wait(15)
+        node.process.wait(PATIENCE_S)
         (told,) = recorded(node).values()
         assert told.outcome is not None
         assert told.outcome.usage is not None
@@ -264,11 +266,10 @@ def _pieces(call: Call) -> Iterator[bytes]:
 def test_a_worker_that_is_killed_frees_its_slots_and_leaves_its_charge() -> None:
     rules = [rule("all", per=["key"], tokens=CAPACITY, budget=True)]
     with limited(rules=rules, keys=[caller("ann", max_in_flight=2)], workers=2) as node:
-        node.expected += ["killed by SIGKILL"]
         with begun(node, "ann", SLOW, max_tokens=900), begun(node, "ann", SLOW, max_tokens=900):
             assert refused_by(ask(node, "ann")) == "key.max_in_flight"
-            for worker in node.workers():
-                os.kill(worker, signal.SIGKILL)
+            for worker in node.until_workers(2):
+                node.kill_child(worker)
             killed = time.monotonic()
             node.until(lambda: _answers(node, "ann") == {200: 2}, "both slots")
             assert time.monotonic() - killed <= 10
@@ -292,20 +293,21 @@ def test_requests_in_flight_are_never_too_many_while_workers_die() -> None:
     """Twelve callers want four slots, and one worker after the other is killed: the provider never sees a fifth."""
     slow = chat_body("sim-m+ttft-ms=250+tokens=1", max_tokens=1)
     with limited(keys=[caller("ann", max_in_flight=4)], workers=2) as node:
-        node.expected += ["killed by SIGKILL"]
-        over = threading.Event()
+        over, killed_ms = threading.Event(), []
         callers = [threading.Thread(target=_call_until, args=(node, slow, over)) for _ in range(12)]
         for thread in callers:
             thread.start()
         for _ in range(3):
             served = len(node.sim.requests())
             node.until(partial(_has_served, node, served + 6), "requests between two deaths")
-            os.kill(node.until(node.workers, "a worker")[0], signal.SIGKILL)
-        node.until(lambda: len(node.workers()) == 2, "both workers")
+            victim = node.until(node.workers, "a worker")[0]
+            killed_ms.append(time.monotonic() * 1000)
+            node.kill_child(victim)
+        node.until_workers(2)
         over.set()
         for thread in callers:
             thread.join()
-        assert 3 <= _most_at_once(node) <= 4
+        assert 3 <= _most_at_once(node, killed_ms) <= 4
         killed = time.monotonic()
         node.until(lambda: _answers(node, "ann", 4) == {200: 4}, "all slots")
         assert time.monotonic() - killed <= 10
@@ -323,13 +325,15 @@ def _call_until(node: GatewayNode, body: object, over: threading.Event) -> None:
             over.wait(0.01 if call.answer().status == 200 else 0.03)
 
 
-def _most_at_once(node: GatewayNode) -> int:
-    """The most requests that were at the provider at a time; what a death has cut is over when it was cut."""
+def _most_at_once(node: GatewayNode, killed_ms: list[float]) -> int:
+    """The most requests that were at the provider at a time; what a death has cut was over with that, not when seen."""
     moments = []
     for entry in node.sim.requests():
-        cut = entry["aborted_by_peer"]
-        lasted_ms = max(0, entry["aborted_ms"] - CUT_SEEN_MS) if cut else entry["ended_ms"]
-        moments += [(entry["started_monotonic_ms"], 1), (entry["started_monotonic_ms"] + lasted_ms, -1)]
+        began_ms = entry["started_monotonic_ms"]
+        over_ms = began_ms + entry["ended_ms"]
+        if entry["aborted_by_peer"]:
+            over_ms = max(moment_ms for moment_ms in killed_ms if moment_ms <= began_ms + entry["aborted_ms"])
+        moments += [(began_ms, 1), (max(began_ms, over_ms), -1)]
     at_once = most = 0
     for _, change in sorted(moments):
         at_once += change
@@ -337,16 +341,14 @@ def _most_at_once(node: GatewayNode) -> int:
     return most
 
 
-CUT_SEEN_MS = 200  # how much later than the gateway the provider may notice that a connection is gone
-
-
 def test_a_stream_longer_than_a_lease_keeps_its_slot() -> None:
     """11 seconds of stream, a lease of 9: one slot, and nobody else has it meanwhile, on neither worker."""
     with limited(keys=[caller("ann", max_in_flight=1)], workers=2) as node:
-        with begun(node, "ann", "sim-m+tokens=220+token-ms=50") as call:
-            until = time.monotonic() + 10.5
-            while time.monotonic() < until:
-                assert refused_by(ask(node, "ann")) == "key.max_in_flight"
-                time.sleep(0.2)
+        with begun(node, "ann", "sim-m+tokens=220+token-ms=5") as call:
+            with node.sim.standing_still():
+                until = time.monotonic() + 10.5
+                while time.monotonic() < until:
+                    assert refused_by(ask(node, "ann")) == "key.max_in_flight"
+                    time.sleep(0.2)
             assert b"".join(call.pieces()).endswith(b"data: [DONE]\n\n")
         node.until(lambda: ask(node, "ann").status == 200, "the slot")

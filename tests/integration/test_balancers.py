@@ -17,11 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.patience import PATIENCE_S
+from tests.fakes.ports import free_port
+
 pytestmark = pytest.mark.slow
 
 UNITS = Path(__file__).parents[2] / "systemd"
 PROGRAMS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"  # sbin, where Debian keeps both, is not on every PATH
-PATIENCE_S = 10.0
 NGINX_FRAME = """
 daemon off; master_process off; pid {here}/pid; error_log stderr;
 events {{}}
@@ -38,12 +40,6 @@ def program(name: str) -> str:
     found = shutil.which(name, path=PROGRAMS)
     assert found, f"{name} is missing; `make test` installs it as root, else: sudo apt-get install {name}"
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def chunk(data: bytes) -> bytes:
@@ -133,8 +129,11 @@ CHECK: dict[Balancer, str] = {haproxy: "-c", nginx: "-t"}
 @contextmanager
 def balanced(balancer: Balancer, here: Path, nodes: list[Node]) -> Iterator[int]:
     """The balancer, running and answering, by its port."""
-    port = free_port()
-    with (here / "log").open("w") as log, subprocess.Popen(balancer(here, nodes, port), stderr=log) as process:
+    with (
+        free_port() as port,
+        (here / "log").open("w") as log,
+        subprocess.Popen(balancer(here, nodes, port), stderr=log) as process,
+    ):
         try:
             await_answer(port, process, here / "log")
             yield port
@@ -168,8 +167,9 @@ def ask(port: int) -> Iterator[http.client.HTTPResponse]:
 
 @pytest.mark.parametrize("balancer", [haproxy, nginx])
 def test_the_example_is_valid_as_its_program_sees_it(balancer: Balancer, tmp_path: Path, nodes: list[Node]) -> None:
-    command = [*balancer(tmp_path, nodes, free_port()), CHECK[balancer]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    with free_port() as port:
+        command = [*balancer(tmp_path, nodes, port), CHECK[balancer]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warn" not in (done.stdout + done.stderr).lower()
 

@@ -16,10 +16,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
@@ -31,6 +30,7 @@ from gateway.limiter.checkpoint import path_of
 from gateway.record import Record
 from tests.fakes.gateway_node import ADMIN_TOKEN, GatewayNode
 from tests.fakes.limited_node import ask, begun, caller, limited, recorded, rewritten, rule, secret
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.store_server import StoreServer
 from tests.fakes.store_server import running as store_running
 from tests.fakes.wire_client import Call, request
@@ -47,25 +47,6 @@ AWAY = "limits: tried again each second"
 RETRY_S = 0.02
 HELD, USED = 19, 13  # tokens of a request of the load
 CALLERS = 4
-
-
-def killed_whole(node: GatewayNode) -> None:
-    """SIGKILL for every process, the supervisor first."""
-    for pid in sorted(node.session(), key=lambda pid: pid != node.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert node.process is not None
-    node.process.wait()
-
-
-def another_control(node: GatewayNode, before: int) -> bool:
-    with suppress(StopIteration, OSError):
-        return control_of(node) != before
-    return False
-
-
-def control_of(node: GatewayNode) -> int:
-    return next(pid for pid in node.session() if Path(f"/proc/{pid}/comm").read_text().strip() == "gw-control")
 
 
 # --- what is used -----------------------------------------------------------------------------------------------------
@@ -148,7 +129,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
     def serves(self, number: int) -> None:
@@ -174,7 +155,7 @@ def test_a_node_that_is_killed_whole_has_what_was_used_before_it_is_ready() -> N
         for _ in range(3):
             with Load(node) as load:
                 load.serves(60)
-                killed_whole(node)
+                node.kill()
             node.start()
             ready(node)
             assert spent(node) == told(node)
@@ -191,7 +172,7 @@ def test_a_node_that_was_stopped_has_what_was_used_when_it_begins_again() -> Non
         ready(node)
         assert spent(node) == told(node)
         (node.directory / "state" / "limits" / "checkpoint.json").unlink()
-        killed_whole(node)
+        node.kill()
         node.start()
         ready(node)
         assert spent(node) == told(node)  # the journal alone is enough
@@ -199,19 +180,17 @@ def test_a_node_that_was_stopped_has_what_was_used_when_it_begins_again() -> Non
 
 def test_workers_and_control_that_are_killed_lose_nothing_and_count_nothing_twice() -> None:
     with limited(rules=RULES, keys=KEYS, models=PRICED, workers=2) as node:
-        node.expected += ["killed by SIGKILL"]
         with Load(node) as load:
             for turn in range(4):
                 load.serves(40)
-                node.until(lambda: len(node.workers()) == 2, "two workers")
-                os.kill(node.workers()[-1], signal.SIGKILL)
+                node.kill_child(node.until_workers(2)[-1])
                 if turn % 2:
-                    os.kill(control_of(node), signal.SIGKILL)
+                    node.kill_child(node.control())
             load.serves(40)
-        node.until(lambda: len(node.workers()) == 2, "two workers")
+        node.until_workers(2)
         node.until(lambda: bounded(node), "every outcome to be counted")
         counted(node, "gateway_limits_given_back_total", 1)
-        killed_whole(node)
+        node.kill()
         node.start()
         ready(node)
         assert spent(node) == told(node)
@@ -219,46 +198,44 @@ def test_workers_and_control_that_are_killed_lose_nothing_and_count_nothing_twic
 
 def test_a_control_that_is_replaced_takes_no_traffic_from_the_node() -> None:
     with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
-        node.expected += ["killed by SIGKILL"]
         ready(node)
         with Load(node) as load:
             load.serves(20)
-            time.sleep(1.5)  # a checkpoint a second
-            before = control_of(node)
-            os.kill(before, signal.SIGKILL)
-            said = list(readiness(node, before))
+            node.until(lambda: known(node, "words") > 0, "a checkpoint")
+            before = node.control()
+            node.kill_child(before)
+            said = readiness(node, before)
         assert {status for status, _ in said} == {200}, said
         agreed(node)
 
 
 def test_a_control_that_is_replaced_counts_where_the_workers_do_whatever_the_config_says_since() -> None:
     with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
-        node.expected += ["killed by SIGKILL"]
         assert ask(node, "ann").status == 200
         agreed(node)
         rewritten(node, limits={"store": "redis://127.0.0.1:1", "rules": RULES})
-        before = control_of(node)
-        os.kill(before, signal.SIGKILL)
-        node.until(lambda: another_control(node, before), "another control")
+        node.kill_child(node.control())
+        node.control()
         ready(node)
         assert ask(node, "ann").status == 200
         agreed(node)
         assert "away" not in node.log()
 
 
-def readiness(node: GatewayNode, before: int) -> Iterator[tuple[int, bytes]]:
+def readiness(node: GatewayNode, before: int) -> list[tuple[int, bytes]]:
     """What readyz says, whenever somebody is there to say it, until another control has said it for a while."""
-    until = time.monotonic() + 3
+    said = list[tuple[int, bytes]]()
     asked = request("GET", "/readyz", b"", {})
-    while time.monotonic() < until:
-        try:
-            with Call(node.admin_port, asked, "GET") as call:
-                answer = call.answer()
-        except OSError:
-            continue
-        yield answer.status, answer.body
-        time.sleep(RETRY_S)
-    assert control_of(node) != before
+
+    def asks() -> bool:
+        with Call(node.admin_port, asked, "GET") as call:
+            answer = call.answer()
+        said.append((answer.status, answer.body))
+        return len(said) >= 100
+
+    node.until(asks, "answers")
+    assert node.control() != before
+    return said
 
 
 def test_an_upgrade_keeps_what_was_used() -> None:
@@ -275,14 +252,13 @@ def test_an_upgrade_keeps_what_was_used() -> None:
 
 def test_a_stream_whose_worker_was_killed_stays_charged_as_it_was_held() -> None:
     with limited(rules=RULES, keys=KEYS, models=PRICED) as node:
-        node.expected += ["killed by SIGKILL"]
         call = begun_by(node)
         node.until(lambda: len(recorded(node)) == 1, "the decision")
         (exchange,) = recorded(node).values()
-        os.kill(node.workers()[0], signal.SIGKILL)
+        node.kill_child(node.workers()[0])
         call.close()
         node.until(lambda: spent(node) == exchange.held, "what was held")
-        killed_whole(node)
+        node.kill()
         node.start()
         ready(node)
         assert spent(node) == exchange.held
@@ -299,7 +275,7 @@ def test_a_budget_that_is_used_up_stays_so() -> None:
         while (answer := ask(node, "ann")).status == 200:
             pass
         assert answer.status == 429
-        killed_whole(node)
+        node.kill()
         node.start()
         ready(node)
         again = ask(node, "ann")
@@ -360,7 +336,7 @@ def test_a_limit_that_is_removed_is_forgotten_and_one_that_is_changed_is_not(whe
             reloaded(node, LIVELY, KEYS, *gone)
             left = {"pace": 0, "spend": used["spend"], "words": 0, "key.usd_per_month": 0}
             assert amounts(node) == left
-            killed_whole(node)
+            node.kill()
             if where == "store":
                 flush(store)
             node.start()
@@ -420,7 +396,6 @@ def test_a_store_that_was_killed_under_load_has_what_was_used_again() -> None:
 
 def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() -> None:
     with stored() as (node, store):
-        node.expected += ["killed by SIGKILL"]
         ready(node)
         with Load(node) as load:
             for what in ("flush", "control", "store", "store", "control", "flush", "control", "store"):
@@ -432,8 +407,7 @@ def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() ->
                     load.serves(20)
                     store.start()
                 else:
-                    with suppress(ProcessLookupError, StopIteration):  # the one before has no successor yet
-                        os.kill(control_of(node), signal.SIGKILL)
+                    node.kill_child(node.control())
             load.serves(40)
         agreed(node)
 
@@ -441,19 +415,18 @@ def test_a_store_and_a_control_that_die_again_and_again_count_nothing_twice() ->
 @pytest.mark.parametrize("flush_first", [True, False])
 def test_what_killed_workers_held_is_there_again_after_a_store_lost_its_data(*, flush_first: bool) -> None:
     with stored() as (node, store):
-        node.expected += ["killed by SIGKILL"]
         ready(node)
         calls = [begun_by(node) for _ in range(4)]
         node.until(lambda: len(recorded(node)) == 4, "the decisions")
         if flush_first:
             flush(store)
-        for pid in node.workers():
-            os.kill(pid, signal.SIGKILL)
+        for pid in node.until_workers(2):
+            node.kill_child(pid)
         if not flush_first:
             flush(store)
         for call in calls:
             call.close()
-        node.until(lambda: len(node.workers()) == 2, "two workers")
+        node.until_workers(2)
         with Load(node) as load:
             load.serves(20)
         agreed(node)
@@ -463,7 +436,6 @@ def test_what_killed_workers_held_is_there_again_after_a_store_lost_its_data(*, 
 def test_a_storm_of_killed_workers_and_lost_stores_leaves_nothing_out() -> None:
     dice, turns = random.Random(7), 3
     with stored() as (node, store):
-        node.expected += ["killed by SIGKILL"]
         ready(node)
         with Load(node, "sim-m+tokens=3+ttft-ms=300") as load:
             acts = [partial(flush, store), partial(kill_one, node)]
@@ -472,7 +444,7 @@ def test_a_storm_of_killed_workers_and_lost_stores_leaves_nothing_out() -> None:
                 for act in reversed(acts) if turn % 2 else acts:
                     act()
                     time.sleep(dice.random() * 0.2)
-                node.until(lambda: len(node.workers()) == 2, "two workers")
+                node.until_workers(2)
             load.serves(8)
         node.until(lambda: none_left_out(node, turns), "all that was used")
 
@@ -483,8 +455,7 @@ def flush(store: StoreServer) -> None:
 
 
 def kill_one(node: GatewayNode) -> None:
-    with suppress(ProcessLookupError, IndexError):
-        os.kill(node.workers()[-1], signal.SIGKILL)
+    node.kill_child(node.until(node.workers, "a worker")[-1])
 
 
 def none_left_out(node: GatewayNode, kills: int) -> bool:
@@ -501,7 +472,7 @@ def test_a_node_and_its_store_that_both_died_agree_before_it_is_ready() -> None:
     with stored() as (node, store):
         with Load(node) as load:
             load.serves(60)
-            killed_whole(node)
+            node.kill()
         store.kill()
         store.start()
         node.start()
@@ -514,7 +485,7 @@ def test_a_store_that_stays_away_keeps_the_node_from_nothing() -> None:
         with Load(node) as load:
             load.serves(20)
         agreed(node)
-        killed_whole(node)
+        node.kill()
         store.kill()
         node.start()
         ready(node)
@@ -585,7 +556,6 @@ def test_a_threshold_is_heard_once_a_window_over_everything_that_dies() -> None:
         hook = {"name": "ops", "url": receiver.url, "secret": "hook-secret-77", "allow_private": True}
         rules = [rule("words", per=["key"], tokens=100, budget=True)]
         with limited(rules=rules, keys=KEYS, models=PRICED, webhooks=[hook], workers=2) as node:
-            node.expected += ["killed by SIGKILL"]
             for _ in range(8):
                 assert ask(node, "ann").status == 200  # 8 tokens each
             node.until(lambda: spent(node)["words"] == 64, "the requests to be settled")
@@ -607,9 +577,9 @@ def test_a_threshold_is_heard_once_a_window_over_everything_that_dies() -> None:
             assert json.loads(record.detail) == event["data"]
             counted(node, "gateway_webhooks_total", 1, webhook="ops", result="sent")
             counted(node, "gateway_webhooks_total", 1, webhook="ops", result="failed")
-            os.kill(control_of(node), signal.SIGKILL)
+            node.kill_child(node.control())
             assert ask(node, "ann").status == 200
-            killed_whole(node)
+            node.kill()
             node.start()
             ready(node)
             assert ask(node, "ann").status == 200

