@@ -1,8 +1,11 @@
 """Content codings, decoded under limits: of callers' bodies, and of answers that came encoded all the same.
 
 Providers are asked for `identity`; one that encodes anyway would hide usage and completion from the tap, so its
-answer is decoded on the way. Invariants: a decoder never yields more than its limit allows, whatever the ratio, and
-an input that ends early or goes on behind its end is an error, not a short body.
+answer is decoded on the way. Each read of one may unfold to a MiB, or to 100 times its size: the limit is per read and
+not over the answer, where megabytes of honest text would save up for one read that unfolds to gigabytes.
+
+Invariants: a decoder never yields more than its limit allows, whatever the ratio, and holds at most `_STEP` bytes'
+worth beyond it for a moment; an input that ends early or goes on behind its end is an error, not a short body.
 """
 
 import zlib
@@ -15,8 +18,10 @@ from gateway.units import MIB
 GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _FREE_BYTES: Final = 1 * MIB  # below it no ratio is suspicious: small JSON can shrink a hundredfold
 MAX_RATIO: Final = 100
-_STEP: Final = 256  # bytes fed at once: each four of them can hold a zstd block of 128 KiB
+_STEP: Final = 256  # bytes given to zstd at once, which knows no limit: each four of them can hold a block of 128 KiB
 _ZSTD_WINDOW: Final = 8 * MIB
+_BEHIND: Final = "bytes behind the end of the encoded body"
+_CUT: Final = "the encoded body is cut"
 _OF_REQUESTS: Final = frozenset({b"gzip", b"x-gzip", b"zstd"})  # not deflate, which clients spell in two ways
 
 
@@ -29,51 +34,60 @@ class TooMuch(Exception):
 
 
 class Decoder(Protocol):
-    """One body's decoder."""
+    """One body's decoder; of no use after it has raised."""
 
-    def feed(self, data: bytes) -> bytes:
-        """Decoded bytes of this piece. Raises DecodeError."""
+    def feed(self, data: bytes, limit: int) -> bytes:
+        """Decoded bytes of this piece. Raises DecodeError, and TooMuch when they are more than `limit`."""
 
-    def finish(self) -> bytes:
-        """What is left at the end. Raises DecodeError when the body is cut."""
+    def finish(self) -> None:
+        """The body has ended. Raises DecodeError when it is cut."""
 
 
 class _Zlib:
     def __init__(self, window: int) -> None:
         self._zlib = zlib.decompressobj(window)
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, limit: int) -> bytes:
         try:
-            decoded = self._zlib.decompress(data)
+            decoded = self._zlib.decompress(data, limit + 1)
         except zlib.error as error:
             raise DecodeError(str(error)) from error
+        if len(decoded) > limit:
+            raise TooMuch
         if self._zlib.unused_data:
-            raise DecodeError("bytes behind the end of the encoded body")
+            raise DecodeError(_BEHIND)
         return decoded
 
-    def finish(self) -> bytes:
+    def finish(self) -> None:
         if not self._zlib.eof:
-            raise DecodeError("the encoded body is cut")
-        return b""
+            raise DecodeError(_CUT)
 
 
 class _Zstd:
     def __init__(self) -> None:
         self._zstd = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, limit: int) -> bytes:
+        parts: list[bytes] = []
+        for start in range(0, len(data), _STEP):
+            parts.append(self._step(data[start : start + _STEP]))
+            limit -= len(parts[-1])
+            if limit < 0:
+                raise TooMuch
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        if not self._zstd.eof:
+            raise DecodeError(_CUT)
+
+    def _step(self, data: bytes) -> bytes:
         try:
             decoded = self._zstd.decompress(data)
         except zstandard.ZstdError as error:
             raise DecodeError(str(error)) from error
         if self._zstd.unused_data:
-            raise DecodeError("bytes behind the end of the encoded body")
+            raise DecodeError(_BEHIND)
         return decoded
-
-    def finish(self) -> bytes:
-        if not self._zstd.eof:
-            raise DecodeError("the encoded body is cut")
-        return b""
 
 
 def decoder(encoding: bytes) -> Decoder | None:
@@ -88,22 +102,26 @@ def decoder(encoding: bytes) -> Decoder | None:
     return None
 
 
+def decode_read(reader: Decoder, data: bytes) -> bytes:
+    """One read of an answer, decoded: at most a MiB, or 100 times its size. Raises DecodeError, also above that."""
+    try:
+        return reader.feed(data, _allowed(data))
+    except TooMuch:
+        raise DecodeError(f"{len(data)} bytes unfold to more than {_allowed(data)}") from None
+
+
 def decode_request(encoding: bytes, body: bytes, limit: int) -> bytes:
     """A caller's whole body, decoded: at most `limit` bytes and 100 times its size (the first MiB is free).
 
-    Raises DecodeError when it is not what it says, TooMuch above the limits. Input is fed in small pieces, so a bomb
-    is noticed after one piece's worth of output.
+    Raises DecodeError when it is not what it says, TooMuch above the limits.
     """
     reader = decoder(encoding) if encoding.strip().lower() in _OF_REQUESTS else None
     if reader is None:
         raise DecodeError(f"content-encoding {encoding.decode('latin-1')!r} is not supported")
-    allowed = min(limit, max(_FREE_BYTES, len(body) * MAX_RATIO))
-    parts: list[bytes] = []
-    total = 0
-    for start in range(0, len(body), _STEP):
-        parts.append(reader.feed(body[start : start + _STEP]))
-        total += len(parts[-1])
-        if total > allowed:
-            raise TooMuch
-    parts.append(reader.finish())
-    return b"".join(parts)
+    decoded = reader.feed(body, min(limit, _allowed(body)))
+    reader.finish()
+    return decoded
+
+
+def _allowed(data: bytes) -> int:
+    return max(_FREE_BYTES, len(data) * MAX_RATIO)

@@ -21,6 +21,7 @@ from gateway.relay.attempt import PRECONTENT_BYTES, REFUSAL_BYTES, WHOLE_BYTES, 
 from gateway.relay.outgoing import Outgoing
 from gateway.relay.stream import Transfer
 from gateway.relay.upstream import Connection, ResponseHead
+from gateway.units import MIB
 from gateway.wheel import Wheel
 from tests.fakes.provider import (
     DONE,
@@ -465,6 +466,18 @@ def test_an_encoded_answer_that_cannot_be_decoded_fails(packed: bytes) -> None:
     one = Try(ask(PLAIN))
     one.answer(packed, 200, JSON, (b"content-encoding", b"gzip"))
     assert isinstance(one.failed(), UpstreamProtocolError)
+
+
+@pytest.mark.parametrize("kind", [JSON, SSE])
+def test_an_answer_that_unfolds_to_a_flood_fails(kind: bytes) -> None:
+    one = Try(ask(STREAMED if kind == SSE else PLAIN))
+    one.head(200, kind, (b"content-encoding", b"gzip"))
+    packed = gzip.compress(bytes(64 * MIB))
+    one.run.on_body(packed)
+    error = one.failed()
+    assert isinstance(error, UpstreamProtocolError)
+    assert error.detail == f"{len(packed)} bytes unfold to more than {len(packed) * 100}"
+    assert (one.sent, one.connection.aborted) == (b"", 1)
 
 
 # --- once only ------------------------------------------------------------------------------------------------------

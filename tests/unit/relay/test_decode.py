@@ -1,17 +1,19 @@
 """Encoded bodies: decoded exactly, or refused, and never larger on the way than they may be."""
 
 import gzip
+import random
 import tracemalloc
 import zlib
 
 import pytest
 import zstandard
 
-from gateway.relay.decode import DecodeError, TooMuch, decode_request, decoder
+from gateway.relay.decode import DecodeError, TooMuch, decode_read, decode_request, decoder
 from gateway.units import KIB, MIB
 
 BODY = b'{"model":"m","messages":[]}' * 50
 CODED = {b"gzip": gzip.compress(BODY), b"zstd": zstandard.compress(BODY)}
+ANSWERS = {**CODED, b"x-gzip": CODED[b"gzip"], b"deflate": zlib.compress(BODY)}
 LIMIT = 4 * MIB
 
 
@@ -61,11 +63,22 @@ def test_a_bomb_never_unfolds(sized: bool) -> None:
 @pytest.mark.parametrize("coding", [b"gzip", b"x-gzip", b"deflate", b"zstd"])
 @pytest.mark.parametrize("size", [1, 7, 4 * KIB])
 def test_answers_are_decoded_piece_by_piece(coding: bytes, size: int) -> None:
-    coded = {**CODED, b"x-gzip": CODED[b"gzip"], b"deflate": zlib.compress(BODY)}[coding]
+    coded = ANSWERS[coding]
     reader = decoder(coding)
     assert reader is not None
-    pieces = [reader.feed(coded[at : at + size]) for at in range(0, len(coded), size)]
-    assert b"".join([*pieces, reader.finish()]) == BODY
+    pieces = [decode_read(reader, coded[at : at + size]) for at in range(0, len(coded), size)]
+    reader.finish()
+    assert b"".join(pieces) == BODY
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
+def test_an_answer_may_be_split_anywhere(coding: bytes) -> None:
+    coded = ANSWERS[coding]
+    for at in range(1, len(coded)):
+        reader = decoder(coding)
+        assert reader is not None
+        assert decode_read(reader, coded[:at]) + decode_read(reader, coded[at:]) == BODY
+        reader.finish()
 
 
 def test_an_answer_in_a_coding_nobody_reads_has_no_decoder() -> None:
@@ -74,20 +87,73 @@ def test_an_answer_in_a_coding_nobody_reads_has_no_decoder() -> None:
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
-def test_an_answer_cut_anywhere_or_followed_by_anything_is_no_answer(coding: bytes) -> None:
-    coded = {**CODED, b"deflate": zlib.compress(BODY)}[coding]
+def test_an_answer_cut_anywhere_is_no_answer(coding: bytes) -> None:
+    coded = ANSWERS[coding]
     for cut in range(len(coded)):
         reader = decoder(coding)
         assert reader is not None
         if cut:
-            reader.feed(coded[:cut])
+            decode_read(reader, coded[:cut])
         with pytest.raises(DecodeError):
             reader.finish()
-    whole = decoder(coding)
-    assert whole is not None
-    whole.feed(coded)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
+@pytest.mark.parametrize("behind", ["a byte", "another body"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_an_answer_followed_by_anything_is_no_answer(coding: bytes, behind: str, apart: bool) -> None:
+    coded = ANSWERS[coding]
+    more = b"x" if behind == "a byte" else coded
+    reader = decoder(coding)
+    assert reader is not None
+    if apart:
+        decode_read(reader, coded)
     with pytest.raises(DecodeError):
-        whole.feed(b"x")
+        decode_read(reader, more if apart else coded + more)
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"zstd"])
+def test_a_read_of_an_answer_never_unfolds_to_more_than_it_may(coding: bytes) -> None:
+    bomb = ten_gigabytes() if coding == b"gzip" else zstandard.compress(b"x" * (200 * MIB))
+    reader = decoder(coding)
+    assert reader is not None
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError, match="unfold to more than"):
+            decode_read(reader, bomb[: 256 * KIB])  # the longest read there is
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_honest_text_before_a_bomb_saves_nothing_up_for_it() -> None:
+    reader = decoder(b"gzip")
+    assert reader is not None
+    packer = zlib.compressobj(wbits=31)
+    text = random.Random(1).randbytes(4 * MIB)
+    honest = packer.compress(text) + packer.flush(zlib.Z_FULL_FLUSH)
+    assert decode_read(reader, honest) == text
+    unfolding = packer.compress(bytes(64 * MIB)) + packer.flush()
+    with pytest.raises(DecodeError, match="unfold to more than"):
+        decode_read(reader, unfolding)
+
+
+def test_in_small_reads_whatever_an_answer_unfolds_to_passes_bit_by_bit() -> None:
+    reader = decoder(b"gzip")
+    assert reader is not None
+    packed = gzip.compress(bytes(8 * MIB))
+    pieces = [decode_read(reader, packed[at : at + 512]) for at in range(0, len(packed), 512)]
+    reader.finish()
+    assert sum(map(len, pieces)) == 8 * MIB
+    assert max(map(len, pieces)) < MIB
+
+
+def ten_gigabytes() -> bytes:
+    """Ten megabytes of gzip that unfold to ten gigabytes: zeros packed once, and that block again and again."""
+    packer = zlib.compressobj(9, wbits=31)
+    head = packer.compress(b"x") + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(64 * MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + block * 160
 
 
 def test_a_window_that_would_take_too_much_memory_is_refused() -> None:
