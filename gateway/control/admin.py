@@ -258,8 +258,8 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return _error(error.status, error.reason.lower().replace(" ", "_"), error.reason, headers=allow)
     except OSError as error:
-        _log.exception("admin request %s %s failed", request.method, request.path)
-        return _error(503, "storage_failed", f"the state directory cannot be written: {error.strerror}")
+        _log.error("admin request %s %s failed: %s", request.method, request.path, error)
+        return _error(503, "storage_failed", f"the state directory cannot be written: {error.strerror or error}")
     except Exception:  # noqa: BLE001 - a defect in one handler must not show its insides
         _log.exception("admin request %s %s failed", request.method, request.path)
         return _error(500, "internal_error", "a defect of the gateway; its log has the details")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import ClientResponse, ClientSession, web
@@ -242,23 +243,30 @@ def test_other_methods_are_refused_by_name(context: FakeContext) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code"),
-    [(ZeroDivisionError("insides"), 500, "internal_error"), (OSError(28, "No space"), 503, "storage_failed")],
+    ("error", "message", "logged"),
+    [
+        (OSError(28, "No space", "/x"), "the state directory cannot be written: No space", "[Errno 28] No space: '/x'"),
+        (OSError("not now"), "the state directory cannot be written: not now", "not now"),
+    ],
 )
-def test_a_defect_shows_no_insides(
-    context: FakeContext,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    error: Exception,
-    status: int,
-    code: str,
-) -> None:
-    async def broken(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(Publisher, "revoke", broken)
+def test_a_full_disk_is_an_answer_and_a_line(
+    context: FakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    error: OSError, message: str, logged: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Publisher, "revoke", mock.AsyncMock(side_effect=error))
     response, content = ask(context, "/v1/keys/ann/revoke", "POST")
-    assert (response.status, content["error"]["code"]) == (status, code)
+    assert (response.status, content["error"]) == (503, {"code": "storage_failed", "message": message})
+    (line,) = caplog.records
+    assert line.getMessage() == f"admin request POST /v1/keys/ann/revoke failed: {logged}"
+    assert line.exc_info is None
+
+
+def test_a_defect_shows_no_insides(
+    context: FakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Publisher, "revoke", mock.AsyncMock(side_effect=ZeroDivisionError("insides")))
+    response, content = ask(context, "/v1/keys/ann/revoke", "POST")
+    assert (response.status, content["error"]["code"]) == (500, "internal_error")
     assert "insides" not in str(content)
     assert "Traceback" not in str(content)
     assert caplog.records[0].exc_info is not None
