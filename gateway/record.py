@@ -9,7 +9,7 @@ is sealed with keys of its own and erased by destroying them. Left out: bodies. 
 """
 
 from enum import Enum
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -42,6 +42,11 @@ class UsageSource(Enum):
     PROVIDER = "provider"
     METERED = "metered"  # counted by the gateway from what passed through
     ESTIMATED = "estimated"
+
+
+MAX_TOKENS: Final = 10**8  # of one kind in one answer; no context is within a tenth of it
+TokenCount = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+"""Tokens as a provider says them; numbers that cannot be are not read, so that nothing counts with them."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

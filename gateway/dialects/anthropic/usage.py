@@ -10,22 +10,22 @@ from typing import Final
 import msgspec
 
 from gateway.dialects import events
-from gateway.record import Usage
+from gateway.record import MAX_TOKENS, TokenCount, Usage
 
 
 class Counts(msgspec.Struct, gc=False):
     """A `usage` object as sent; None is what it does not say."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: TokenCount | None = None
+    output_tokens: TokenCount | None = None
+    cache_read_input_tokens: TokenCount | None = None
+    cache_creation_input_tokens: TokenCount | None = None
     output_tokens_details: dict[str, object] | None = None
 
 
 class _Answer(msgspec.Struct, gc=False):
     usage: Counts | None = None
-    input_tokens: int | None = None  # of a token count, which is the whole answer
+    input_tokens: TokenCount | None = None  # of a token count, which is the whole answer
 
 
 _answer: Final = msgspec.json.Decoder(_Answer)
@@ -59,5 +59,5 @@ def to_usage(counts: Counts) -> Usage:
         output_tokens=counts.output_tokens or 0,
         cache_read_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=thinking if isinstance(thinking, int) else 0,
+        reasoning_tokens=thinking if isinstance(thinking, int) and 0 <= thinking <= MAX_TOKENS else 0,
     )

@@ -2,7 +2,8 @@
 
 Chat, completions and embeddings say prompt/completion tokens, everything newer input/output tokens; the details have
 three spellings. One struct takes them all, since no answer uses two. Transcriptions billed by duration report seconds
-and no tokens: that is no usage here. Counts that are no whole numbers are no usage either; nothing is guessed.
+and no tokens: that is no usage here. Counts that are no whole numbers, or cannot be, are no usage either; nothing is
+guessed.
 """
 
 from typing import Final
@@ -10,23 +11,23 @@ from typing import Final
 import msgspec
 
 from gateway.dialects import events
-from gateway.record import Usage
+from gateway.record import TokenCount, Usage
 
 
 class _Details(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    audio_tokens: int | None = None
+    cached_tokens: TokenCount | None = None
+    cache_write_tokens: TokenCount | None = None
+    reasoning_tokens: TokenCount | None = None
+    audio_tokens: TokenCount | None = None
 
 
 class _Counts(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: TokenCount | None = None
+    completion_tokens: TokenCount | None = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: TokenCount | None = None
+    output_tokens: TokenCount | None = None
     input_tokens_details: _Details | None = None
     output_tokens_details: _Details | None = None
     input_token_details: _Details | None = None
