@@ -11,6 +11,7 @@ from typing import Final
 _CHECK: Final = "gateway.cli.audit_check"
 _READ: Final = "gateway.cli.audit_read"
 _DEFAULT_CONFIG: Final = "gateway.yaml"
+_MAX_DIGITS: Final = 9
 
 _VERIFY: Final = (
     "Check that a journal is what its node wrote, in one pass over its files, also while it is being written. Without "
@@ -183,7 +184,7 @@ def _filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not text.isdecimal() or len(text) > _MAX_DIGITS or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return int(text)
 

@@ -7,7 +7,6 @@ directory without a journal: it must not look like one that was checked).
 import argparse
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +22,9 @@ from gateway.journal import verify as verifying
 from gateway.journal.findings import INTEGRITY_ONLY, MEANING, ChainReport, Report
 from gateway.journal.manifest import BadManifest, last_manifest
 from gateway.journal.manifestscan import BadCheckpoint, read_checkpoint
-from gateway.journal.show import plain
+from gateway.journal.show import plain, time_of
 from gateway.journal.signing import SigningError
 from gateway.journal.trust import BadKey, Keys, read_keys
-from gateway.units import US_PER_S
 
 _MAX_PROOF_BYTES: Final = 64 * 1024 * 1024
 _MEGA: Final = 1_000_000
@@ -100,7 +98,7 @@ def _manifests_in_words(report: Report) -> str:
         return "manifests  none read" + (f" after number {report.since:,}" if report.since >= 0 else "")
     keys = f"{told.signatures:,} signatures checked" if not report.integrity_only else "no signature checked"
     vouched = f", {told.vouched:,} vouched for by later ones" if told.vouched else ""
-    by = f"the last of {_time(told.last_at_us)}, by key {', '.join(told.keys)}"
+    by = f"the last of {time_of(told.last_at_us, 'seconds')}, by key {', '.join(told.keys)}"
     return f"manifests  {told.first:,}–{told.last:,}, {by}; {keys}{vouched}"
 
 
@@ -119,10 +117,6 @@ def _verdict_in_words(report: Report) -> str:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / _MEGA:,.1f} MB" if size_bytes >= _MEGA else f"{size_bytes:,} bytes"
-
-
-def _time(at_us: int) -> str:
-    return f"{datetime.fromtimestamp(at_us // US_PER_S, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 # --- proofs ---------------------------------------------------------------------------------------------------------
@@ -176,7 +170,8 @@ def _proved_in_words(proved: proving.Proved) -> str:
     manifest, record = proved.manifest, proved.record
     how = "proved" if proved.trusted else f"{INTEGRITY_ONLY} (by the key that the proof brings, {manifest.key})"
     what = f"{record.kind.value} {record.exchange_id or record.action}"
-    return f"{how}: {proved.id}, {what}, was in the journal by {_time(manifest.at_us)} (manifest {manifest.n:,})"
+    at = time_of(manifest.at_us, "seconds")
+    return f"{how}: {proved.id}, {what}, was in the journal by {at} (manifest {manifest.n:,})"
 
 
 # --- anchors and keys -----------------------------------------------------------------------------------------------

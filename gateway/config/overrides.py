@@ -14,6 +14,7 @@ from typing import Final
 from gateway.config.problems import COMMAND_LINE, Path, Place, Problem, dotted, printable
 from gateway.config.tree import Mapping, Node, Scalar, Sequence, parse
 
+_INDEX: Final = re.compile(r"\d{1,6}")
 _STEP: Final = re.compile(r'(?:^|(?<=.)\.)(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"=\s]+))|\[(\d{1,6})\]')
 _PLACE: Final = Place(COMMAND_LINE)
 
@@ -82,7 +83,7 @@ def _laid(node: Node | None, path: Path, value: Node, above: Path) -> Node:
 
 def _in_list(node: Sequence, step: str | int, below: Path, value: Node, above: Path) -> Node:
     if isinstance(step, str):
-        if not step.isdecimal():
+        if not _INDEX.fullmatch(step):
             raise Misplaced(f"`{dotted(above)}` is a list: say which, as in `{dotted(above)}[0]`", (*above, step))
         step = int(step)
     if step > len(node.items):

@@ -52,6 +52,7 @@ _COUNTER_MODE: Final = 0o644  # root may erase what another user's gateway write
 _NOTHING: Final = bytes(ROW_BYTES)
 _NOBODY: Final = bytes(USER_TAG_BYTES)
 _CHUNK_BYTES: Final = 1024 * 1024  # of rows searched at once
+_COUNT: Final = re.compile(rb"[0-9]{1,18}\n")
 _FILE: Final = re.compile(r"([a-z0-9]+)-([1-9][0-9]{0,9})\.keys")
 _KEY_ID: Final = re.compile(r"([a-z0-9]+)-([1-9][0-9]{0,9})\.([1-9][0-9]{0,9})")
 
@@ -126,7 +127,7 @@ def count_erasure(directory: Path) -> None:
     said = erasures(directory)
     with replacing(directory / "erasures") as file:
         os.fchmod(file.fileno(), _COUNTER_MODE)
-        file.write(b"%d\n" % (int(said) + 1 if said.strip().isdigit() else 1))
+        file.write(b"%d\n" % (int(said) + 1 if _COUNT.fullmatch(said) else 1))
 
 
 def key_files(directory: Path) -> list[tuple[str, int]]:

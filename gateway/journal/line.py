@@ -24,6 +24,7 @@ HASH_BYTES: Final = 32
 MAX_LINE_BYTES: Final = 1024 * 1024
 _MARK: Final = b',"hash":"'
 _END: Final = b'"}\n'
+MAX_SEQ_DIGITS: Final = 18  # no chain comes to them, and each such number fits 64 bits everywhere
 TAIL_BYTES: Final = len(_MARK) + 2 * HASH_BYTES + len(_END)
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -105,7 +106,7 @@ def parse(line: bytes) -> Line:
 def seq_of(body: bytes) -> int:
     """The number of a line. Raises Malformed."""
     digits = body[7 : body.find(b",", 7)]
-    if not digits.isdigit() or (len(digits) > 1 and digits[:1] == b"0"):
+    if not digits.isdigit() or len(digits) > MAX_SEQ_DIGITS or (len(digits) > 1 and digits[:1] == b"0"):
         raise Malformed("its number is no number")
     return int(digits)
 

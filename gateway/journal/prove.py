@@ -10,6 +10,7 @@ Not proved are the segment in the id (a manifest covers lines, not files) and th
 the lines before it. Left out: whether the manifest itself is still part of a journal, which `verify.py` tells.
 """
 
+import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.journal import layout
-from gateway.journal.line import TAIL_BYTES, leaf_of, parse, record_of, seq_of
+from gateway.journal.line import MAX_SEQ_DIGITS, TAIL_BYTES, leaf_of, parse, record_of, seq_of
 from gateway.journal.manifest import BadManifest, Manifest, is_handed_over, is_signed
 from gateway.journal.manifest import parse as parse_manifest
 from gateway.journal.manifestscan import ManifestScan, Signed
@@ -32,6 +33,7 @@ from gateway.record import Record
 
 PROOF_VERSION: Final = 1
 _ID_PARTS: Final = 3
+_NUMBER: Final = re.compile(rf"[0-9]{{1,{MAX_SEQ_DIGITS}}}")
 
 
 class NotProvable(Exception):
@@ -76,7 +78,7 @@ def find(journal: Path, wanted: str) -> Iterator[Entry]:
     """
     here = layout.node_id(journal)
     *node, chain, segment, seq = wanted.split("/") if wanted.count("/") >= _ID_PARTS - 1 else ("", "", "")
-    if layout.is_chain(chain) and segment.isdecimal() and seq.isdecimal():
+    if layout.is_chain(chain) and _NUMBER.fullmatch(segment) and _NUMBER.fullmatch(seq):
         if node and node != [here]:
             raise NotProvable(f"{wanted} is of node {'/'.join(node)}, this is the journal of {here}")
         return _of_id(journal, chain, int(segment), int(seq))
@@ -236,7 +238,7 @@ def check(document: bytes, keys: Keys) -> Proved:
 def _named(record_id: str, seq: int) -> tuple[str, str, int]:
     """Node, chain and segment of an id, which must end with the number that the line has."""
     node, chain, segment, number = record_id.split("/") if record_id.count("/") == _ID_PARTS else ("", "", "", "")
-    if number != str(seq) or not segment.isdecimal():
+    if number != str(seq) or not _NUMBER.fullmatch(segment):
         raise BadProof(f"its id is {record_id}, and its line has number {seq}")
     return node, chain, int(segment)
 

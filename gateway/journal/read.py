@@ -17,12 +17,21 @@ from typing import Final
 import msgspec
 
 from gateway.journal import layout
-from gateway.journal.line import HASH_BYTES, MAX_LINE_BYTES, TAIL_BYTES, Malformed, parse, record_of, seq_of
+from gateway.journal.line import (
+    HASH_BYTES,
+    MAX_LINE_BYTES,
+    MAX_SEQ_DIGITS,
+    TAIL_BYTES,
+    Malformed,
+    parse,
+    record_of,
+    seq_of,
+)
 from gateway.record import Kind, Record
 
 _CHUNK_BYTES: Final = 64 * 1024  # some 80 lines: with their records they stay in a core's own cache
 _NOTHING: Final = Record(Kind.CHECKPOINT, "", 0)
-_HEAD: Final = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,17}),')
+_HEAD: Final = re.compile(rb'\{"seq":(0|[1-9][0-9]{0,%d}),' % (MAX_SEQ_DIGITS - 1))
 _TAIL: Final = re.compile(rb',"hash":"[0-9a-f]{%d}"\}' % (2 * HASH_BYTES))
 _records_of: Final = msgspec.json.Decoder(Record).decode_lines
 

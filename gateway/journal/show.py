@@ -12,7 +12,7 @@ import heapq
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,9 +21,9 @@ from gateway.journal import layout
 from gateway.journal.read import START, Entry, Place
 from gateway.journal.search import Query, end_of, search, start_for
 from gateway.record import Kind, Personal, Record
-from gateway.units import US_PER_S
 
 _US_PER_MS: Final = 1000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROUSD: Final = 1_000_000
 _DIGESTS_KEPT: Final = 4096
 _END: Final = Place(sys.maxsize, 0)
@@ -119,7 +119,7 @@ def told(entry: Entry, opener: Opener | None = None) -> str:
     record = entry.record
     if entry.error:
         return plain(f"{'?':<24}  {_name(entry):<14}  damaged     {entry.error}: {entry.raw[:80]!r}")
-    parts = [f"{_time(record.at_us)}  {_name(entry):<14}  {record.kind.value:<10}"]
+    parts = [f"{time_of(record.at_us)}  {_name(entry):<14}  {record.kind.value:<10}"]
     parts += _of_exchange(record) if record.kind in {Kind.DECISION, Kind.OUTCOME} else _of_node(record)
     if opener is not None and record.sealed:
         parts.append(_person(opener.open(record)))
@@ -137,9 +137,13 @@ def _name(entry: Entry) -> str:
     return f"{entry.chain}/{entry.segment}/{entry.seq}"
 
 
-def _time(at_us: int) -> str:
-    at = datetime.fromtimestamp(at_us // US_PER_S, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at_us % US_PER_S // _US_PER_MS:03d}Z"
+def time_of(at_us: int, timespec: str = "milliseconds") -> str:
+    """A moment as people write it; as its number where no calendar has it, as only a changed line says."""
+    try:
+        at = _EPOCH + timedelta(microseconds=at_us)
+    except OverflowError:
+        return f"{at_us} us"
+    return at.isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 def _of_exchange(record: Record) -> list[str]:

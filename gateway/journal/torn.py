@@ -6,12 +6,13 @@ so what is missing is not missed, and what is there must not have been changed. 
 told yet (`.new`, `.draft`), which the next start deals with.
 """
 
-import json
 import re
 from collections.abc import Container, Iterator
 from hashlib import file_digest
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import msgspec
 
 from gateway.journal.findings import Fault, Finding
 from gateway.journal.layout import MANIFESTS
@@ -19,6 +20,17 @@ from gateway.record import Record
 
 _OF_CHAIN: Final = re.compile(r"torn-([0-9]{1,10})-([0-9]{1,18})(?:\.[0-9]+)?")
 _OF_MANIFESTS: Final = re.compile(r"torn-[0-9]+-[0-9]+-([0-9a-f]{8})")
+
+
+class _Said(msgspec.Struct):
+    """As much as is needed of what a `repaired` record says."""
+
+    offset: int
+    cut_sha256: str
+    signed_lost: int = 0
+
+
+_said: Final = msgspec.json.Decoder(_Said).decode
 
 
 class Cut(NamedTuple):
@@ -33,10 +45,9 @@ class Cut(NamedTuple):
 def cut_of(record: Record) -> Cut:
     """The cut that a `repaired` record tells of; one that fits nothing when it cannot be understood."""
     try:
-        detail = json.loads(record.detail)
-        segment = int(record.subject.rpartition("/")[2])
-        return Cut(segment, int(detail["offset"]), str(detail["cut_sha256"]), int(detail.get("signed_lost", 0)))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        said = _said(record.detail)
+        return Cut(int(record.subject.rpartition("/")[2]), said.offset, said.cut_sha256, said.signed_lost)
+    except (ValueError, RecursionError):
         return Cut(0, -1, "")
 
 

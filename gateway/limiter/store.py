@@ -18,6 +18,7 @@ and telling anyone: `on_change` hears when the store goes and when it is back, a
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -46,6 +47,7 @@ SPREAD_REST_S: Final = (
     1.0  # at most, where there are several places to look: it is no burden to the one that comes back
 )
 
+_TIME: Final = re.compile(rb"[0-9]{1,16}")
 _PROBED: Final = rate(1, 1, 1_000)
 _PING: Final = command(b"PING")
 _ELSEWHERE: Final = frozenset(
@@ -168,7 +170,7 @@ class Store:
         if name is None:
             await named  # it may say why there is no name
             raise Unavailable(Reason.LOST, "the store lost its data while it was asked for its epoch")
-        remembered_us = int(remembered) if remembered is not None and remembered.isdigit() else 0
+        remembered_us = int(remembered) if remembered is not None and _TIME.fullmatch(remembered) else 0
         epoch = self._epochs.judge(name.decode(errors="replace"), remembered_us, known, known_us)
         if epoch.id == known and not epoch.behind:
             await self._ask(self._calls.leave_known(self._node, known_us), _as_it_is)

@@ -23,6 +23,7 @@ from gateway.listener.head import Head, Headers, read_head
 
 _LINE_SIZE: Final = len(b":\r\n") + 1  # what a header takes besides its name and value
 _LENGTH_SIZE: Final = len(b"content-length")
+_MAX_DIGITS: Final = 20  # of a number of 64 bits
 _TRACE_SIZE: Final = len(b"traceparent")
 _VERSIONS: Final = frozenset({"1.1", "1.0"})
 
@@ -170,7 +171,7 @@ class RequestReader:
         size = len(name)
         self._head_bytes += size + len(value) + _LINE_SIZE
         if size == _LENGTH_SIZE and name.lower() == b"content-length":
-            self._length = int(value)  # llhttp has read it as one number already, and refuses a second one
+            self._length = int(value.strip()[-_MAX_DIGITS:])  # llhttp has read it as one number: more are zeros
         elif size == _TRACE_SIZE and name.lower() == b"traceparent":
             self.traceparent = self.traceparent + b"," + value if self.traceparent else value
         else:

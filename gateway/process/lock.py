@@ -91,11 +91,11 @@ def _still_there(path: Path, fd: int) -> bool:
 
 
 def _alive(pid: str) -> bool:
-    if not pid.isdigit() or int(pid) == os.getpid():
+    if not pid.isdecimal() or int(pid) == os.getpid():
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

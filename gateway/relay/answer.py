@@ -28,6 +28,7 @@ from gateway.familiar import Familiar, learn
 from gateway.providers.headers import caller_lines
 
 MAX_OVERHEAD_BYTES: Final = 64 * 1024
+_MAX_DIGITS: Final = 20  # of a number of 64 bits
 _MAX_KNOWN_NAMES: Final = 1024
 _MAX_KNOWN_NAME_BYTES: Final = 64
 _VERSIONS: Final = ("1.0", "1.1")
@@ -174,7 +175,7 @@ class AnswerParser:
         keep_alive = llhttp.should_keep_alive()
         if not keep_alive and llhttp.get_http_version() not in _VERSIONS:
             raise _Refused("the answer is not HTTP/1.0 or HTTP/1.1")
-        size = -1 if length is None else int(length)
+        size = -1 if length is None else int(length.strip()[-_MAX_DIGITS:])  # llhttp has read it as one: more are zeros
         self.head = ResponseHead(status, keep_alive, size, first, caller_lines(headers))
         if self._bodiless:
             self.ended = True

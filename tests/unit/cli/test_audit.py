@@ -63,7 +63,8 @@ def test_words_become_one_call(
     "words",
     [
         [], ["nothing"], ["prove"], ["check-proof"], ["grep"], ["keys"], ["show", "--limit", "0"],
-        ["show", "--limit", "x"], ["show", "--decision", "maybe"], ["show", "--kind", "other"], ["verify", "a", "b"],
+        ["show", "--limit", "x"], ["show", "--limit", "9" * 5000], ["show", "--decision", "maybe"],
+        ["show", "--kind", "other"], ["verify", "a", "b"],
     ],
 )  # fmt: skip
 def test_wrong_words_end_with_2_and_a_hint(

@@ -81,6 +81,7 @@ MISPLACED = [
     ("a.b.c=1", "`a.b` is a single value"),
     ("a[0]=1", "`a` is not a list"),
     ("a.l.x=1", "`a.l` is a list: say which"),
+    (f"a.l.{'9' * 5000}=1", "`a.l` is a list: say which"),
     ("a.l[5]=1", "`a.l` has 2 items"),
 ]
 

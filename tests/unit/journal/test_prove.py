@@ -79,6 +79,8 @@ def test_by_exchange_every_record_it_has(made: AJournal) -> None:
         ("a/b/w0/2/7", "is of node a/b"),
         ("x-nobody", "no record of exchange x-nobody"),
         ("a/b/c", "no record of exchange"),
+        (f"w0/{'9' * 5000}/7", "no record of exchange"),
+        (f"w0/2/{'9' * 5000}", "no record of exchange"),
     ],
 )
 def test_what_is_not_there(made: AJournal, wanted: str, words: str) -> None:
@@ -154,6 +156,7 @@ ALTERATIONS: list[tuple[str, Callable[[Proof], dict[str, object]]]] = [
     ("its id is", lambda _: {"id": f"{NODE}/w0/2/8"}),
     ("its id is", lambda _: {"id": "w0/2/7"}),
     ("its id is", lambda _: {"id": f"{NODE}/w0/x/7"}),
+    ("its id is", lambda _: {"id": f"{NODE}/w0/{'9' * 5000}/7"}),
     ("are not those of its manifest", lambda _: {"id": f"{'0' * 32}/w0/2/7"}),
     ("does not cover line", lambda _: {"id": f"{NODE}/w1/2/7"}),
     ("does not cover line", lambda _: {"id": f"{NODE}/w9/2/7"}),

@@ -175,6 +175,11 @@ def test_what_was_done_to_the_node() -> None:
     assert words(record).endswith('admin       key.revoke  demo  by ann  {"why":"lost"}')
 
 
+@pytest.mark.parametrize("at_us", [10**18, -(10**17), 10**30])
+def test_a_time_that_no_calendar_has(at_us: int) -> None:
+    assert words(Record(Kind.ADMIN, "", at_us, action="key.revoke")).startswith(f"{at_us} us  ")
+
+
 def test_a_damaged_line() -> None:
     damaged = Entry("w0", 3, -1, b"\x1b[2J" * 50, Record(Kind.CHECKPOINT, "", 0), Place(3, 0), "it is no line")
     text = told(damaged)

@@ -26,7 +26,17 @@ def test_what_a_repair_tells() -> None:
 
 @pytest.mark.parametrize(
     ("subject", "detail"),
-    [("w0", "{}"), ("w0/x", "{}"), ("w0/3", "[]"), ("w0/3", "x"), ("w0/3", '{"offset":"x","cut_sha256":""}')],
+    [
+        ("w0", "{}"),
+        ("w0/x", "{}"),
+        ("w0/3", "[]"),
+        ("w0/3", "x"),
+        ("w0/3", '{"offset":"x","cut_sha256":""}'),
+        ("w0/3", '{"offset":1e999,"cut_sha256":""}'),
+        ("w0/3", f'{{"offset":{"9" * 5000},"cut_sha256":""}}'),
+        ("w0/3", "[" * 200_000),
+        ("w0/" + "9" * 5000, '{"offset":1,"cut_sha256":""}'),
+    ],
 )
 def test_a_repair_that_cannot_be_understood_fits_nothing(subject: str, detail: str) -> None:
     assert cut_of(repaired(subject, detail)) == Cut(0, -1, "")

@@ -51,6 +51,12 @@ def test_every_split_tells_the_same(request_bytes: bytes, length: int) -> None:
         assert (owner.body, owner.complete) == (b"{}", 1)
 
 
+@pytest.mark.parametrize("length", [b"0" * 5000 + b"2", b"2" + b" " * 5000])
+def test_a_length_may_be_written_at_length(length: bytes) -> None:
+    _, owner, faults = _fed(SMALL.replace(b"Length: 2", b"Length: " + length))
+    assert (faults, owner.heads[0][1], owner.body, owner.complete) == ([Fault.NONE], 2, b"{}", 1)
+
+
 def test_the_same_head_again_is_the_same_object_whatever_its_length_and_trace() -> None:
     reader, owner, _ = _fed(PLAIN, PLAIN.replace(b"Length: 2", b"Length: 4").replace(b": t", b": u") + b"  ")
     assert owner.heads[0][0] is owner.heads[1][0]

@@ -27,9 +27,12 @@ def test_a_living_owner_is_named_at_once(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_the_orphans_of_a_dead_owner_are_waited_for_as_long_as_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "owner", ["999999999", "9" * 30, "\xb2", "nobody"], ids=["no pid", "too long", "odd", "a word"]
+)
+def test_the_orphans_of_a_dead_owner_are_waited_for_as_long_as_told(tmp_path: Path, owner: str) -> None:
     lock = StateLock.acquire(tmp_path, 0)
-    lock.path.write_text("999999999\n")  # beyond any pid_max
+    lock.path.write_text(f"{owner}\n")  # the first is beyond any pid_max
     with pytest.raises(StartError, match="in use"):
         StateLock.acquire(tmp_path, 0)
     lock.release()

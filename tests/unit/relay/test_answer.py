@@ -15,6 +15,7 @@ Answer = tuple[ResponseHead | None, bytes, bool, str]
 # name → bytes, status, body, ended
 GOOD = {
     "length": (LINE + b"Content-Length: 5\r\nX-A: b\r\n\r\nhello", 200, b"hello", True),
+    "length at length": (LINE + b"Content-Length: " + b"0" * 5000 + b"5\r\n\r\nhello", 200, b"hello", True),
     "empty": (LINE + b"Content-Length: 0\r\n\r\n", 200, b"", True),
     "chunked": (LINE + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n", 200, b"hello", True),
     "chunked, oddly spelt": (LINE + b"Transfer-Encoding: CHUNKED\r\n\r\n2\r\nhe\r\n0\r\n\r\n", 200, b"he", True),
