@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from gateway import spending
@@ -44,12 +45,12 @@ from gateway.limiter.estimate import Estimator
 from gateway.limiter.limiter import Limiter
 from gateway.limiter.reservation import Hold
 from gateway.limiter.rules import Limits, Rules, Subject
-from gateway.limiter.settling import attempt_charge
+from gateway.limiter.settling import charge
 from gateway.limiter.use import UNREAD, use
-from gateway.record import Ending, Kind, Outcome, Record, Usage
+from gateway.record import Ending, Kind, Outcome, Record
 from gateway.relay.decode import DecodeError, TooMuch, decode_request
 from gateway.relay.outgoing import Outgoing, Target
-from gateway.relay.stream import Admit, Transfer
+from gateway.relay.stream import Transfer
 from gateway.routing.match import Route, Router, Terms
 from gateway.routing.models import Catalogue, Entry
 from gateway.spending import Tariff
@@ -163,8 +164,7 @@ async def run(ex: Exchange, gateway: Gateway) -> None:
             await _decide(ex, gateway, gateway.scribe, terms, decision)
         ex.decision = ALLOW
         ex.transfer = Transfer(out, ex.reply, terms, gateway.wheel, ex.answer)
-        limited = ex.hold is not None and len(targets) > 1
-        ex.outcome = await ex.transfer.run(targets, _admission(ex) if limited else None)
+        ex.outcome = await ex.transfer.run(targets, partial(_admit, ex) if len(targets) > 1 else None)
     except asyncio.CancelledError:  # the caller left before anything was sent: a transfer says so by itself
         ex.outcome = _LEFT
         raise
@@ -246,25 +246,17 @@ async def _measured_aside(ex: Exchange, surface: Surface) -> Asked:
     return await asyncio.get_running_loop().run_in_executor(None, spending.asked_of, surface.name, body, facts, length)
 
 
-def _admission(ex: Exchange) -> Admit:
-    """Whether a limited request may go on to another target; what the one before has used is charged."""
-    paid = 0  # attempts whose cost is counted: after one, several targets may be asked about
-
-    async def admit(target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:  # noqa: FBT001 - as Admit
-        nonlocal paid
-        hold, transfer = ex.hold, ex.transfer
-        if hold is None or transfer is None:
-            return True
-        used = None
-        if usage is not None:
-            microusd = spending.price_of(ex.tariff, transfer.attempts[-1].target, usage)
-            ex.cost_microusd += microusd if paid < len(transfer.attempts) else 0
-            paid = len(transfer.attempts)
-            used = use(usage.input_tokens, usage.output_tokens, microusd)
-        charge = attempt_charge(cause, used, hold.reserved.full, sent=sent)
-        return await hold.extend(target.account.name, charge, used)
-
-    return admit
+async def _admit(ex: Exchange, target: Target, failed: Outcome) -> bool:
+    """Whether a request may go on to another target; what the attempt before it has used is charged."""
+    usage, hold, microusd = failed.usage, ex.hold, 0
+    if usage is not None:
+        microusd = spending.price_of(ex.tariff, failed.attempts[-1].target, usage)
+    if hold is not None:
+        used = None if usage is None else use(usage.input_tokens, usage.output_tokens, microusd)
+        if not await hold.extend(target.account.name, charge(failed, hold.reserved.full, used), used):
+            return False
+    ex.cost_microusd += microusd
+    return True
 
 
 def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:

@@ -14,6 +14,8 @@ from typing import Annotated, Final
 import msgspec
 
 RECORD_VERSION: Final = 1
+CALLER_GONE: Final = "caller_gone"  # causes of attempts that no error ended: their caller left,
+SLOW_READER: Final = "slow_reader"  # or would not read
 
 
 class Kind(Enum):
@@ -70,7 +72,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One try at one target: what came of it and how long it took."""
 
     target: str  # provider/model as configured
-    cause: str  # "ok", or the code of the error that ended it
+    cause: str  # "ok", CALLER_GONE, SLOW_READER, or the code of the error that ended it
     status: int = 0  # the provider's HTTP status, 0 when none arrived
     took_ms: int = 0
     upstream_request_id: str = ""
@@ -90,6 +92,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     first_content_us: int = -1  # from the request's last byte to the first content event; -1: none came
     upstream_us: int = 0  # time spent waiting for the provider
     changed: tuple[str, ...] = ()  # what of the caller's request was changed for the last target
+    unsent: bool = False  # no byte of the request went to the last target
+    broken: bool = False  # failed within a whole answer, of which nothing had gone downstream yet
 
 
 class Personal(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

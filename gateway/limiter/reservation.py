@@ -20,7 +20,7 @@ from gateway.limiter.engine import Amount
 from gateway.limiter.headers import limit_headers
 from gateway.limiter.lines import Lines, TooLarge
 from gateway.limiter.recorded import amounts_of
-from gateway.limiter.settling import charge
+from gateway.limiter.settling import charge, request_charge
 from gateway.limiter.spec import MAX_AMOUNT
 from gateway.limiter.use import NOTHING, Estimate, Use, and_besides, most
 
@@ -137,10 +137,10 @@ class Hold:
         if self.settled:
             return
         self.settled = True
-        if own is self.reserved.full and attempt is None and not self._failures:
+        last = own if attempt is None else attempt
+        if own is last is self.reserved.full and not self._failures:
             self.actuals = self.takes
         else:
-            last = own if attempt is None else attempt
             self.actuals = self.lines.actuals(own, NOTHING if self._failures > self.attempt else last)
             if certain is not None:
                 self.actuals = _within(self.actuals, self.takes, self.lines.actuals(certain, certain))
@@ -154,9 +154,10 @@ class Hold:
         self, outcome: "Outcome", usage: Use | None = None, metered: Use | None = None, *, unseen: bool = False
     ) -> None:
         """End the hold by how its request ended; see `settling.charge`."""
-        own = charge(outcome, self.reserved.full, usage, metered, unseen=unseen)
-        certain = None if own is usage else most(usage or NOTHING, metered or NOTHING)
-        self.settle(own, certain=certain)
+        attempt = charge(outcome, self.reserved.full, usage, metered, unseen=unseen)
+        certain = None if attempt is usage else most(usage or NOTHING, metered or NOTHING)
+        own = request_charge(outcome, attempt) if attempt is NOTHING else attempt
+        self.settle(own, attempt, certain=certain)
 
     def leave(self, upstream_bytes: int) -> None:
         """End the hold of a request that broke off without an outcome: a refund if no byte of it was sent."""
@@ -165,10 +166,11 @@ class Hold:
     async def extend(self, provider: str, failed: Use = NOTHING, usage: Use | None = None) -> bool:
         """Move on to an attempt at another provider; False where its own limits refuse: ask for the one after it.
 
-        `failed` is what the attempt before is charged at its provider (`settling.attempt_charge`), `usage` what it is
-        known to have used, which is the caller's to pay; both count once, however many providers refuse.
+        `failed` is what the attempt before is charged at its provider (`settling.charge`), `usage` what it is known to
+        have used, which is the caller's to pay once another attempt follows; until then it is what the outcome tells.
+        Both count once, however many providers refuse.
         """
-        self._note_failure(failed, usage)
+        self._note_failure(failed, usage or NOTHING)
         lines = self.limits.lines(self._keeper.wall_ms(), self.end_user, provider) if self.limits.varies else self.lines
         if lines.own < len(lines.lines) or self.lines.own < len(self.lines.lines):
             try:
@@ -180,19 +182,20 @@ class Hold:
             if not await self._keeper.extend(self, lines, takes, releases):
                 return False
             self.takes = self.takes[: self.lines.own] + takes
+        if usage is not None:
+            self._spent = and_besides(self._spent, usage)  # the request is the last attempt's
         self.attempt += 1
         self._told = self._told or self.lines
         self.lines = lines
         return True
 
-    def _note_failure(self, failed: Use, usage: Use | None) -> None:
+    def _note_failure(self, failed: Use, certain: Use) -> None:
         if self._failures > self.attempt:
             return
         self._failures = self.attempt + 1
-        if usage is not None:
-            self._spent = and_besides(self._spent, usage)  # the request is the last attempt's
-        amounts = self.takes if failed is self.reserved.full else self.lines.actuals(NOTHING, failed)
-        self._owe(amounts[self.lines.own :])
+        lines = self.lines
+        amounts = _within(lines.actuals(NOTHING, failed), self.takes, lines.actuals(NOTHING, certain))
+        self._owe(amounts[lines.own :])
 
     def _owe(self, amounts: list[Amount]) -> None:
         """What a failed attempt is charged at its provider, to be settled in the end."""

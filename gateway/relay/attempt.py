@@ -202,8 +202,16 @@ class AttemptRun:
 
     @property
     def usage(self) -> Usage | None:
-        """What the tap has read so far."""
-        return self.tap.usage if self.tap is not None else None
+        """What the provider has said of usage so far, also beside an error."""
+        if self.tap is not None:
+            return self.tap.usage
+        out = self._transfer.out
+        return out.dialect.read_usage(out.surface, self.body) if self._kept else None
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of a whole answer has come, of which nothing has gone downstream yet."""
+        return self.taking is _WHOLE and bool(self._kept)
 
     @property
     def body(self) -> bytes:
@@ -324,6 +332,7 @@ class AttemptRun:
         usage = None
         if self.taking is _WHOLE:
             if usage_tail.looks_like_error(body):
+                self.taking = _REFUSAL
                 self._fail_inside(body)
                 return
             usage = out.dialect.read_usage(out.surface, body)
@@ -338,7 +347,7 @@ class AttemptRun:
         verdict = account.judge(head.status, body)
         if verdict is Verdict.CALLER:
             self.drop()
-            self._transfer.whole(self, body, None, f"status_{head.status}")
+            self._transfer.whole(self, body, self.usage, f"status_{head.status}")
         elif verdict is Verdict.OURS:
             message = f"the gateway's account at provider {account.name!r} was refused: tell its operator"
             self.fail(ProviderConfiguration(message, detail=f"status {head.status}: {body[:200]!r}"))

@@ -26,7 +26,7 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
-from gateway.record import Attempt, Ending, Outcome, Usage
+from gateway.record import CALLER_GONE, SLOW_READER, Attempt, Ending, Outcome, Usage
 from gateway.relay.attempt import AttemptRun, Taking
 from gateway.relay.outgoing import Outgoing, Target
 from gateway.relay.phases import Happening, Phase, step
@@ -47,8 +47,6 @@ _AWAITING: Final = Phase.AWAITING
 _CONNECTED: Final = Happening.CONNECTED
 _CONTENT: Final = Happening.CONTENT
 _ENDED: Final = Happening.ENDED
-_GONE: Final = "caller_gone"
-_SLOW: Final = "slow_reader"
 _SETTINGS: Final = {"first_byte": "first_byte_s", "first_content": "first_content_s", "idle": "idle_s"}
 _ENDINGS: Final = {
     Phase.COMPLETE: Ending.COMPLETE,
@@ -65,21 +63,22 @@ class Digest(Protocol):
         """More of it."""
 
 
-Admit = Callable[[Target, str, Usage | None, bool], Awaitable[bool]]
-"""Whether a target may be tried after one that failed: the target, why the one before failed, what that has used as
-far as it said, and whether any of the request went to it."""
+Admit = Callable[[Target, Outcome], Awaitable[bool]]
+"""Whether a target may be tried after attempts that failed, whose outcome this would be if none followed."""
 
 
 class Transfer:
     """One exchange's attempts and stream. Made per request, run once.
 
-    `text_bytes`: of an answer that ended early, the bytes of text that passed; -1 where that is not known.
+    `usage`: as the last attempt's provider said it. `text_bytes`: of an answer that ended early, the bytes of text that
+    passed; -1 where that is not known.
     """
 
     __slots__ = (
         "_answer_bytes",
         "_attempt",
         "_attempt_ns",
+        "_broken",
         "_comment_ns",
         "_content_ns",
         "_digest",
@@ -119,6 +118,7 @@ class Transfer:
         self.error: GatewayError | None = None
         self.usage: Usage | None = None
         self.text_bytes = -1
+        self._broken = False
         self._attempt: AttemptRun | None = None
         self._attempt_ns = 0
         self._content_ns = 0
@@ -147,9 +147,9 @@ class Transfer:
             last: UpstreamError | Overloaded | None = None
             for target in targets[: self.terms.max_attempts]:
                 if last is not None:
-                    if admit is not None and not await self._admitted(admit, target, last):
+                    if admit is not None and not await admit(target, self._outcome()):
                         continue
-                    self.phase = step(self.phase, Happening.NEXT_TARGET)
+                    self._go_on()
                 last = await self._try(target)
                 if last is None or not self._may_go_on(last):
                     break
@@ -158,17 +158,17 @@ class Transfer:
             if last is not None:
                 self._give_up(last)
         except asyncio.CancelledError:
-            self._abandon(_GONE)
+            self._abandon(CALLER_GONE)
         finally:
             self.wheel.disarm(self)
         outcome = self._outcome()
         self._attempt = None  # attempt and transfer hold each other, and the body: see Exchange.release
         return outcome
 
-    async def _admitted(self, admit: Admit, target: Target, last: UpstreamError | Overloaded) -> bool:
-        attempt = self._attempt
-        usage = attempt.usage if attempt is not None else None
-        return await admit(target, last.code, usage, attempt is not None and attempt.request_bytes > 0)
+    def _go_on(self) -> None:
+        """To another target, of which nothing is known yet."""
+        self.phase = step(self.phase, Happening.NEXT_TARGET)
+        self.usage, self._broken = None, False
 
     async def _try(self, target: Target) -> UpstreamError | Overloaded | None:
         """One target. Returns None when the exchange is over (however it ended), else why to try another."""
@@ -180,6 +180,7 @@ class Transfer:
                 try:
                     conn = await self._connect(target)
                 except (UpstreamError, Overloaded) as error:
+                    self._attempt = None  # one on a pooled connection that had died was none
                     took_ns = time.monotonic_ns() - self._attempt_ns
                     self._upstream_ns += took_ns
                     self.attempts.append(Attempt(target.name(self.out.star), error.code, 0, took_ns // NS_PER_MS))
@@ -302,6 +303,7 @@ class Transfer:
             if attempt.stale and self._may_resend():
                 self._request_bytes += attempt.request_bytes
             else:
+                self.usage, self._broken = attempt.usage, attempt.begun
                 self._ended(attempt, error.code, time.monotonic_ns())
             self.phase = step(self.phase, Happening.UPSTREAM_FAILED)
             self._give(error)
@@ -356,7 +358,7 @@ class Transfer:
             return 0  # `connect` has the same limit and says so itself
         if late == "done":
             attempt.grace_over()
-        elif late == _SLOW:
+        elif late == SLOW_READER:
             self._abandon(late)
             self._give(None)
         else:
@@ -386,7 +388,7 @@ class Transfer:
             return "total"
         if self.streaming:
             late = now_ns >= self._last_ns + terms.idle_ns
-            return (_SLOW if self.reply.paused else "idle") if late else ""
+            return (SLOW_READER if self.reply.paused else "idle") if late else ""
         if self.phase is not _AWAITING:
             return ""
         headed = self._attempt is not None and self._attempt.head is not None
@@ -414,7 +416,7 @@ class Transfer:
             self._keep_used(attempt)
             self._ended(attempt, cause, time.monotonic_ns())
         self.phase = step(self.phase, Happening.DOWNSTREAM_GONE)
-        if cause != _GONE:
+        if cause != CALLER_GONE:
             self.reply.cut()
 
     def _end_early(self, attempt: AttemptRun, cause: str) -> None:
@@ -480,6 +482,8 @@ class Transfer:
             (self._content_ns - self._started_ns) // NS_PER_US if self._content_ns else -1,
             self._upstream_ns // NS_PER_US,
             attempt.encoded.changed if attempt is not None else (),
+            attempt is None or not attempt.request_bytes,
+            self._broken,
         )
 
 

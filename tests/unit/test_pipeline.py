@@ -43,6 +43,7 @@ from tests.fakes.provider import (
     FakeProvider,
     answer,
     body_of,
+    chunk,
     stream,
     turns,
 )
@@ -758,6 +759,54 @@ def test_what_a_failed_attempt_has_used_is_paid_once_however_many_providers_refu
     assert [attempt.cause for attempt in record.attempts] == ["upstream_empty", "ok"]
     assert record.cost_microusd == 2 * 2_300
     assert [amount for name, amount in record.settled_amounts.items() if name.startswith("usd")] == [2 * 2_300]
+
+
+USED_UP = b'"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+REFUSES, REFUSES_USED = (answer(500, b'{"error":{"message":"no"}' + more) for more in (b"}", b"," + USED_UP))
+HALF = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n" + chunk(b'{"choices":['),
+    b"zz\r\n",
+)
+FAILURES: dict[str, tuple[list[tuple[bytes, ...] | UpstreamConnectError], int, int]] = {  # requests, cost
+    "usage and no content": ([(stream(ROLE, USAGE) + END,)], 1, 2_300),
+    "an error after usage": ([(stream(ROLE, USAGE, b'data: {"error":{"message":"no"}}\n\n'),)], 1, 2_300),
+    "an error and nothing told": ([(REFUSES,)], 1, 0),
+    "an error and usage told": ([(REFUSES_USED,)], 1, 2_300),
+    "an error inside of a success": ([(answer(200, b'{"error":{"message":"no"},' + USED_UP),)], 1, 2_300),
+    "a refusal of the caller's, and usage told": ([(answer(400, b'{"error":{},' + USED_UP),)], 1, 2_300),
+    "half an answer": ([HALF], 1, 9_000),
+    "not reached": ([UpstreamConnectError("no")], 0, 0),
+    "told, and again": ([(stream(ROLE, USAGE) + END,), (REFUSES_USED,)], 1, 4_600),
+    "told, then nothing": ([(stream(ROLE, USAGE) + END,), (REFUSES,)], 1, 2_300),
+    "told, then not reached": ([(REFUSES_USED,), UpstreamConnectError("no")], 1, 2_300),
+    "told, and then nobody may be asked": ([(REFUSES_USED,), (b"never asked",)], 1, 2_300),
+}
+
+
+@pytest.mark.parametrize(("says", "requests", "microusd"), FAILURES.values(), ids=FAILURES.keys())
+def test_what_attempts_have_used_that_all_failed_is_owed_and_recorded(
+    says: list[tuple[bytes, ...] | UpstreamConnectError], requests: int, microusd: int
+) -> None:
+    """Record and budget come to the same, so that a budget counted again from the journal is the one that was."""
+    usd = Rule(name="usd", per=("key",), usd=1, every="month")
+    refusing = Rule(name="at", match=RuleMatch(provider="second"), requests=1, capacity=1, every="month", budget=True)
+    price = quoted({"input": 100, "output": 1_000})
+    providers = [FakeProvider(name=name, price=price) for name, _ in zip(("first", "second"), says, strict=False)]
+    for provider, say in zip(providers, says, strict=True):
+        provider.refusals, provider.always = ([say], ()) if isinstance(say, UpstreamConnectError) else ([], say)
+    closed = says[-1] == (b"never asked",)
+    wired = Wired(*providers, **limiting(RPM, usd, *([said(refusing, requests=0)] if closed else [])))
+    record = play(served(wired, asked(body=b'{"model":"gpt","messages":[],"max_tokens":9,"stream":true}')))
+    settled = {name.partition("|")[0]: amount for name, amount in record.settled_amounts.items()}
+    assert (settled["rpm"], settled["usd"]) == (requests * 1_000, microusd)
+    assert 1_000_000 - left(wired, usd, "usd|key=demo") == microusd
+    assert record.cost_microusd == (0 if says == [HALF] else microusd)  # what nobody told is no cost, but owed
+
+
+def test_the_cost_of_attempts_that_failed_is_told_where_nothing_limits_it() -> None:
+    price = quoted({"input": 100, "output": 1_000})
+    told, sound = answering(REFUSES_USED, name="told", price=price), answering(name="sound", price=price)
+    assert play(served(Wired(told, sound), asked())).cost_microusd == 2 * 2_300
 
 
 def test_the_cost_is_told_where_nothing_limits_it() -> None:

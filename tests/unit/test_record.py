@@ -45,6 +45,8 @@ GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
         "first_content_us": "int",
         "upstream_us": "int",
         "changed": "tuple[str, ...]",
+        "unsent": "bool",
+        "broken": "bool",
     },
     Personal: {"user": "str", "end_user": "str", "client_ip": "str", "user_agent": "str"},
     Record: {

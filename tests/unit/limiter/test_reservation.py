@@ -183,7 +183,7 @@ def test_a_failure_counts_once_however_many_providers_refuse() -> None:
     hold = made(keeper, *OWN, *AT, provider="p1")
     for provider in ("p2", "p3"):
         assert not run(hold.extend(provider, use(0, 7), use(0, 7)))
-    hold.settle(REQUEST)
+    hold.finish(Outcome(Ending.FAILED, 502, (Attempt("p1/m", "upstream_reset"),), upstream_bytes=9), use(0, 7))
     assert keeper.settled == [
         {
             "rpm": 1_000,
@@ -223,6 +223,15 @@ def test_the_caller_pays_for_what_every_attempt_is_known_to_have_used() -> None:
         {"rpm": 1_000, "tpm": 135_000, "at|provider=p1": 135_000, "one": 2, "at|provider=p2": 1_000}
     ]
     assert hold.settled_amounts == {RPM: 1_000, TPM: 135_000, AT_P1: 135_000, AT_P2: 1_000}
+
+
+def test_a_last_attempt_that_nothing_was_sent_to_costs_its_provider_nothing() -> None:
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, *AT, provider="p1")
+    assert run(hold.extend("p2", REQUEST))
+    causes = (Attempt("p1/m", "upstream_status"), Attempt("p2/m", "upstream_connect_error"))
+    hold.finish(Outcome(Ending.FAILED, 502, causes, upstream_bytes=9, unsent=True))
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 0, "at|provider=p2": 0, "at|provider=p1": 0, "one": 1}]
 
 
 def test_a_last_attempt_that_did_nothing_costs_its_provider_nothing() -> None:

@@ -1,8 +1,10 @@
 """Every ending, with and without usage: what it is charged."""
 
+from typing import Any
+
 import pytest
 
-from gateway.limiter.settling import attempt_charge, charge
+from gateway.limiter.settling import charge, request_charge
 from gateway.limiter.use import NOTHING, REQUEST, Use, use
 from gateway.record import Attempt, Ending, Outcome
 
@@ -10,38 +12,67 @@ RESERVED, USAGE, METERED = use(100, 900, 50), use(90, 40, 5), use(100, 60, 7)
 PARTLY = use(110, 1, 1)
 
 
-def ended(ending: Ending, status: int = 200, cause: str = "ok", *, streamed: bool = True, sent: int = 10) -> Outcome:
-    return Outcome(ending, status, (Attempt("p/m", cause),), streamed=streamed, upstream_bytes=sent)
+def ended(ending: Ending, status: int = 200, cause: str = "ok", **said: Any) -> Outcome:
+    return Outcome(ending, status, (Attempt("p/m", cause),), **{"streamed": True, "upstream_bytes": 10, **said})
 
 
 WHOLE, FAILED, CUT, LEFT = Ending.COMPLETE, Ending.FAILED, Ending.TRUNCATED, Ending.ABANDONED
-CASES = [
-    (ended(WHOLE), USAGE, None, USAGE),
-    (ended(WHOLE), use(200, 9000, 99), None, use(200, 9000, 99)),  # more than was reserved
-    (ended(WHOLE), None, None, RESERVED),
-    (ended(WHOLE, 400), None, None, REQUEST),  # the provider refused it
-    (ended(WHOLE, 400), USAGE, None, USAGE),
-    (ended(FAILED, 503, "upstream_status"), None, None, REQUEST),
-    (ended(FAILED, 502, "upstream_reset"), None, None, REQUEST),
-    (ended(FAILED, 504, "upstream_timeout"), None, None, RESERVED),
-    (ended(FAILED, 504, "upstream_timeout"), USAGE, None, USAGE),
-    (ended(FAILED, 502, "upstream_connect_error", sent=0), None, None, NOTHING),
-    (ended(Ending.REFUSED, 503, sent=0), None, None, NOTHING),
-    (ended(CUT), None, None, RESERVED),
-    (ended(CUT), None, METERED, METERED),
-    (ended(CUT), PARTLY, METERED, use(110, 60, 7)),
-    (ended(CUT), PARTLY, None, use(110, 900, 50)),
-    (ended(LEFT), None, METERED, METERED),
-    (ended(LEFT), PARTLY, METERED, use(110, 60, 7)),
-    (ended(LEFT), None, None, RESERVED),
-    (ended(LEFT, streamed=False), None, METERED, RESERVED),
-    (ended(LEFT, 0, sent=0), None, METERED, NOTHING),
-]
+GONE = ended(LEFT, cause="caller_gone")
+CASES = {
+    "complete, usage told": (ended(WHOLE), USAGE, None, USAGE),
+    "complete, with more than was reserved": (ended(WHOLE), use(200, 9000, 99), None, use(200, 9000, 99)),
+    "complete, no usage told": (ended(WHOLE), None, None, RESERVED),
+    "refused by the provider": (ended(WHOLE, 400, "status_400"), None, None, REQUEST),
+    "refused by the provider, usage told": (ended(WHOLE, 400, "status_400"), USAGE, None, USAGE),
+    "failed": (ended(FAILED, 503, "upstream_status"), None, None, REQUEST),
+    "failed, usage told": (ended(FAILED, 503, "upstream_status"), USAGE, None, USAGE),
+    "failed, broken off before any content": (ended(FAILED, 502, "upstream_reset"), None, None, REQUEST),
+    "failed in an answer, nothing told": (ended(FAILED, 502, "upstream_reset", broken=True), None, None, RESERVED),
+    "failed in an answer, metered": (ended(FAILED, 502, "upstream_reset", broken=True), None, METERED, METERED),
+    "failed in an answer, usage told": (
+        ended(FAILED, 502, "upstream_reset", broken=True),
+        PARTLY,
+        METERED,
+        use(110, 60, 7),
+    ),
+    "timed out": (ended(FAILED, 504, "upstream_timeout"), None, None, RESERVED),
+    "timed out, usage told": (ended(FAILED, 504, "upstream_timeout"), USAGE, None, USAGE),
+    "not reached": (ended(FAILED, 502, "upstream_connect_error", upstream_bytes=0), None, None, NOTHING),
+    "not reached, others were": (ended(FAILED, 502, "upstream_connect_error", unsent=True), None, None, NOTHING),
+    "refused by the gateway": (ended(Ending.REFUSED, 503, upstream_bytes=0), None, None, NOTHING),
+    "cut": (ended(CUT), None, None, RESERVED),
+    "cut, metered": (ended(CUT), None, METERED, METERED),
+    "cut, usage told": (ended(CUT), PARTLY, METERED, use(110, 60, 7)),
+    "cut, usage told and nothing metered": (ended(CUT), PARTLY, None, use(110, 900, 50)),
+    "left, metered": (GONE, None, METERED, METERED),
+    "left, usage told": (GONE, PARTLY, METERED, use(110, 60, 7)),
+    "left, nothing told": (GONE, None, None, RESERVED),
+    "left for not reading": (ended(LEFT, cause="slow_reader"), None, METERED, METERED),
+    "left, no stream": (ended(LEFT, cause="caller_gone", streamed=False), None, METERED, RESERVED),
+    "left before anything was sent": (ended(LEFT, 0, "caller_gone", upstream_bytes=0), None, METERED, NOTHING),
+    "left between attempts": (ended(LEFT, 0, "upstream_status"), None, METERED, REQUEST),
+    "left between attempts, usage told": (ended(LEFT, 0, "upstream_status"), USAGE, METERED, USAGE),
+    "left between attempts, after a time-out": (ended(LEFT, 0, "upstream_timeout"), None, METERED, RESERVED),
+    "left while the next was connected": (ended(LEFT, 0, "upstream_status", unsent=True), None, METERED, NOTHING),
+    "left before any attempt": (Outcome(LEFT, 0), None, None, NOTHING),
+}
 
 
-@pytest.mark.parametrize(("outcome", "usage", "metered", "expected"), CASES)
+@pytest.mark.parametrize(("outcome", "usage", "metered", "expected"), CASES.values(), ids=CASES.keys())
 def test_every_ending_is_charged(outcome: Outcome, usage: Use | None, metered: Use | None, expected: Use) -> None:
     assert charge(outcome, RESERVED, usage, metered) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "request_"),
+    [
+        (ended(WHOLE), USAGE, USAGE),
+        (ended(FAILED, cause="upstream_connect_error", unsent=True), NOTHING, REQUEST),  # others have heard of it
+        (ended(FAILED, cause="upstream_connect_error", upstream_bytes=0), NOTHING, NOTHING),
+    ],
+)
+def test_a_request_of_which_anything_was_sent_is_one(outcome: Outcome, attempt: Use, request_: Use) -> None:
+    assert request_charge(outcome, attempt) == request_
 
 
 @pytest.mark.parametrize("ending", list(Ending))
@@ -56,24 +87,10 @@ def test_no_ending_is_without_a_charge_nor_below_known_usage(
 
 
 def test_reasoning_that_was_not_seen_is_not_metered() -> None:
-    assert charge(ended(LEFT), RESERVED, None, METERED, unseen=True) == RESERVED
+    assert charge(GONE, RESERVED, None, METERED, unseen=True) == RESERVED
     assert charge(ended(CUT), RESERVED, None, METERED, unseen=True) == METERED  # the provider broke off
 
 
 def test_a_reservation_that_is_charged_is_the_very_one() -> None:
     """By which the hold knows that nothing but what was taken is owed."""
     assert charge(ended(WHOLE), RESERVED, None) is RESERVED
-
-
-@pytest.mark.parametrize(
-    ("cause", "usage", "sent", "expected"),
-    [
-        ("upstream_connect_error", None, False, NOTHING),
-        ("upstream_status", None, True, REQUEST),
-        ("upstream_timeout", None, True, RESERVED),
-        ("upstream_timeout", None, False, NOTHING),
-        ("upstream_error_in_stream", USAGE, True, USAGE),
-    ],
-)
-def test_an_attempt_that_another_follows(cause: str, usage: Use | None, sent: bool, expected: Use) -> None:
-    assert attempt_charge(cause, usage, RESERVED, sent=sent) == expected

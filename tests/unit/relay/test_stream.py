@@ -18,7 +18,7 @@ from gateway.errors import (
     UpstreamStatus,
     UpstreamTimeout,
 )
-from gateway.record import Ending, Usage
+from gateway.record import Ending, Outcome, Usage
 from gateway.relay.outgoing import Target
 from tests.fakes.provider import (
     DONE,
@@ -28,6 +28,7 @@ from tests.fakes.provider import (
     STOP,
     STREAMED,
     TEXT,
+    USAGE,
     USED,
     WHOLE,
     FakeProvider,
@@ -883,10 +884,10 @@ class Door:
 
     def __init__(self, *admitted: str) -> None:
         self.admitted = admitted
-        self.asked: list[tuple[str, str, Any, bool]] = []
+        self.asked: list[tuple[str, Outcome]] = []
 
-    async def admit(self, target: Target, cause: str, usage: Usage | None, sent: bool) -> bool:
-        self.asked.append((target.name(), cause, usage, sent))
+    async def admit(self, target: Target, failed: Outcome) -> bool:
+        self.asked.append((target.name(), failed))
         await asyncio.sleep(0)
         return target.account.name in self.admitted
 
@@ -905,8 +906,11 @@ def test_a_target_that_may_not_be_tried_is_passed_over() -> None:
             stage.begin(admit=door.admit)
             outcome = await stage.outcome()
             assert [attempt.target for attempt in outcome.attempts] == ["p0/gpt-real", "p2/gpt-real"]
-            cause = UpstreamStatus.code
-            assert door.asked == [("p1/gpt-real", cause, None, True), ("p2/gpt-real", cause, None, True)]
+            assert [asked for asked, _ in door.asked] == ["p1/gpt-real", "p2/gpt-real"]
+            assert door.asked[0][1] == door.asked[1][1]
+            failed = door.asked[0][1]
+            assert (failed.ending, failed.attempts[-1].cause) == (Ending.FAILED, UpstreamStatus.code)
+            assert (failed.usage, failed.unsent, failed.broken) == (None, False, False)
 
     run(story())
 
@@ -931,7 +935,7 @@ def test_nothing_was_sent_to_a_provider_that_could_not_be_reached() -> None:
             door = Door("p1", "p2")
             stage.begin(admit=door.admit)
             await stage.outcome()
-            assert [sent for _, _, _, sent in door.asked] == [True, False]
+            assert [failed.unsent for _, failed in door.asked] == [False, True]
 
     run(story())
 
@@ -949,7 +953,60 @@ def test_a_caller_may_leave_while_it_is_asked() -> None:
 
             stage.begin(admit=admit)
             await waiting
-            assert (await stage.leave()).ending is Ending.ABANDONED
+            outcome = await stage.leave()
+            assert (outcome.ending, outcome.unsent, causes(stage)) == (Ending.ABANDONED, False, ["upstream_status"])
+
+    run(story())
+
+
+def test_a_caller_may_leave_while_the_next_is_connected() -> None:
+    async def story() -> None:
+        async with scene(PLAIN, providers=2) as stage:
+            failing(stage, 0)
+            stage.providers[1].hangs = asyncio.Event()
+            await stage.asked()
+            await turns()
+            outcome = await stage.leave()
+            assert (outcome.ending, outcome.unsent, causes(stage)) == (Ending.ABANDONED, True, ["upstream_status"])
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "usage", "broken"),
+    [
+        (PLAIN, (answer(500, b'{"error":{},"usage":{"prompt_tokens":3,"completion_tokens":2}}'),), USED, False),
+        (PLAIN, (answer(200, b'{"error":{},"usage":{"prompt_tokens":3,"completion_tokens":2}}'),), USED, False),
+        (PLAIN, (answer(500, b"not json"),), None, False),
+        (PLAIN, (answer(200, WHOLE)[:-5], b""), None, True),
+        (STREAMED, (stream(ROLE, USAGE) + END,), USED, False),
+        (STREAMED, (stream(ROLE),), None, False),
+    ],
+    ids=["refusal", "error inside", "no json", "half", "no content", "no more"],
+)
+def test_what_a_failed_attempt_has_used_is_told_as_far_as_it_is_known(
+    body: bytes, says: tuple[bytes, ...], usage: Usage | None, *, broken: bool
+) -> None:
+    async def story() -> None:
+        async with scene(body) as stage:
+            await stage.asked()
+            stage.provider.line.says(*says)
+            await turns()
+            stage.provider.line.resets()
+            outcome = await stage.outcome()
+            assert (outcome.ending, outcome.usage, outcome.broken) == (Ending.FAILED, usage, broken)
+
+    run(story())
+
+
+def test_what_one_attempt_has_used_is_not_the_next_ones() -> None:
+    async def story() -> None:
+        async with scene(STREAMED, providers=2) as stage:
+            stage.provider.always = (stream(ROLE, USAGE) + END,)
+            stage.providers[1].refusals = [UpstreamConnectError("no")]
+            stage.begin()
+            outcome = await stage.outcome()
+            assert (outcome.usage, outcome.unsent) == (None, True)
 
     run(story())
 
