@@ -212,9 +212,13 @@ class Overloaded(GatewayError):
 
 
 class LimitsUnavailable(GatewayError):
-    """What is left of a limit cannot be known now, and the limit is one that then refuses."""
+    """What is left of a limit cannot be known now, and the limit is one that then refuses: `rule`, "" for all."""
 
     code, status = "limits_unavailable", 503
+
+    def __init__(self, message: str, *, rule: str = "", retry_after_s: int | None = None, detail: str = "") -> None:
+        super().__init__(message, retry_after_s=retry_after_s, detail=detail)
+        self.rule = rule
 
 
 class JournalUnavailable(GatewayError):

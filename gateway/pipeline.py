@@ -28,6 +28,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     InvalidRequest,
+    LimitsUnavailable,
     ModelNotAllowed,
     ModelNotFound,
     NeverFits,
@@ -233,7 +234,7 @@ async def _reserve(
     try:
         reserving = gateway.limiter.reserve(limits, ex.exchange_id, estimate, end_user=end_user, providers=providers)
         ex.hold = hold = await reserving
-    except (RateLimited, NeverFits) as error:
+    except (RateLimited, NeverFits, LimitsUnavailable) as error:
         ex.limits_verdict = error.rule
         raise
     ex.limits_verdict = hold.origin._value_  # `value` is a property in Python, and slow

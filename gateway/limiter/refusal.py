@@ -59,7 +59,10 @@ def unread(rule: str) -> ModelNotPriced:
 def unavailable(line: Line, detail: str) -> LimitsUnavailable:
     """A limit that refuses while nobody knows what is left of it."""
     return LimitsUnavailable(
-        f"the limit {line.rule} cannot be checked at the moment: retry shortly", retry_after_s=1, detail=detail
+        f"the limit {line.rule} cannot be checked at the moment: retry shortly",
+        rule=line.rule,
+        retry_after_s=1,
+        detail=detail,
     )
 
 

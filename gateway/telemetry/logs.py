@@ -198,6 +198,7 @@ class _Notice:
 class RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
     """A request's line in JSON; empty fields are left out, and so are `attempts` when there was one.
 
+    `limits_verdict` is the limit that refused it, and left out where none did.
     `level` is warning when the gateway or a provider is at fault; what a caller did wrong is information.
     """
 
@@ -217,6 +218,7 @@ class RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
     target: str = ""
     streamed: bool = False
     error: str = ""
+    limits_verdict: str = ""
     attempts: tuple[Attempt, ...] = ()
     input_tokens: int = 0
     output_tokens: int = 0
@@ -276,6 +278,7 @@ class RequestLog:
             record.target,
             record.streamed,
             record.error,
+            "" if record.hold_id else record.limits_verdict,
             record.attempts if len(record.attempts) > 1 else (),
             tokens_in,
             tokens_out,
@@ -296,10 +299,11 @@ class RequestLog:
         target = f" -> {clean(record.target, MAX_NAME)}" if record.target else ""
         tokens = f" {record.usage.input_tokens}+{record.usage.output_tokens} tokens" if record.usage else ""
         error = f" {record.error}" if record.error else ""
+        limit = f" by {record.limits_verdict}" if record.limits_verdict and not record.hold_id else ""
         attempts = f" {len(record.attempts)} attempts" if len(record.attempts) > 1 else ""
         took = f"{record.duration_us / _US_PER_MS:.1f} ms (gw {record.overhead_us / _US_PER_MS:.2f})"
         how = "" if record.ending == _COMPLETE else f" {record.ending}"
-        text = f"{time} {status}{how} {record.surface}{who} {what}{target}{attempts} {took}{tokens}{error}"
+        text = f"{time} {status}{how} {record.surface}{who} {what}{target}{attempts} {took}{tokens}{error}{limit}"
         return f"{printable(text)} {record.exchange_id}\n".encode(errors="backslashreplace")
 
 

@@ -22,7 +22,7 @@ from gateway.dialects.base import RequestFacts
 from gateway.errors import GatewayError, InvalidCredential, MissingCredential, RateLimited, UpstreamConnectError
 from gateway.exchange import Exchange
 from gateway.ledger.prices import quoted
-from gateway.limiter.engine import Amount
+from gateway.limiter.engine import Amount, Reason, Unavailable
 from gateway.limiter.limiter import Engines, Limiter
 from gateway.limiter.rules import Rules, Subject
 from gateway.listener.head import Head, read_head
@@ -691,6 +691,13 @@ def test_a_prompt_that_never_fits_is_refused_for_good() -> None:
     wired = Wired(answering(), **limiting(said(TPM, tokens=10)))
     error = refused(wired, asked(body=b'{"model":"gpt","messages":[{"role":"user","content":"%b"}]}' % (b"a" * 100)))
     assert (error.status, error.code) == (400, "request_too_large_for_limit")
+    assert wired.recorded[-1].limits_verdict == "tpm"
+
+
+def test_a_limit_that_cannot_be_asked_is_told_as_what_refused() -> None:
+    wired = Wired(answering(), **limiting(said(RPM, on_store_failure="open"), said(TPM, on_store_failure="closed")))
+    wired.engine.failure = Unavailable(Reason.LATE)
+    assert refused(wired, asked()).code == "limits_unavailable"
     assert wired.recorded[-1].limits_verdict == "tpm"
 
 

@@ -236,6 +236,18 @@ def test_a_request_s_line_has_what_is_known_and_leaves_out_what_is_not(stderr: S
     }
 
 
+@pytest.mark.parametrize(("hold_id", "verdict", "told"), [("", "key.rpm", "key.rpm"), ("req-1", "table", None)])
+def test_the_limit_that_refused_is_named_and_where_others_are_counted_is_not(
+    stderr: Stderr, hold_id: str, verdict: str, told: str | None
+) -> None:
+    sink, code = stderr.setup(), "rate_limit_exceeded" if told else "upstream_reset"
+    record = outcome(ending=Ending.REFUSED.value, status=429, error=code, limits_verdict=verdict, hold_id=hold_id)
+    RequestLog("all", sink, text=False).write(record)
+    assert stderr.line().get("limits_verdict") == told
+    RequestLog("all", sink, text=True).write(record)
+    assert stderr.text().endswith(f" {code} by key.rpm req-1\n" if told else f" {code} req-1\n")
+
+
 def test_several_attempts_are_shown(stderr: Stderr) -> None:
     sink = stderr.setup()
     tried = (Attempt("a/large", "upstream_reset", took_ms=3), Attempt("b/large", "ok", 200, 20))
