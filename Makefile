@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
 .PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-scaling \
-	bench-load profile lock clean test-needs node-sdk
+	bench-load bench-memory profile lock clean test-needs node-sdk
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ bench-scaling: setup ## what a request costs as prompts, limits, keys, streams, 
 
 bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page
 	@$(BIN)/python -m bench.load $(PROFILE) $(ARGS)
+
+bench-memory: setup ## does memory stay flat over ten million requests: a quarter of an hour; ARGS="--requests 5000000"
+	@$(BIN)/python -m bench.memory $(ARGS)
 
 bench-compare: setup ## A=folder B=folder: what got better, what worse, what cannot be told
 	@$(BIN)/python -m bench.compare $(A) $(B)

@@ -89,7 +89,7 @@ def _own(section: str, value: Callable[[Sample], float]) -> Values:
     return values
 
 
-def _beside(section: str, other: str, combine: Callable[[Sample, Sample], float]) -> Values:
+def _beside(section: str, other: str, combine: Callable[[Sample, Sample], float | None]) -> Values:
     def values(samples: Sequence[Sample], target: str) -> Range | None:
         own = verdict.of(samples, section, target)
         if target in {"direct", other} or not any(sample.units for sample in own):
@@ -97,10 +97,6 @@ def _beside(section: str, other: str, combine: Callable[[Sample, Sample], float]
         return verdict.paired(samples, section, (target, other), combine)
 
     return values
-
-
-def _cpu_ratio(ours: Sample, nginx: Sample) -> float:
-    return ours.cpu_us_per_unit / nginx.cpu_us_per_unit if nginx.cpu_us_per_unit else 0.0
 
 
 def _added_ms(q: float) -> Callable[[Sample, Sample], float]:
@@ -115,14 +111,14 @@ def _ms(pick: Callable[[Sample], Histogram]) -> Callable[[Sample], float]:
     return lambda sample: pick(sample).quantile_us(0.99) / 1e3
 
 
-_JSON_RATIO: Final = _beside("json", "nginx", lambda ours, nginx: ours.load.rps / nginx.load.rps)
+_JSON_RATIO: Final = _beside("json", "nginx", verdict.rate_ratio)
 _SSE: Final = "sse-paced"
 MEASURES: Final = (
     Measure("plain: rate", "json", "1/s", Good.MORE, Moves.WITH_MACHINE, _own("json", lambda s: s.load.rps)),
     Measure("plain: CPU a request", "json", "µs", Good.LESS, Moves.WITH_MACHINE, _own("json", _cpu)),
     Measure("plain: rate beside nginx", "json", "×", Good.MORE, Moves.ALONE, _JSON_RATIO),
     Measure("streams: CPU a chunk", _SSE, "µs", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _cpu)),
-    Measure("streams: CPU beside nginx", _SSE, "×", Good.LESS, Moves.ALONE, _beside(_SSE, "nginx", _cpu_ratio)),
+    Measure("streams: CPU beside nginx", _SSE, "×", Good.LESS, Moves.ALONE, _beside(_SSE, "nginx", verdict.cost_ratio)),
     Measure(
         "streams: first token p99", _SSE, "ms", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _ms(lambda s: s.load.ttft))
     ),

@@ -48,7 +48,6 @@ def parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, help="length of one measurement (3)")
     add("--streams", type=int, help="idle streams to hold open (10,000)")
     add("--rate", type=float, help="requests a second of the latency section (half of what the subject can do)")
-    add("--long", action="store_true", help="also a million requests, watching memory and descriptors")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the generated gateway.yaml")
     add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>, and -quick)")
     return parsed
@@ -74,7 +73,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         "rate": options.rate,
     }
     values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
-    values |= {"sections": options.only, "subject": options.subject, "long": options.long}
+    values |= {"sections": options.only, "subject": options.subject}
     values["targets"] = tuple(name for name in KNOWN if name in {*options.targets, options.subject})
     return Settings(**values)
 
@@ -87,7 +86,7 @@ def expected_s(settings: Settings) -> float:
     if "latency" in settings.sections:
         total += len(settings.sweep) * len({"direct", "nginx", settings.subject}) * settings.measurement_s()
     if "memory" in settings.sections:
-        total += 2 * (MEMORY_TARGET_S + settings.hold_seconds) + (2 * memory.MANY_REQUESTS_S if settings.long else 0)
+        total += 2 * (MEMORY_TARGET_S + settings.hold_seconds)
     return total
 
 

@@ -128,7 +128,7 @@ def _charts(result: Result) -> dict[str, str]:
         ),
         "Latency at half load": figure("Latency, all repeats together", latency)
         + figure("Added latency against load, p99", _added(result)),
-        "Memory and descriptors": figure("Resident memory of the worker over many requests", _over_time(result)),
+        "Memory and descriptors": figure("Resident memory of the worker over the section", _over_time(result)),
     }
 
 
@@ -186,7 +186,7 @@ def _added_points(result: Result, target: str) -> Iterator[Point]:
 
 def _over_time(result: Result) -> str:
     def of(memory: MemoryResult) -> list[Point]:
-        return [(m.at_s, m.rss_kb / 1024) for m in memory.moments if m.at_s is not None and "many requests" in m.when]
+        return [(m.at_s, m.rss_kb / 1024) for m in memory.moments if m.at_s is not None]
 
     colours = {target: number for number, target in enumerate(result.settings.targets)}
     found = [Series(memory.target, of(memory), colours.get(memory.target, 0), marked=True) for memory in result.memory]

@@ -47,6 +47,15 @@ def _name(pid: int) -> str:
         return ""
 
 
+def pss_kb(pid: int) -> int:
+    """Its memory, with what it shares with others counted in parts; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+
+
 def alive(pid: int) -> bool:
     """Whether it still runs; one that ended and only waits to be asked for its status does not."""
     stat = _stat(pid)
@@ -117,8 +126,12 @@ class Reading:
 
     def worker(self) -> Process | None:
         """The process that serves: one that is called a worker, else the one with the most memory."""
-        called = [process for process in self.processes.values() if "worker" in process.name]
-        return max(called or self.processes.values(), key=lambda process: process.rss_kb, default=None)
+        return self.called("worker") or max(self.processes.values(), key=lambda process: process.rss_kb, default=None)
+
+    def called(self, part: str) -> Process | None:
+        """The process with this in its name; of several the one with the most memory."""
+        found = (process for process in self.processes.values() if part in process.name)
+        return max(found, key=lambda process: process.rss_kb, default=None)
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def _figure(samples: Sequence[Sample], value: Callable[[Sample], float], digits:
 
 
 def _cpu(samples: Sequence[Sample]) -> list[str]:
-    if not any(sample.cpu_us for sample in samples):
+    if not any(sample.cpu_us and sample.units for sample in samples):
         return ["–", "–"]
     return [_figure(samples, lambda s: s.cpu_us_per_unit), _figure(samples, lambda s: s.busiest_us_per_unit)]
 
@@ -170,7 +170,7 @@ def _json_lead(result: Result) -> str:
 
 def _json_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
     def row(own: list[Sample]) -> list[str]:
-        beside = verdict.paired(samples, "json", (own[0].target, "nginx"), lambda a, b: a.load.rps / b.load.rps)
+        beside = verdict.paired(samples, "json", (own[0].target, "nginx"), verdict.rate_ratio)
         latency = _pooled_ms(own, lambda s: s.load.latency, 0.5, 0.99)
         return [_figure(own, lambda s: s.load.rps, 0), _range(beside, 2), *_cpu(own), latency]
 
@@ -188,12 +188,9 @@ def _sse_lead(result: Result) -> str:
 
 def _sse_table(samples: Sequence[Sample], targets: Sequence[str], section: str) -> str:
     def beside(own: list[Sample]) -> str:
-        def ratio(ours: Sample, nginx: Sample) -> float:
-            return ours.cpu_us_per_unit / nginx.cpu_us_per_unit
-
         if not own[0].cpu_us:
             return "–"
-        return _range(verdict.paired(samples, section, (own[0].target, "nginx"), ratio), 2)
+        return _range(verdict.paired(samples, section, (own[0].target, "nginx"), verdict.cost_ratio), 2)
 
     def row(own: list[Sample]) -> list[str]:
         return [

@@ -1,8 +1,15 @@
-"""What a stream costs and whether memory grows, from the moments of a run."""
+"""What a stream costs, from the moments of a run."""
+
+import time
+from pathlib import Path
 
 import pytest
 
-from bench.speed.memory import MemoryResult, Moment, streams_possible
+from bench.speed.memory import MemoryResult, MemoryRun, Moment, streams_possible
+from bench.speed.procfs import Process, Reading
+from bench.speed.progress import Progress
+from bench.speed.sections import Settings
+from bench.speed.targets import Running
 
 
 @pytest.mark.parametrize(("limit", "streams"), [(1_048_576, 10_000), (20_000, 9_800), (1_024, 312)])
@@ -17,11 +24,14 @@ def test_a_stream_costs_what_holding_them_added() -> None:
     assert MemoryResult("gateway", 1000).kb_per_stream is None
 
 
-def test_growth_counts_from_the_first_tenth() -> None:
-    moments = [
-        Moment("before many requests", 50_000, 20),
-        Moment("after 10 % of many requests", 60_000, 20),
-        Moment("after many requests", 60_500, 20),
-    ]
-    assert MemoryResult("gateway", 0, moments=moments).growth_kb == 500
-    assert MemoryResult("gateway", 0).growth_kb is None
+def test_a_worker_that_was_started_anew_is_seen_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Running, "reading", lambda _: Reading({7: Process(7, 0, 5000, 9)}))
+    result = MemoryResult("gateway", 10)
+    for _ in range(2):
+        run = MemoryRun(Running("gateway", 1, 1), Settings(), result, 10, tmp_path, Progress(1))
+        time.sleep(0.01)
+        run.look("now")
+    first_s, second_s = (moment.at_s for moment in result.moments)
+    assert first_s is not None
+    assert second_s is not None
+    assert second_s >= first_s + 0.01

@@ -34,7 +34,7 @@ def whole() -> Result:
         *(one for name in ("direct", "gateway") for one in repeats("latency", name, [50, 50], latency_ms=0.7)),
         *(at_rate(name, rate, rate / 100) for name in ("direct", "gateway") for rate in (10.0, 90.0)),
     ]
-    moments = [Moment("idle", 1, 1, 0.0), Moment("after 10 % of many requests", 60_000, 9, 5.0)]
+    moments = [Moment("idle", 1, 1, 0.0), Moment("1,000 connections", 60_000, 9, 5.0)]
     return Result(CONDITIONS, Settings(subject="gateway"), samples, [MemoryResult("gateway", 1, 1, moments)], rate=50)
 
 
@@ -72,7 +72,7 @@ def test_it_has_a_chart_where_there_are_figures() -> None:
         "Lag between chunks",
         "Latency, all repeats together",
         "Added latency against load, p99",
-        "Resident memory of the worker over many requests",
+        "Resident memory of the worker over the section",
     ]
     assert "<figure>" not in page.page(Result(CONDITIONS, Settings(), [], []))
 

@@ -87,3 +87,10 @@ def test_the_worker_is_the_one_that_is_called_so() -> None:
     found = {1: Process(1, 0, 900, 5, "gw-control"), 2: Process(2, 0, 100, 7, "gw-worker-0")}
     assert Reading(found).worker() == found[2]
     assert Reading({1: found[1], 3: Process(3, 0, 10, 1, "nginx")}).worker() == found[1]
+    assert Reading(found).called("control") == found[1]
+    assert Reading(found).called("nginx") is None
+
+
+def test_memory_that_is_shared_counts_in_parts() -> None:
+    assert procfs.pss_kb(os.getpid()) > 1000
+    assert procfs.pss_kb(2**22 + 1) == 0

@@ -111,3 +111,8 @@ def test_an_earlier_result_is_kept(tmp_path: Path) -> None:
         folders.append(report.fresh_folder(base))
         folders[-1].mkdir()
     assert [folder.name for folder in folders] == ["2026-01-02-cpu", "2026-01-02-cpu-2", "2026-01-02-cpu-3"]
+
+
+def test_who_answered_nothing_has_no_cost() -> None:
+    text = report.markdown(result([*steady(), *repeats("json", "limited", [0, 0])]))
+    assert "| limited | 0 | 0.00 | – | – |" in text

@@ -4,7 +4,17 @@ import pytest
 
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.sections import Sample
-from bench.speed.verdict import Goal, Range, Status, memory_goals, paired, speed_goals, void_reasons
+from bench.speed.verdict import (
+    Goal,
+    Range,
+    Status,
+    cost_ratio,
+    memory_goals,
+    paired,
+    rate_ratio,
+    speed_goals,
+    void_reasons,
+)
 from tests.unit.bench_speed.samples import repeats, sample
 
 
@@ -119,11 +129,9 @@ def test_goals_of_memory() -> None:
         Moment("1,000 connections", 90 * 1024, 2000),
         Moment("before streams", 80_000, 50),
         Moment("streams open", 80_000 + 31_000, 2050),
-        Moment("after 10 % of many requests", 90_000, 50),
-        Moment("after many requests", 91_000, 50),
     ]
     result = MemoryResult("gateway", wanted_streams=1000, streams=1000, moments=moments)
-    assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED, Status.MET]
+    assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED]
     result.errors["reset"] = 1
     assert {goal.status for goal in memory_goals(result)} == {Status.MISSED}
 
@@ -152,3 +160,10 @@ def test_limits_beside_a_gateway_that_was_not_measured_say_nothing() -> None:
     samples = [*repeats("json", "nginx", [100] * 3), *repeats("json", "limited", [50] * 3)]
     *_, beside = speed_goals(samples, "limited", voided=())
     assert beside.status is Status.NOT_MEASURED
+
+
+def test_what_did_nothing_is_no_yardstick_and_costs_nothing() -> None:
+    none = sample("json", "nginx", rps=0)
+    assert (rate_ratio(sample("json", "gateway"), none), cost_ratio(sample("json", "gateway"), none)) == (None, None)
+    assert cost_ratio(sample("json", "litellm", rps=0), sample("json", "nginx")) is None
+    assert paired([none, sample("json", "gateway")], "json", ("gateway", "nginx"), rate_ratio) is None

@@ -1,0 +1,1 @@
+"""Put on a gateway's path: sitecustomize.py, which Python imports when it starts."""
