@@ -1,7 +1,8 @@
 """Reads how much a JSON body asks for (`Asked`), with one typed decode that keeps what has a size.
 
 Text counts unescaped; JSON that models see as JSON (tool schemas, tool inputs) counts as it was sent; base64 is never
-text (`media.py`). The largest of several names for the longest answer counts, since vendors differ in which one wins.
+text (`media.py`). The largest of several names for the longest answer counts, since vendors differ in which one wins;
+one of zero or less is none, since servers differ in whether that is no answer or one without an end.
 
 Invariants: nothing is refused here and nothing raised; a body that is of none of our shapes is surveyed member by
 member. `known` says the same as `read` of what was decoded already, and nothing of more than text. Cost: 1.5 µs for
@@ -74,7 +75,7 @@ def known(facts: RequestFacts) -> Asked | None:
     max_output = int(numbers["max_tokens"]) if "max_tokens" in numbers else None
     if "max_completion_tokens" in numbers:
         max_output = _greater(int(numbers["max_completion_tokens"]), max_output)
-    if max_output is not None and max_output < 0:
+    if max_output is not None and max_output <= 0:
         max_output = None
     n = max(int(numbers["n"]), 1) if "n" in numbers else 1
     return Asked(text_bytes, len(messages), 0, (), max_output, n, facts.stream)
@@ -214,13 +215,15 @@ class _Tally:
         stream: bool | None,  # noqa: FBT001 - as decoded
         *,
         spoken: bool = False,
+        silent: bool = False,
     ) -> Asked:
+        limit = max_output if max_output is None or max_output > 0 else None
         return Asked(
             self.text_bytes,
             messages,
             self.tokens,
             tuple(self.media) if self.media else (),
-            max_output if max_output is None or max_output >= 0 else None,  # servers read -1 as no limit
+            0 if silent else limit,
             max(n, 1) if n is not None else 1,
             bool(stream),
             self.whole and not self.media,
@@ -336,7 +339,7 @@ def _fold_completion(body: sized.Completion, tally: _Tally) -> Asked:
 
 def _fold_input(body: sized.Input, tally: _Tally) -> Asked:
     tally.inputs(body.input)
-    return tally.asked(0, 0, 1, stream=False)
+    return tally.asked(0, None, 1, stream=False, silent=True)
 
 
 def _fold_made(body: sized.Made, tally: _Tally) -> Asked:
@@ -351,8 +354,8 @@ def _fold_count(_body: sized.Messages, _tally: _Tally) -> Asked:
 
 
 def _greater(one: int, other: int | None) -> int:
-    """The greater limit of two; a negative one is none, which is greater than any."""
-    return one if other is None else min(one, other) if one < 0 or other < 0 else max(one, other)
+    """The greater limit of two; zero or less is none, which is greater than any."""
+    return one if other is None else min(one, other) if one <= 0 or other <= 0 else max(one, other)
 
 
 _Fold = Callable[[Any, _Tally], Asked]

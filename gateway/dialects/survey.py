@@ -24,17 +24,24 @@ def read(document: object) -> Asked:
     top = document if isinstance(document, dict) else {}
     found: list[Media] = []
     limits = [limit for name in _LIMITS if (limit := _whole(top.get(name))) is not None]
-    limited = bool(limits) and min(limits) >= 0  # servers read -1 as no limit
+    limited = bool(limits) and min(limits) > 0  # as `measure.py` reads them
     messages = top.get("messages")
     return Asked(
         _text_bytes("", document, found),
         len(messages) if isinstance(messages, list) else 0,
         media=tuple(found),
         max_output=max(limits) if limited else None,
-        n=max(_whole(top.get("n")) or 1, 1),
+        n=_answers(top),
         stream=top.get("stream") is True,
         whole=False,
     )
+
+
+def _answers(top: dict[str, object]) -> int:
+    """How many answers are asked for: for each prompt as many as are written to choose from."""
+    prompt = top.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) else 1
+    return max(prompts, 1) * max(_whole(top.get("n")) or 1, _whole(top.get("best_of")) or 1, 1)
 
 
 def _text_bytes(key: str, value: object, found: list[Media]) -> int:

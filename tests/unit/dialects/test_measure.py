@@ -192,13 +192,14 @@ def test_counting_tokens_uses_none() -> None:
         ({"max_tokens": 5, "max_completion_tokens": 7}, 7, 1),
         ({"max_tokens": 9, "max_completion_tokens": 7}, 9, 1),
         ({"max_tokens": None, "n": None, "stream": None}, None, 1),
-        ({"max_tokens": 0, "n": 0}, 0, 1),
+        ({"max_tokens": 0, "n": 0}, None, 1),
         ({"max_tokens": -1, "n": -3}, None, 1),
         ({"max_tokens": 5, "max_completion_tokens": -1}, None, 1),
         ({"max_tokens": -1, "max_completion_tokens": 5}, None, 1),
+        ({"max_tokens": 5, "max_completion_tokens": 0}, None, 1),
     ],
 )
-def test_the_largest_limit_counts_and_a_negative_one_is_none(
+def test_the_largest_limit_counts_and_zero_or_less_is_none(
     members: dict[str, object], max_output: int | None, n: int
 ) -> None:
     asked = chat(**members)

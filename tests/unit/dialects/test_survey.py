@@ -49,7 +49,9 @@ def test_a_text_file_as_a_data_url_is_text() -> None:
     [
         ({"max_tokens": 5, "max_completion_tokens": 9, "n": 3, "stream": True}, 9, 3, True),
         ({"max_output_tokens": 7}, 7, 1, False),
-        ({"max_tokens": 0, "n": -1}, 0, 1, False),
+        ({"max_tokens": 0, "n": -1}, None, 1, False),
+        ({"prompt": ["a", "b"], "n": 2, "best_of": 5}, None, 10, False),
+        ({"prompt": [], "best_of": -5}, None, 1, False),
         ({"max_tokens": -5, "n": 0}, None, 1, False),
         ({"max_tokens": 5, "max_completion_tokens": -1}, None, 1, False),
         ({"max_tokens": True, "n": "4", "stream": 1}, None, 1, False),
