@@ -13,8 +13,8 @@ One request, in order (the story itself is `pipeline.py`):
 Numbers are the journey's in docs/ARCHITECTURE.md; a stage that is not built is not in the pipeline.
 
 Layers, imports point down only (tests/test_architecture.py):
-  process > listener, assemble, control > pipeline > exchange > spending > identity, limiter, relay, journal,
-  telemetry > routing, providers, ledger > dialects, config > record, verdicts, errors, units, tasks, segment
+  process > listener, assemble, control > pipeline > exchange > spending, subjects > identity, limiter, relay,
+  journal, telemetry > routing, providers, ledger > dialects, config > record, verdicts, errors, units, tasks, segment
 """
 
 __version__ = "0.1.0"

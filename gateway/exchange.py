@@ -85,6 +85,7 @@ class Exchange:
         self.facts: RequestFacts | None = None
         self.model = "unknown"  # the pattern in the config that matched, never the caller's word
         self.route: Route | None = None
+        self.data_class = ""  # with the route
         self.tariff = UNPRICED
         self.asked: Asked | None = None  # where limits count by it
         self.hold: Hold | None = None  # what was taken from its limits, until it is settled and after
@@ -133,7 +134,7 @@ class Exchange:
             principal.team,
             "",  # agent
             principal.key_id,
-            "",  # role
+            principal.role,
             None,  # personal, which is sealed
             sealed.text if sealed is not None else "",
             sealed.key.id if sealed is not None else "",
@@ -145,7 +146,7 @@ class Exchange:
             REFUSE if ending is _REFUSAL else self.decision,
             "",  # policy_version
             {},  # findings
-            "",  # data_class
+            self.data_class,
             self.limits_verdict,
             hold.id if hold is not None else "",
             {},  # hold_amounts, which the decision has

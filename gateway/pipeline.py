@@ -45,7 +45,7 @@ from gateway.limiter import refusal
 from gateway.limiter.estimate import Estimator
 from gateway.limiter.limiter import Limiter
 from gateway.limiter.reservation import Hold
-from gateway.limiter.rules import Limits, Rules, Subject
+from gateway.limiter.rules import Limits, Rules
 from gateway.limiter.settling import charge
 from gateway.limiter.use import UNREAD, use
 from gateway.record import Ending, Kind, Outcome, Record
@@ -55,6 +55,7 @@ from gateway.relay.stream import Transfer
 from gateway.routing.match import Route, Router, Terms
 from gateway.routing.models import Catalogue, Entry
 from gateway.spending import Tariff
+from gateway.subjects import subject_of
 from gateway.telemetry.trace import RANDOM_BYTES, continue_trace, fresh_trace
 from gateway.units import NS_PER_MS, NS_PER_US
 from gateway.wheel import Wheel
@@ -105,6 +106,7 @@ class Plan(NamedTuple):
     form: bytes  # of decisions
     tariff: Tariff
     limits: Limits | None  # None: nothing limits them
+    data_class: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -327,7 +329,7 @@ def _prepare(ex: Exchange, gateway: Gateway, surface: Surface, facts: RequestFac
         if len(gateway.plans) >= _MAX_PLANS:
             gateway.plans.clear()
         plan = gateway.plans[key] = _plan(gateway, head.path, surface, model, principal)
-    entry, star, route, terms, decision, ex.tariff, limits = plan
+    entry, star, route, terms, decision, ex.tariff, limits, ex.data_class = plan
     if limits is None:
         facts.talk = None
     ex.model, ex.route = entry.pattern, route
@@ -351,7 +353,7 @@ def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: 
     entry, star = found
     route = gateway.router.match(path, model, principal.labels)
     decision = _form(gateway, principal, surface, route, model)
-    limits = gateway.rules.limits(_subject(principal, route, model, entry.pattern))
+    limits = gateway.rules.limits(subject_of(principal, route, model, entry.pattern))
     targets = entry.order(surface.dialect, random.random)
     prices = {target.name(star): target.price(star) for target in targets}
     money = limits.money if limits is not None else ""
@@ -360,21 +362,8 @@ def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: 
     measured = limits is not None and limits.by_size
     prior = entry.config.output_prior
     tariff = spending.tariff_of(principal.org, entry.pattern, prior, prices, measured=measured, money=bool(money))
-    return Plan(entry, star, route, route.terms(entry.pattern, entry.config), decision, tariff, limits)
-
-
-def _subject(principal: Principal, route: Route, model: str, entry: str) -> Subject:
-    return Subject(
-        principal.key_id,
-        principal.org,
-        principal.team,
-        principal.user,
-        principal.labels,
-        model,
-        entry,
-        route.name,
-        principal.allowance,
-    )
+    terms, data_class = route.terms(entry.pattern, entry.config), route.data_class(principal.data_class)
+    return Plan(entry, star, route, terms, decision, tariff, limits, data_class)
 
 
 def _form(gateway: Gateway, principal: Principal, surface: Surface, route: Route, model: str) -> bytes:
@@ -387,10 +376,12 @@ def _form(gateway: Gateway, principal: Principal, surface: Surface, route: Route
             org=principal.org,
             team=principal.team,
             key_id=principal.key_id,
+            role=principal.role,
             surface=surface.name,
             route=route.name,
             model=model,
             decision=ALLOW,
+            data_class=route.data_class(principal.data_class),
             generation=gateway.generation,
         )
     )
@@ -417,6 +408,7 @@ def _passthrough(ex: Exchange, gateway: Gateway, surface: Surface) -> Prepared:
     if _EVERY_MODEL not in principal.models:
         raise ModelNotAllowed("this key is limited to certain models, which a passthrough request cannot show")
     ex.route = gateway.router.match(head.path, "", principal.labels)
+    ex.data_class = ex.route.data_class(principal.data_class)
     out = _outgoing(ex, gateway, surface, "/" + head.params["rest"], None, "")
     limits = _raw_limits(gateway, principal, ex.route)
     if limits is not None and limits.money and gateway.config.limits.unpriced == "refuse":
@@ -430,7 +422,7 @@ def _raw_limits(gateway: Gateway, principal: Principal, route: Route) -> Limits 
     if key not in known:
         if len(known) >= _MAX_PLANS:
             known.clear()
-        known[key] = gateway.rules.limits(_subject(principal, route, "", ""))
+        known[key] = gateway.rules.limits(subject_of(principal, route))
     return known[key]
 
 
@@ -469,6 +461,7 @@ def _answer_models(ex: Exchange, gateway: Gateway) -> None:
     """GET /v1/models: the names of the config that this key may use. Patterns are no names and are not listed."""
     head, principal = ex.head, ex.principal
     ex.route = gateway.router.match(head.path, "", principal.labels)
+    ex.data_class = ex.route.data_class(principal.data_class)
     wanted = head.params.get("model")
     if wanted is None:
         names = tuple(name for name in gateway.catalogue.names if principal.allows(name))

@@ -67,10 +67,11 @@ def page(told: Told) -> Iterator[str]:
 
 def _head(told: Told) -> Iterator[str]:
     key, request = told["key"], told["request"]
-    whose = ", ".join(f"{name} {key[name]}" for name in ("org", "team", "user") if key[name])
+    whose = ", ".join(f"{name} {key[name]}" for name in ("org", "team", "user", "role") if key[name])
     yield _text(f"key      {key['id']}" + (f" ({whose})" if whose else ""))
     asked = f"{request['model']}, entry {told['model']}" if told["model"] else "none"
-    yield _text(f"model    {asked}; path {request['path']}; route {told['route']}")
+    data_class = f"; data class {told['data_class']}" if told["data_class"] else ""
+    yield _text(f"model    {asked}; path {request['path']}; route {told['route']}{data_class}")
     cost = f", {usd(request['cost_microusd'])}" if request["cost_microusd"] else ""
     yield f"request  {request['input_tokens']} tokens, and {request['output_tokens']} of its answer{cost}"
     for at, target in enumerate(told["targets"]):

@@ -136,11 +136,11 @@ def _key_rows(config: Config) -> list[tuple[str, ...]]:
 
 def _route_rows(config: Config) -> list[tuple[str, ...]]:
     defaults = config.route_defaults
-    routes = [(route.name, route.match, _over(route, defaults)) for route in config.routes]
-    routes.append((DEFAULT_ROUTE, Match(), _over(defaults, BUILT_IN)))
+    routes = [(route.name, route.match, _over(route, defaults), route.data_class) for route in config.routes]
+    routes.append((DEFAULT_ROUTE, Match(), _over(defaults, BUILT_IN), ""))
     return [
-        (str(number), name, _matching(match), _settings(settings))
-        for number, (name, match, settings) in enumerate(routes, 1)
+        (str(number), name, _matching(match), f"data_class {data_class}, " * bool(data_class) + _settings(settings))
+        for number, (name, match, settings, data_class) in enumerate(routes, 1)
     ]
 
 

@@ -248,6 +248,19 @@ def _key_models(facts: Facts) -> Iterator[Finding]:
                 yield Finding((*path, "models", index), fault, pattern)
 
 
+def _roles_and_data_classes(facts: Facts) -> Iterator[Finding]:
+    for path, key in facts.walked.of(Key):
+        yield from _named((*path, "role"), key.role, "a role")
+        yield from _named((*path, "data_class"), key.data_class, "a class of data")
+    for path, route in facts.walked.of(Route):
+        yield from _named((*path, "data_class"), route.data_class, "a class of data")
+
+
+def _named(path: Path, name: str, what: str) -> Iterator[Finding]:
+    if name and not _NAME.match(name):
+        yield Finding(path, f"is not {what}: letters, digits, `.`, `_` and `-`", name)
+
+
 def _routes(facts: Facts) -> Iterator[Finding]:
     names: dict[str, Path] = {}
     for path, route in facts.walked.of(Route):
@@ -350,6 +363,7 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Finding]], ...]] = (
     _fallbacks,
     _keys,
     _key_models,
+    _roles_and_data_classes,
     _routes,
     _timeouts,
     _journal,

@@ -34,6 +34,8 @@ class KeyRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expires_ms: int = 0
     edited: bool = False  # made while running, not by a config
     allowance: Allowance | None = None  # the short forms of limits; None for none
+    role: str = ""
+    data_class: str = ""
 
 
 def new_secret() -> str:
@@ -73,4 +75,6 @@ def record_of(key: Key) -> KeyRecord:
         disabled=key.disabled,
         expires_ms=0 if key.expires_at is None else int(key.expires_at.timestamp() * 1000),
         allowance=key.allowance,
+        role=key.role,
+        data_class=key.data_class,
     )

@@ -1,4 +1,4 @@
-"""What must hold of limits: one resource a rule, a time where there is one, scopes that have a source, and room.
+"""What must hold of limits: one resource a rule, a time where there is one, scopes that exist, and room.
 
 Every function yields (path, message, shown value), as those of `localcheck.py` do. What these checks let pass, the
 limiter can count exactly and in one atomic step.
@@ -16,7 +16,6 @@ from gateway.config.limits import (
     MAX_USD,
     SCOPES,
     SHORT_FORMS,
-    UNKNOWN_SCOPES,
     Allowance,
     Limits,
     Rule,
@@ -31,7 +30,7 @@ RESERVED_NAMES: Final = frozenset(f"{whose}.{form}" for whose in ("key", "team")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z")
 _TENANTS: Final = frozenset({"org", "team", "key"})
-_MATCHED: Final = ("org", "team", "key", "user", "model", "provider", "route")
+_MATCHED: Final = ("org", "team", "key", "user", "role", "model", "provider", "route", "data_class")
 
 
 def check_rule(path: Path, rule: Rule) -> Iterator[Found]:
@@ -124,9 +123,7 @@ def _budget(path: Path, rule: Rule) -> Iterator[Found]:
 
 def _scopes(path: Path, rule: Rule) -> Iterator[Found]:
     for index, scope in enumerate(rule.per):
-        if scope in UNKNOWN_SCOPES:
-            yield (*path, "per", index), "is not known by this version: remove it", scope
-        elif scope not in SCOPES and not (scope.startswith(LABEL) and len(scope) > len(LABEL)):
+        if scope not in SCOPES and not (scope.startswith(LABEL) and len(scope) > len(LABEL)):
             known = did_you_mean(scope, SCOPES) or f": use {', '.join(SCOPES)} or {LABEL}NAME"
             yield (*path, "per", index), f"is not a scope{known}", scope
         elif scope in rule.per[:index]:

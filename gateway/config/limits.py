@@ -35,10 +35,8 @@ OnStoreFailure = Literal["closed", "open", "share"]
 """While the store is away: refuse, admit uncounted, or count this node's part here."""
 OnTableFull = Literal["other", "refuse"]
 
-SCOPES: Final = ("org", "team", "key", "user", "end_user", "model", "provider", "route")
+SCOPES: Final = ("org", "team", "key", "user", "role", "end_user", "model", "provider", "route", "data_class")
 LABEL: Final = "label:"
-UNKNOWN_SCOPES: Final = ("role", "data_class")
-"""Scopes of which this version knows no source."""
 BUDGET_SPANS: Final = ("hour", "day", "week", "month")
 RESOURCES: Final = ("requests", "tokens", "input_tokens", "output_tokens", "usd", "in_flight")
 
@@ -83,9 +81,11 @@ class RuleMatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     team: str = ""
     key: str = ""
     user: str = ""
+    role: str = ""
     model: str = ""  # the name the caller asks for
     provider: str = ""
     route: str = ""
+    data_class: str = ""
     label: dict[str, str] = {}
 
 

@@ -160,7 +160,9 @@ class Key(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     org: str = ""
     team: str = ""
     user: str = ""
+    role: str = ""
     labels: dict[str, str] = {}
+    data_class: str = ""  # of what it sends, unless the route knows better
     models: Names = ("*",)
     disabled: bool = False
     expires_at: datetime | None = None  # with its offset
@@ -201,6 +203,7 @@ class Route(RouteSettings, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: Name
     match: Match = Match()
+    data_class: str = ""  # of all that takes it, in place of what keys declare
 
 
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

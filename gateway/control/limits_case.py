@@ -22,19 +22,20 @@ from gateway.dialects.asked import Asked
 from gateway.dialects.base import BodyMode, Surface
 from gateway.dialects.media import Media
 from gateway.errors import GatewayError, InvalidRequest, KeyDisabled, KeyExpired, ModelNotAllowed
-from gateway.identity.identify import Principal
+from gateway.identity.identify import Principal, principal_of
 from gateway.ledger import cost
 from gateway.ledger.prices import Price, PriceList
 from gateway.limiter import refusal
 from gateway.limiter.estimate import Estimator, Weights
 from gateway.limiter.explain import Need
 from gateway.limiter.learned import Learned
-from gateway.limiter.rules import Limits, Rules, Subject
+from gateway.limiter.rules import Limits, Rules
 from gateway.limiter.use import UNREAD, Estimate, Use, use
 from gateway.providers.registry import vendor
 from gateway.routing.match import Router
 from gateway.routing.models import Candidate, Found, catalogue
 from gateway.spending import Tariff, tariff_of
+from gateway.subjects import subject_of
 
 _EVERY_MODEL: Final = "*"
 _LISTED: Final = 10  # names in a message
@@ -68,6 +69,7 @@ class Case(NamedTuple):
     key: KeyRecord
     entry: str
     route: str
+    data_class: str
     targets: Sequence[Aim]
     limits: Limits | None
     need: Need
@@ -126,12 +128,13 @@ class Cases:
         entry, model = found.entry, question.model
         ways = entry.order(surface.dialect, lambda: 0.0)  # as they stand in the config
         aims = _at(question, [self._aim(way, found.star, entry.pattern) for way in ways])
-        route = self._router.match(question.path, model, key.labels).name
-        limits = self._rules.limits(_subject(key, model, entry.pattern, route))
+        principal = principal_of(key)
+        subject = subject_of(principal, self._router.match(question.path, model, key.labels), model, entry.pattern)
+        limits = self._rules.limits(subject)
         prices = {f"{aim.provider}/{aim.model}": aim.price for aim in aims}
         money = limits.money if limits is not None else ""
         tariff = tariff_of(key.org, entry.pattern, entry.config.output_prior, prices, measured=True, money=bool(money))
-        refused = barred or _not_allowed(key, model)
+        refused = barred or _not_allowed(principal, model)
         if refused is None and not aims:
             speaks = ", ".join(sorted(entry.dialects))
             refused = InvalidRequest(f"model {model!r} is not served on {question.path}: its API is {speaks}")
@@ -139,7 +142,7 @@ class Cases:
             refused = refusal.unpriced(money, model)
         estimate = self._estimate(tariff, question, surface)
         need = Need(estimate, _at_most(question, tariff, estimate), self._matches)
-        return Case(question, key, entry.pattern, route, aims, limits, need, refused)
+        return Case(question, key, entry.pattern, subject.route, subject.data_class, aims, limits, need, refused)
 
     def _passthrough(self, question: Question, key: KeyRecord, provider: str, barred: GatewayError | None) -> Case:
         """A request of which only the path is known."""
@@ -148,15 +151,16 @@ class Cases:
         if provider not in self._config.providers:
             near = did_you_mean(provider, self._config.providers)
             raise NotThere("provider_not_found", f"no provider {provider!r} is configured{near}")
-        route = self._router.match(question.path, "", key.labels).name
-        limits = self._rules.limits(_subject(key, "", "", route))
+        subject = subject_of(principal_of(key), self._router.match(question.path, "", key.labels))
+        limits = self._rules.limits(subject)
         refused = barred
         if refused is None and _EVERY_MODEL not in key.models:
             refused = ModelNotAllowed("the key is limited to certain models, which a passthrough request cannot show")
         if refused is None and limits is not None and limits.money and self._config.limits.unpriced == "refuse":
             refused = refusal.unread(limits.money)
         aims = (Aim(provider, "*", 1, fallback=False, price=None),)
-        return Case(question, key, "", route, aims, limits, Need(UNREAD, UNREAD.full, self._matches), refused)
+        need = Need(UNREAD, UNREAD.full, self._matches)
+        return Case(question, key, "", subject.route, subject.data_class, aims, limits, need, refused)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
@@ -199,10 +203,10 @@ def _barred(key: KeyRecord, now_ms: int, *, revoked: bool) -> GatewayError | Non
     return None
 
 
-def _not_allowed(key: KeyRecord, model: str) -> GatewayError | None:
-    if Principal(key.id, models=key.models).allows(model):
+def _not_allowed(who: Principal, model: str) -> GatewayError | None:
+    if who.allows(model):
         return None
-    return ModelNotAllowed(f"key {key.id!r} may not use model {model!r}: its `models` are {_listed(key.models)}")
+    return ModelNotAllowed(f"key {who.key_id!r} may not use model {model!r}: its `models` are {_listed(who.models)}")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -220,10 +224,6 @@ def _at(question: Question, aims: list[Aim]) -> list[Aim]:
             "provider_not_found", f"model {question.model!r} has no target at {question.provider!r}; it has {there}"
         )
     return kept
-
-
-def _subject(key: KeyRecord, model: str, entry: str, route: str) -> Subject:
-    return Subject(key.id, key.org, key.team, key.user, key.labels, model, entry, route, key.allowance)
 
 
 def _at_most(question: Question, tariff: Tariff, estimate: Estimate) -> Use | None:

@@ -43,6 +43,7 @@ def document(case: Case, stands: Sequence[Stands], *, revoked: bool, stored: boo
         "request": _request(case),
         "model": case.entry,
         "route": case.route,
+        "data_class": case.data_class,
         "targets": [_target(aim) for aim in case.targets],
         "admitted": refused is None,
         "refused": None if refused is None else _refused(refused),

@@ -64,7 +64,9 @@ def key(record: KeyRecord, *, revoked: bool) -> dict[str, Any]:
         "org": record.org,
         "team": record.team,
         "user": record.user,
+        "role": record.role,
         "labels": record.labels,
+        "data_class": record.data_class,
         "models": list(record.models),
         "disabled": record.disabled,
         "revoked": revoked,
@@ -82,6 +84,7 @@ def routes(config: Config) -> list[dict[str, Any]]:
             {
                 "name": route.name,
                 "match": {"path": match.path, "model": match.model, "labels": match.labels},
+                "data_class": route.own_data_class,
                 "timeouts": {
                     "connect_s": terms.connect_ns / NS_PER_S,
                     "first_byte_s": terms.first_byte_ns / NS_PER_S,

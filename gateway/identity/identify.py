@@ -20,13 +20,18 @@ _EVERY_MODEL: Final = "*"
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Whom a request speaks for. `models` are the patterns of what it may use, `allowance` the key's own limits."""
+    """Whom a request speaks for.
+
+    `models` are the patterns of what it may use, `allowance` the key's own limits, `data_class` what the key declares.
+    """
 
     key_id: str
     org: str = ""
     team: str = ""
     user: str = ""
+    role: str = ""
     labels: dict[str, str] = {}
+    data_class: str = ""
     models: tuple[str, ...] = (_EVERY_MODEL,)
     allowance: Allowance | None = None
 
@@ -61,12 +66,23 @@ class Identity:
         record = self._keys.find(digest)
         if record is None:
             raise InvalidCredential("The API key is not one of this gateway's keys.")
-        entry = (_principal(record), record)
+        entry = (principal_of(record), record)
         if len(self._cache) >= CACHED:
             self._cache.clear()  # simpler than ranking, and filling it again costs 2 µs a key
         self._cache[digest] = entry
         return entry
 
 
-def _principal(record: KeyRecord) -> Principal:
-    return Principal(record.id, record.org, record.team, record.user, record.labels, record.models, record.allowance)
+def principal_of(record: KeyRecord) -> Principal:
+    """Whom a key speaks for."""
+    return Principal(
+        record.id,
+        record.org,
+        record.team,
+        record.user,
+        record.role,
+        record.labels,
+        record.data_class,
+        record.models,
+        record.allowance,
+    )

@@ -4,8 +4,9 @@ A reservation is an estimate, so an answer may come to more, which is charged as
 the number of requests in flight is: by a limit on them that every request of the bucket meets, and that counts them
 together. A limit of one key does not bound what all keys of an org do.
 
-Whether it does is read off the names of the scopes: a bucket of a key is of one org, team and user, since a key has one
-of each. Pure. Left out: how long an answer may be (`explain.py` is told).
+Whether it does is read off the names of the scopes: a bucket of a key is of one org, team, user and role, since a key
+has one of each; not of one class of data, since routes may say another. Pure. Left out: how long an answer may be
+(`explain.py` is told).
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,8 +16,17 @@ from gateway.config.limits import LABEL, RuleMatch
 from gateway.limiter.lines import Line
 from gateway.limiter.spec import Kind
 
-_HAS_ONE: Final = {"key": {"org", "team", "user"}, "team": {"org"}, "user": {"org"}}
-_FIELDS: Final = ("org", "team", "key", "user", "provider", "route")  # of a match, that are scopes as well
+_HAS_ONE: Final = {"key": {"org", "team", "user", "role"}, "team": {"org"}, "user": {"org"}}
+_FIELDS: Final = (
+    "org",
+    "team",
+    "key",
+    "user",
+    "role",
+    "provider",
+    "route",
+    "data_class",
+)  # of a match, that are scopes as well
 _ANYTHING: Final = RuleMatch()
 
 Matches = Mapping[str, RuleMatch]

@@ -8,9 +8,9 @@ nothing limits. What varies even so - the end user, the provider of an attempt, 
 A bucket is named `rule|scope=value|…`. Values are escaped, teams and users belong to their org, and the names of people
 (users, end users) are digests under a key (`namekey.py`): names of buckets reach the journal and a store.
 
-A rule counts apart for each value of its scopes. What a key does not have (an org, a team, a user, a label) puts it
-outside of the rule; what a caller does not say (an end user, a model on a passthrough path) is a value like another,
-or leaving it out would be a way past the limit.
+A rule counts apart for each value of its scopes. What a key does not have (an org, a team, a user, a role, a label, a
+class of data where its route has none either) puts it outside of the rule; what a caller does not say (an end user, a
+model on a passthrough path) is a value like another, or leaving it out would be a way past the limit.
 
 Invariants: one bucket has one Spec object in a process at a time, which the engines' short way rests on; buckets of an
 attempt's provider come last. Left out: what is taken (`settling.py`, `limiter.py`); pure, so time is an argument.
@@ -68,10 +68,12 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     org: str = ""
     team: str = ""
     user: str = ""
+    role: str = ""
     labels: Mapping[str, str] = {}
     model: str = ""
     entry: str = ""
     route: str = ""
+    data_class: str = ""
     allowance: Allowance | None = None  # the key's own short forms
 
 
@@ -266,7 +268,7 @@ class _Names:
 
 
 _ONE_EACH: Final = (Resource.REQUESTS, Resource.IN_FLIGHT)
-_MATCHED: Final = ("org", "team", "key", "user", "model", "route")
+_MATCHED: Final = ("org", "team", "key", "user", "role", "model", "route", "data_class")
 _ALWAYS: Final = frozenset({"key", "model", "route", "end_user", "provider"})
 
 

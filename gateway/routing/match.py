@@ -37,9 +37,12 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 class Route:
     """A route, compiled: `terms(entry)` joins it with a model's own timeouts."""
 
-    def __init__(self, name: str, pattern: Pattern, settings: RouteSettings, defaults: RouteSettings) -> None:
+    def __init__(
+        self, name: str, pattern: Pattern, settings: RouteSettings, defaults: RouteSettings, data_class: str = ""
+    ) -> None:
         self.name = name
         self.pattern = pattern
+        self.own_data_class = data_class
         self._settings = settings
         self._defaults = defaults
         self._terms: dict[str, Terms] = {}
@@ -52,6 +55,13 @@ class Route:
             and _fits(wanted.model, model)
             and all(labels.get(name) == value for name, value in wanted.labels.items())
         )
+
+    def data_class(self, declared: str) -> str:
+        """The class of the data of a request on this route, "" for none; `declared`: the one its key has.
+
+        The route's own wins: it knows what is asked of whom, where a key stands for all that its holder sends.
+        """
+        return self.own_data_class or declared
 
     def terms(self, pattern: str, model: Model | None) -> Terms:
         """The limits for a model entry, remembered under its `pattern` (one per entry of the config)."""
@@ -106,7 +116,7 @@ class Router:
 
 
 def _compiled(route: RouteConfig, defaults: RouteSettings) -> Route:
-    return Route(route.name, route.match, route, defaults)
+    return Route(route.name, route.match, route, defaults, route.data_class)
 
 
 def _fits(pattern: str, text: str) -> bool:

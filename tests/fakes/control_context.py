@@ -26,7 +26,7 @@ keys:
   - {{id: ann, secret: secret-of-ann-1234, org: acme, team: search, user: ann@example.org}}
   - {{id: "team/bob", secret: secret-of-bob-1234, org: acme, disabled: true}}
 routes:
-  - {{name: agents, match: {{path: /v1/responses}}, timeouts: {{total_s: 3600}}}}
+  - {{name: agents, match: {{path: /v1/responses}}, data_class: secret, timeouts: {{total_s: 3600}}}}
 log: {{level: warning, format: json}}
 """
 WORKERS = 2

@@ -29,7 +29,16 @@ T = TypeVar("T")
 
 START_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z, a Friday
 SUBJECT = Subject(
-    "demo", org="acme", team="search", user="ann", labels={"app": "ui"}, model="gpt-1", entry="gpt-*", route="default"
+    "demo",
+    org="acme",
+    team="search",
+    user="ann",
+    role="analyst",
+    labels={"app": "ui"},
+    model="gpt-1",
+    entry="gpt-*",
+    route="default",
+    data_class="internal",
 )
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 KEY = b"gw-" + b"k" * 43
 LIMITED = b"gw-" + b"l" * 43
 KEYS = (
-    KeyRecord(digest(KEY), "demo", "acme", "search", "ann", {"app": "ui"}),
+    KeyRecord(digest(KEY), "demo", "acme", "search", "ann", {"app": "ui"}, role="analyst", data_class="internal"),
     KeyRecord(digest(LIMITED), "limited", "acme", models=("gpt",)),
     KeyRecord(digest(b"gw-disabled"), "disabled", disabled=True),
     KeyRecord(digest(b"gw-expired"), "expired", expires_ms=1),

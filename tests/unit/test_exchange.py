@@ -46,10 +46,10 @@ def test_a_request_that_came_nowhere() -> None:
 
 def test_a_request_that_came_to_its_end() -> None:
     ex = exchange()
-    ex.principal = Principal("demo", "acme", "search", "ann")
+    ex.principal = Principal("demo", "acme", "search", "ann", "analyst")
     ex.facts = RequestFacts("gpt", end_user="u1")
     ex.model = "gpt*"
-    ex.route = Router(Config()).match("/", "", {})
+    ex.route, ex.data_class = Router(Config()).match("/", "", {}), "internal"
     ex.trace_id, ex.span_id = "t", "s"
     ex.answered_status = 200
     attempts = (Attempt("a/m", "upstream_status", 503, 3), Attempt("b/m", "ok", 200, 5))
@@ -61,7 +61,8 @@ def test_a_request_that_came_to_its_end() -> None:
     ex.sealed, ex.decision = Sealed(FakeKey("k"), "text"), "allow"
     ex.answer = ex.sealed.key.hasher()
     record = ex.fold(5, ex.started_ns + MS, 1)
-    assert (record.org, record.team, record.key_id) == ("acme", "search", "demo")
+    assert (record.org, record.team, record.key_id, record.role) == ("acme", "search", "demo", "analyst")
+    assert record.data_class == "internal"
     assert ex.personal() == Personal("ann", "u1", "1.2.3.4", "sdk/1")
     assert (record.personal, record.sealed, record.sealed_by) == (None, "text", "k")
     assert (record.decision, record.answer_digest) == ("allow", hashlib.sha256(b"k").hexdigest())
@@ -77,10 +78,10 @@ def test_a_request_that_came_to_its_end() -> None:
     assert (record.ending, record.error) == ("complete", "")
     written = {name for name in record.__struct_fields__ if getattr(record, name) != getattr(NOTHING, name)}
     assert written == {
-        "exchange_id", "at_us", "trace_id", "span_id", "org", "team", "key_id", "sealed", "sealed_by", "surface",
-        "route", "model", "target", "streamed", "decision", "status", "ending", "attempts", "usage", "changed",
-        "duration_us", "overhead_us", "first_content_us", "request_bytes", "answer_bytes", "answer_digest",
-        "generation", "entry",
+        "exchange_id", "at_us", "trace_id", "span_id", "org", "team", "key_id", "role", "sealed", "sealed_by",
+        "surface", "route", "model", "target", "streamed", "decision", "data_class", "status", "ending", "attempts",
+        "usage", "changed", "duration_us", "overhead_us", "first_content_us", "request_bytes", "answer_bytes",
+        "answer_digest", "generation", "entry",
     }, "in the order of its fields, so none may be shifted"  # fmt: skip
 
 

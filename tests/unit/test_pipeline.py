@@ -208,10 +208,12 @@ def test_an_exchange_leaves_a_decision_and_an_outcome() -> None:
         "org": "acme",
         "team": "search",
         "key_id": "demo",
+        "role": "analyst",
         "surface": "chat.completions",
         "route": "default",
         "model": "gpt",
         "decision": "allow",
+        "data_class": "internal",
         "generation": 7,
     }
     assert outcome == orjson.loads(msgspec.json.encode(record))
@@ -508,6 +510,21 @@ def test_a_raw_request_goes_to_its_provider_as_it_came() -> None:
     assert provider.line.asked.startswith(b"PUT /v1/files?a=1 HTTP/1.1\r\n")
     assert body_of(provider.line.asked) == b"\xff\xfe"
     assert (reply_of(ex).body, record.surface, record.model) == (b"\x00raw", "passthrough", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "method"),
+    [("/v1/chat/completions", CHAT, "POST"), ("/passthrough/fake/x", b"", "POST"), ("/v1/models", b"", "GET")],
+)
+def test_a_route_s_class_of_data_takes_the_place_of_the_key_s(path: str, body: bytes, method: str) -> None:
+    limits = Limits(rules=(Rule(name="r", per=("role", "data_class"), requests=9, every="minute"),))
+    for routes, data_class in (((), "internal"), ((Route(name="files", data_class="secret"),), "secret")):
+        wired = Wired(answering(), routes=routes, limits=limits)
+        record = play(served(wired, asked(path, body, method=method)))
+        assert (record.role, record.data_class) == ("analyst", data_class)
+        assert {(told["role"], told["data_class"]) for told in wired.desk.lines.told()} == {("analyst", data_class)}
+        if path != "/v1/models":
+            assert list(record.settled_amounts) == [f"r|role=analyst|data_class={data_class}|rate=9000/60000"]
 
 
 @pytest.mark.parametrize(

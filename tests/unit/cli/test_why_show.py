@@ -51,6 +51,7 @@ KEYS = {
         allowance=Allowance(tpm=1000, max_in_flight=2),
     ),
     "free": KeyRecord(b"f" * 32, "fr\x1b[2Jee"),
+    "eve": KeyRecord(b"e" * 32, "eve", org="acme", role="analyst", data_class="internal"),
 }
 
 
@@ -167,6 +168,15 @@ def test_a_path_without_a_model(config: Path, node: Node, capsys: pytest.Capture
     assert run(config, "--key", "ann", "--path", "/passthrough/big/x") == 0
     assert "model    none; path /passthrough/big/x; route default\n" in capsys.readouterr().out
     assert node.asked == ["key=ann&path=%2Fpassthrough%2Fbig%2Fx"]
+
+
+def test_a_role_and_a_class_of_data_are_shown(config: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config, "--key", "eve", "--model", "large") == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "key      eve (org acme, role analyst)",
+        "model    large, entry large; path /v1/chat/completions; route default; data class internal",
+    ]
+    assert node.asked == ["key=eve&model=large"]
 
 
 def test_json_is_the_document(config: Path, node: Node, capsys: pytest.CaptureFixture[str]) -> None:

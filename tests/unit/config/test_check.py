@@ -83,6 +83,13 @@ def test_routes_are_shown_in_order_with_what_holds_for_them_and_end_with_the_imp
     assert "idle_s 99, total_s 1800" in routes[1]
 
 
+def test_a_route_s_class_of_data_is_shown(path: Path) -> None:
+    path.write_text(TEXT.replace("name: agents,", "name: agents, data_class: secret,"))
+    agents, default = run(path)[1].partition("routes, first match wins\n")[2].splitlines()
+    assert "label app=agent  data_class secret, relay tap" in agents
+    assert "data_class" not in default
+
+
 def test_which_route_wins_is_asked_of_the_matcher(path: Path) -> None:
     asked: list[tuple[Config, Question]] = []
     out = io.StringIO()

@@ -32,6 +32,8 @@ GOOD = [
     "journal: {max_bytes: 1MiB, segment_bytes: 256KiB}\nexports: [{name: a, kind: file, path: /tmp/x}]",
     "database: {url: 'postgresql://u:p@h/d'}",
     "keys: [{id: a@b.c, secret: x}, {id: d/e, secret: y}]",
+    "keys: [{id: a, secret: x, role: on-call.2, data_class: PII_eu}]\nroutes: [{name: a, data_class: public}]",
+    "limits: {rules: [{name: r, per: [role, model], in_flight: 5}, {name: s, per: [data_class], in_flight: 5}]}",
     f"{P}limits: {{rules: [{{name: r, tokens: 5, every: minute, match: {{provider: p, route: default}}}}]}}",
     f"{P}limits: {{rules: [{{name: r, tokens: 5, every: minute, match: {{provider: '*'}}}}]}}",
 ]
@@ -100,6 +102,9 @@ BAD = [
     ("keys: [{id: a b, secret: x}]", "is not a key id"),
     ("keys: [{id: a, secret: 'sha256:00'}]", "64 lowercase hex digits"),
     ("keys: [{id: a, secret: x, models: ['a*b']}]", "keys[0].models[0]: may have one `*`"),
+    ("keys: [{id: a, secret: x, role: on call}]", "keys[0].role: is not a role: letters, digits, `.`, `_` and `-`"),
+    ("keys: [{id: a, secret: x, data_class: a|b}]", "keys[0].data_class: is not a class of data: letters, digits"),
+    ("routes: [{name: a, data_class: -x}]", "routes[0].data_class: is not a class of data: letters, digits"),
     ("routes: [{name: a}, {name: a}]", "is also the name of routes[0]"),
     ("routes: [{name: default}]", "use `defaults` to change it"),
     ("routes: [{name: a b}]", "is not a route name"),

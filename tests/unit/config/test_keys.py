@@ -35,7 +35,9 @@ def test_a_record_says_what_the_key_says() -> None:
         id="demo",
         secret=Secret("gw-x"),
         org="acme",
+        role="analyst",
         labels={"app": "x"},
+        data_class="internal",
         models=("a*",),
         disabled=True,
         expires_at=datetime(2027, 1, 1, tzinfo=UTC),
@@ -51,6 +53,8 @@ def test_a_record_says_what_the_key_says() -> None:
         disabled=True,
         expires_ms=1798761600000,
         allowance=Allowance(tpm=5, usd_per_month=0.5),
+        role="analyst",
+        data_class="internal",
     )
     plain = record_of(Key(id="a", secret=Secret("b")))
     assert (plain.expires_ms, plain.allowance) == (0, None)
@@ -60,4 +64,12 @@ def test_records_of_before_there_were_limits_can_be_read() -> None:
     old = msgspec.msgpack.encode([b"d", "demo", "acme", "", "", {}, ["*"], False, 0, True])
     assert msgspec.msgpack.decode(old, type=KeyRecord) == KeyRecord(b"d", "demo", "acme", edited=True)
     new = KeyRecord(b"d", "demo", allowance=Allowance(rpm=1))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=KeyRecord) == new
+
+
+def test_records_of_before_there_were_roles_can_be_read() -> None:
+    old = msgspec.msgpack.encode([b"d", "demo", "acme", "", "", {}, ["*"], False, 0, True, {"rpm": 1}])
+    known = KeyRecord(b"d", "demo", "acme", edited=True, allowance=Allowance(rpm=1))
+    assert msgspec.msgpack.decode(old, type=KeyRecord) == known
+    new = KeyRecord(b"d", "demo", role="analyst", data_class="internal")
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=KeyRecord) == new

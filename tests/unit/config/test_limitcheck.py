@@ -35,13 +35,14 @@ UNSOUND = [
     ({"tokens": None, "in_flight": 5}, "every: has no meaning for `in_flight`"),
     ({"tokens": None, "in_flight": 5, "every": None, "capacity": 5}, "capacity: has no meaning"),
     ({"tokens": None, "in_flight": 5, "every": None, "budget": False}, "budget: has no meaning"),
-    ({"per": ("role",)}, "0: is not known by this version"),
-    ({"per": ("data_class",)}, "0: is not known by this version"),
+    ({"per": ("roles",)}, '0: is not a scope; did you mean "role"?'),
     ({"per": ("taem",)}, '0: is not a scope; did you mean "team"?'),
     ({"per": ("label:",)}, "0: is not a scope: use org"),
     ({"per": ("key", "key")}, "1: is given twice"),
     ({"per": ("end_user", "model")}, "per: has `end_user` without key, team or org"),
     ({"match": RuleMatch(model="a*b")}, "model: may have one `*`"),
+    ({"match": RuleMatch(role="a*b")}, "role: may have one `*`"),
+    ({"match": RuleMatch(data_class="a*b")}, "data_class: may have one `*`"),
 ]
 
 
@@ -133,6 +134,8 @@ def test_rules_for_different_values_exclude_each_other() -> None:
     assert at_most([matching(org="a"), matching(org="a"), matching(org="b"), matching()]) == 3
     assert at_most([matching(model=f"m{n}") for n in range(50)]) == 1
     assert at_most([matching(model=f"m{n}*") for n in range(50)]) == 50  # one may begin as another does
+    assert at_most([matching(role="a"), matching(role="b")]) == 1
+    assert at_most([matching(data_class="a"), matching(data_class="b"), matching(data_class="b")]) == 2
 
 
 def test_too_many_limits_for_one_request_are_refused_with_their_number() -> None:

@@ -33,11 +33,15 @@ limits:
     - {name: org-money, per: [org], usd: 10, every: month}
     - {name: at-big, per: [provider], tokens: 1000, every: minute, match: {provider: big, org: acme}}
     - {name: of-users, per: [key, end_user], requests: 5, every: minute, match: {key: crowd}}
+    - {name: by-role, per: [role, model], requests: 5, every: minute}
+    - {name: by-class, per: [data_class], requests: 5, every: minute}
 teams: {search: {rpm: 60}}
 routes:
   - {name: answers, match: {path: /v1/responses}}
+  - {name: secrets, match: {path: /passthrough/other/*}, data_class: secret}
 """
 ANN = KeyRecord(b"a" * 32, "ann", org="acme", team="search", allowance=Allowance(tpm=1000))
+CLASSED = KeyRecord(b"c" * 32, "classed", role="analyst", data_class="internal")
 FREE = KeyRecord(b"f" * 32, "free")
 RATES = Rates(2, 4, 1, 2, 4, 2, 4)
 BOOK = Book(
@@ -101,6 +105,17 @@ def test_a_pattern_s_star_is_the_target_s_model(cases: Cases) -> None:
     case = of(cases, model="open/small")
     assert case.entry == "open/*"
     assert [(aim.model, aim.price is not None) for aim in case.targets] == [("small", True)]
+
+
+def test_a_role_and_a_class_of_data_are_limited_as_the_data_plane_has_them(cases: Cases) -> None:
+    case = of(cases, CLASSED)
+    assert (case.data_class, rules(case)) == ("internal", ["by-role", "by-class"])
+    raw = of(cases, CLASSED, model="", path="/passthrough/other/x")
+    assert (raw.route, raw.data_class) == ("secrets", "secret")
+    assert raw.limits is not None
+    names = [line.bucket for line in raw.limits.lines(NOW_MS).lines]
+    assert names == ["by-role|role=analyst|model=", "by-class|data_class=secret"]
+    assert of(cases).data_class == ""
 
 
 # --- what is reserved ---

@@ -30,7 +30,14 @@ limits:
     - {name: org-money, per: [org], usd: 10, every: month, on_store_failure: closed}
     - {name: look, per: [org], tokens: 100, every: minute, shadow: true}
 """
-ANN = KeyRecord(b"digest-of-the-secret-of-ann-1234", "ann", org="acme", allowance=Allowance(tpm=1000, max_in_flight=2))
+ANN = KeyRecord(
+    b"digest-of-the-secret-of-ann-1234",
+    "ann",
+    org="acme",
+    allowance=Allowance(tpm=1000, max_in_flight=2),
+    role="analyst",
+    data_class="internal",
+)
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def told(case: Case, engine: FakeEngine, known: Outstanding | None = None, *, st
 def test_a_request_that_fits(case: Case) -> None:
     shown = told(case, FakeEngine(), Outstanding(2_500, 0))
     assert (shown["admitted"], shown["refused"], shown["model"], shown["route"]) == (True, None, "large", "default")
-    assert shown["key"]["id"] == "ann"
+    assert (shown["key"]["id"], shown["key"]["role"], shown["data_class"]) == ("ann", "analyst", "internal")
     assert shown["request"] == {
         "path": "/v1/chat/completions",
         "model": "large",

@@ -71,14 +71,28 @@ def test_keys_come_in_pages(after: int, limit: int, ids: list[str], following: i
 
 
 def test_a_key_shows_everything_but_its_digest() -> None:
-    record = KeyRecord(b"d" * 32, "k", "acme", "search", "ann", {"app": "x"}, ("a/*",), disabled=True, expires_ms=7)
+    record = KeyRecord(
+        b"d" * 32,
+        "k",
+        "acme",
+        "search",
+        "ann",
+        {"app": "x"},
+        ("a/*",),
+        disabled=True,
+        expires_ms=7,
+        role="analyst",
+        data_class="internal",
+    )
     (shown,) = views.keys([record], {"k"}, 0, 1)["keys"]
     assert shown == {
         "id": "k",
         "org": "acme",
         "team": "search",
         "user": "ann",
+        "role": "analyst",
         "labels": {"app": "x"},
+        "data_class": "internal",
         "models": ["a/*"],
         "disabled": True,
         "revoked": True,
@@ -90,6 +104,7 @@ def test_routes_come_in_order_with_the_limits_that_hold(config: Config) -> None:
     agents, default = views.routes(config)
     assert (agents["name"], agents["match"]["path"], agents["timeouts"]["total_s"]) == ("agents", "/v1/responses", 3600)
     assert (default["name"], default["timeouts"]["total_s"], default["max_attempts"]) == ("default", 1800, 3)
+    assert (agents["data_class"], default["data_class"]) == ("secret", "")
 
 
 def test_workers_and_their_states(tmp_path: Path) -> None:

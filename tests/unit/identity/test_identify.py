@@ -25,7 +25,9 @@ RECORDS = [
         org="acme",
         team="search",
         user="ann",
+        role="analyst",
         labels={"app": "ui"},
+        data_class="internal",
         models=("a", "b/*"),
         allowance=Allowance(rpm=5),
     ),
@@ -49,7 +51,15 @@ def identity(tmp_path: Path, revoked: set[str]) -> Identity:
 def test_a_key_speaks_for_whom_it_says(identity: Identity) -> None:
     for _ in range(2):  # looked up, then remembered
         assert identity.authenticate(digest(b"gw-demo"), NOW_MS) == Principal(
-            "demo", "acme", "search", "ann", {"app": "ui"}, ("a", "b/*"), Allowance(rpm=5)
+            "demo",
+            org="acme",
+            team="search",
+            user="ann",
+            role="analyst",
+            labels={"app": "ui"},
+            data_class="internal",
+            models=("a", "b/*"),
+            allowance=Allowance(rpm=5),
         )
 
 

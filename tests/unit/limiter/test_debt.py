@@ -32,6 +32,11 @@ def slots(*per: str, name: str = "slots", number: int = 3, shadow: bool = False,
         (tokens("key"), slots()),
         (tokens("team"), slots("org")),
         (tokens("user"), slots("org")),
+        (tokens("key"), slots("role")),
+        (tokens("role", "model"), slots("role")),
+        (tokens("data_class"), slots("data_class")),
+        (tokens("key"), slots(role="analyst")),
+        (tokens("org", data_class="internal"), slots("org", data_class="internal")),
         (tokens("key", "model"), slots("model")),
         (tokens("key", "end_user"), slots("key")),
         (tokens("label:app"), slots("label:app")),
@@ -51,6 +56,10 @@ def test_it_bounds_what_it_counts_together(of: Rule, by: Rule) -> None:
         (tokens("org"), slots("team")),
         (tokens("team"), slots("user")),
         (tokens("user"), slots("team")),
+        (tokens("user"), slots("role")),  # of which key?
+        (tokens("role"), slots("org")),  # a role is anybody's
+        (tokens("key"), slots("data_class")),  # on which route?
+        (tokens("key"), slots("key", data_class="internal")),
         (tokens("key"), slots("key", "model")),
         (tokens("key"), slots("key", "end_user")),
         (tokens("key"), slots("provider")),

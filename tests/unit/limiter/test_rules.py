@@ -100,9 +100,11 @@ def test_one_bucket_has_one_spec_in_a_process() -> None:
 
 def test_every_scope_has_its_value() -> None:
     limits = limits_of(rule(per=(*ALL, "label:app")))
-    assert buckets(limits, provider="p1") == [
-        "r|org=acme|team=acme/search|key=demo|model=gpt-*|provider=p1|route=default|label:app=ui"
-    ]
+    (name,) = buckets(limits, provider="p1")
+    assert name == (
+        "r|org=acme|team=acme/search|key=demo|role=analyst|model=gpt-*|provider=p1|route=default|data_class=internal"
+        "|label:app=ui"
+    )
 
 
 def test_a_rule_without_scopes_has_one_bucket() -> None:
@@ -176,11 +178,26 @@ def test_end_users_are_remembered_within_bounds_for_all_keys_together(monkeypatc
 # --- whom a rule is for ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("scope", "lacking"), [("org", "org"), ("team", "team"), ("user", "user")])
-def test_what_a_key_does_not_have_puts_it_outside_of_the_rule(scope: str, lacking: str) -> None:
-    rules = rules_of(rule(per=(scope,)))
-    assert rules.limits(subject()) is not None
-    assert rules.limits(subject(**{lacking: ""})) is None
+@pytest.mark.parametrize("scope", ["org", "team", "user", "role", "data_class"])
+def test_what_a_key_does_not_have_puts_it_outside_of_the_rule(scope: str) -> None:
+    rules = rules_of(rule(per=(scope,)), rule(per=(scope, "model")))
+    limits = rules.limits(subject())
+    assert limits is not None
+    assert len(buckets(limits)) == 2
+    assert rules.limits(subject(**{scope: ""})) is None
+
+
+def test_roles_and_classes_of_data_are_those_of_all_orgs_and_count_apart() -> None:
+    rules = rules_of(rule(per=("role", "model")), rule("d", per=("data_class",)))
+    names = [buckets(rules.limits(subject(org=org, team="", user=""))) for org in ("a", "b")]
+    assert names[0] == names[1] == ["r|role=analyst|model=gpt-*", "d|data_class=internal"]
+    other = buckets(rules.limits(subject(role="intern", data_class="public")))
+    assert other == ["r|role=intern|model=gpt-*", "d|data_class=public"]
+
+
+def test_a_caller_is_told_whose_limit_it_is() -> None:
+    (line,) = limits_of(rule(per=("role", "data_class", "model"))).lines(START_MS).lines
+    assert line.whom == " for role analyst and data class internal and model gpt-*"
 
 
 def test_a_label_that_a_key_does_not_have_likewise() -> None:
@@ -194,6 +211,9 @@ def test_a_request_without_a_model_is_still_limited_by_model() -> None:
 MATCHES = [
     (RuleMatch(), True),
     (RuleMatch(org="acme", team="search", key="demo", user="ann", model="gpt-1", route="default"), True),
+    (RuleMatch(role="analyst", data_class="int*"), True),
+    (RuleMatch(role="intern"), False),
+    (RuleMatch(data_class="public"), False),
     (RuleMatch(model="gpt-*", key="d*"), True),
     (RuleMatch(model="gpt-*", key="x*"), False),
     (RuleMatch(model="gpt-2"), False),

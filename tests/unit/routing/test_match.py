@@ -29,6 +29,12 @@ def test_without_routes_everything_takes_the_default_one() -> None:
     assert Router(Config()).match("/x", "y", {}).name == DEFAULT_ROUTE
 
 
+def test_a_route_s_class_of_data_wins_over_the_key_s() -> None:
+    route, other = Router(Config(routes=(Route(name="files", match=Match(path="/f"), data_class="secret"),))).routes
+    assert (route.data_class("public"), route.data_class("")) == ("secret", "secret")
+    assert (other.data_class("public"), other.data_class("")) == ("public", "")
+
+
 def test_what_a_route_does_not_say_is_inherited_in_order() -> None:
     model = Model(targets=(Target(provider="p", model="m"),), timeouts=Timeouts(total_s=99, first_byte_s=5, idle_s=8))
     agents = ROUTER.routes[0].terms("gpt", model)
