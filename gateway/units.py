@@ -1,15 +1,10 @@
-"""Units as types: what a bare int means, checked by mypy and free at run time.
+"""Units: how many of one are in another.
 
-Names end in their unit (`timeout_s`, `waited_us`, `cost_microusd`); these types keep two integers of different
-units from being mixed where both are plain ints.
+Names end in their unit (`timeout_s`, `waited_us`, `cost_microusd`), so that two numbers of different units never meet
+unseen.
 """
 
-from typing import Final, NewType
-
-Milliseconds = NewType("Milliseconds", int)
-Microseconds = NewType("Microseconds", int)
-Nanoseconds = NewType("Nanoseconds", int)
-MicroUsd = NewType("MicroUsd", int)
+from typing import Final
 
 NS_PER_US: Final = 1_000
 NS_PER_MS: Final = 1_000_000

@@ -122,11 +122,6 @@ class Notary:
         """Chains that are not signed any further, and why."""
         return self._faults.told
 
-    @property
-    def breaks(self) -> int:
-        """How often a chain was found not to go on as it must."""
-        return self._faults.count
-
     def turn(self) -> None:
         """Sign what is new. What the disk, a key or the files are to blame for is said, and tried again next time."""
         with self._turning:
@@ -363,7 +358,6 @@ class Faults:
         self._monotonic_s = monotonic_s
         self._since_s: dict[str, float] = {}
         self.told: Mapping[str, str] = {}
-        self.count = 0
 
     def see(self, faults: Mapping[str, str]) -> None:
         """These are the faults there are now."""
@@ -371,7 +365,6 @@ class Faults:
         self._since_s = {chain: self._since_s.get(chain, now_s) for chain in faults}
         lasting = {chain: fault for chain, fault in faults.items() if now_s - self._since_s[chain] >= PATIENCE_S}
         for chain in lasting.keys() - self.told.keys():
-            self.count += 1
             _log.error("journal chain %s is signed no further: %s; see `gateway audit verify`", chain, lasting[chain])
         for chain in self.told.keys() - lasting.keys():
             _log.warning("journal chain %s goes on and is signed again", chain)

@@ -47,13 +47,6 @@ class _State(Enum):
     END = 4
 
 
-def read_form(content_type: bytes, body: bytes) -> RequestFacts:
-    """Facts of a whole form. Raises InvalidRequest naming the field and the fix."""
-    form = FormReader(content_type)
-    form.feed(body)
-    return form.finish()
-
-
 def boundary_of(content_type: bytes) -> bytes:
     """The boundary that a multipart content-type names. Raises InvalidRequest for none, two, or an illegal one."""
     kind, _, rest = content_type.decode("latin-1").partition(";")

@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from gateway.config.files import FILE_MODE, private_directory, replacing, sync_directory
 
-SIGNATURE_BYTES: Final = 64
 KEY_BYTES: Final = 32
 _CURRENT: Final = "current"
 _NEXT: Final = "next"

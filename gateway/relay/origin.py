@@ -11,7 +11,7 @@ and proxies spoken to over TLS or SOCKS, which are refused here rather than half
 import base64
 import ipaddress
 import re
-from typing import Final, Self
+from typing import Final
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 import msgspec
@@ -40,42 +40,6 @@ class Origin(msgspec.Struct, frozen=True):
     idle_s: float = 60
     max_age_s: float = 600
     resolve_s: float = 30
-
-    @classmethod
-    def from_url(  # noqa: PLR0913 - one per field, called by keyword
-        cls,
-        url: str,
-        *,
-        ca_file: str = "",
-        client_cert: str = "",
-        client_key: str = "",
-        proxy: str = "",
-        max_connections: int = 4096,
-        max_idle: int = 512,
-        idle_s: float = 60,
-        max_age_s: float = 600,
-        resolve_s: float = 30,
-    ) -> Self:
-        """The origin of an http:// or https:// URL; its path, query and fragment are ignored."""
-        parts = _split(url, "base_url")
-        if parts.scheme not in DEFAULT_PORTS:
-            raise ValueError("base_url must begin with http:// or https://")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("base_url carries a user or password: set api_key instead")
-        return cls(
-            scheme=parts.scheme,
-            host=_host_of(parts, "base_url"),
-            port=_port_of(parts, "base_url"),
-            ca_file=ca_file,
-            client_cert=client_cert,
-            client_key=client_key,
-            proxy=proxy,
-            max_connections=max_connections,
-            max_idle=max_idle,
-            idle_s=idle_s,
-            max_age_s=max_age_s,
-            resolve_s=resolve_s,
-        )
 
     def __post_init__(self) -> None:
         """Refuse a proxy that cannot be used while the config is being loaded, not at the first request."""
@@ -117,29 +81,29 @@ class Origin(msgspec.Struct, frozen=True):
     @property
     def proxy_address(self) -> tuple[str, int]:
         """Host and port of the proxy. Raises ValueError, without repeating the URL, if it is not a usable one."""
-        parts = _split(self.proxy, "proxy")
+        parts = _split(self.proxy)
         if parts.scheme != "http":
             raise ValueError("proxy must be an http:// URL: proxies spoken to over TLS or SOCKS are not supported")
-        return _host_of(parts, "proxy"), _port_of(parts, "proxy")
+        return _host_of(parts), _port_of(parts)
 
     @property
     def proxy_authorization(self) -> bytes:
         """The `proxy-authorization` header line with its CRLF, or empty when the proxy's URL has no user."""
-        parts = _split(self.proxy, "proxy")
+        parts = _split(self.proxy)
         if not parts.username:
             return b""
         pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
         return b"proxy-authorization: Basic " + base64.b64encode(pair) + b"\r\n"
 
 
-def _split(url: str, setting: str) -> SplitResult:
+def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError:
-        raise ValueError(f"{setting} is not a URL") from None  # the cause would repeat the URL
+        raise ValueError("proxy is not a URL") from None  # the cause would repeat the URL
 
 
-def _host_of(parts: SplitResult, setting: str) -> str:
+def _host_of(parts: SplitResult) -> str:
     host = parts.hostname or ""
     try:
         if ":" in host:
@@ -147,17 +111,17 @@ def _host_of(parts: SplitResult, setting: str) -> str:
         if not host.isascii():
             host = host.encode("idna").decode("ascii")
     except ValueError:
-        raise ValueError(f"{setting} has no valid host name") from None
+        raise ValueError("proxy has no valid host name") from None
     if not _HOST_NAME.fullmatch(host):
-        raise ValueError(f"{setting} has no valid host name")
+        raise ValueError("proxy has no valid host name")
     return host
 
 
-def _port_of(parts: SplitResult, setting: str) -> int:
+def _port_of(parts: SplitResult) -> int:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError(f"{setting} has a port that is not a number from 1 to 65535") from None
+        raise ValueError("proxy has a port that is not a number from 1 to 65535") from None
     return DEFAULT_PORTS[parts.scheme] if port is None else port
 
 

@@ -148,11 +148,6 @@ class RuleCounts:
         self._counters: dict[str, Counter] = {}
         self._seen: dict[str, int] = {}
 
-    def expect(self, rules: Iterable[str]) -> None:
-        """Have series for these from 0 on: a rise from nothing to 1 is one that no alert would see."""
-        for rule in rules:
-            self._counters[rule] = self._metrics.counter(self._family, rule=rule)
-
     def show(self, totals: Mapping[str, int], rules: frozenset[str]) -> None:
         """Count what was added since the last time."""
         for rule, total in totals.items():

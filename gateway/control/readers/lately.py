@@ -49,14 +49,12 @@ class Lately:
         self._kept_bytes = 0
         self._keeping = threading.Lock()
         self._reading: dict[str, threading.Lock] = {}
-        self.hits = 0
 
     def read(self, chain: str, start: Place, end: Place, decode: Callable[[], list[Entry]]) -> list[Entry]:
         """Some lines from `start` on, before `end`; `decode` reads them where they were not read just now."""
         with self._reading.setdefault(chain, threading.Lock()):
             found = self._found(chain, start, end)
             if found:
-                self.hits += 1
                 return found
             found = decode()
             if found:

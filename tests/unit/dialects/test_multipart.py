@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from gateway.dialects.multipart import MAX_HEADER_BYTES, MAX_PARTS, MAX_VALUE_BYTES, FormReader, boundary_of, read_form
+from gateway.dialects.multipart import MAX_HEADER_BYTES, MAX_PARTS, MAX_VALUE_BYTES, FormReader, boundary_of
 from gateway.errors import InvalidRequest
+from tests.fakes.forms import read_form
 
 TYPE = b"multipart/form-data; boundary=b"
 

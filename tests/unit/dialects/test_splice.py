@@ -6,9 +6,9 @@ import pytest
 
 from gateway.dialects import splice
 from gateway.dialects.base import Edit, RequestFacts
-from gateway.dialects.multipart import read_form
 from gateway.dialects.openai.request import read
 from gateway.dialects.surfaces import match
+from tests.fakes.forms import read_form
 
 FOUND = match("POST", "/v1/chat/completions")
 assert FOUND is not None

@@ -357,20 +357,20 @@ def test_an_unusable_tls_file_is_refused_at_load_by_its_setting(tmp_path: Path) 
     for setting in ("ca_file", "client_cert"):
         for file, words in ((missing, "cannot be read: No such file"), (str(junk), "PEM")):
             with pytest.raises(ValueError, match=setting) as error:
-                Pool(Origin.from_url("https://api.example.com", **{setting: file}))  # type: ignore[arg-type]
+                Pool(Origin("https", "api.example.com", 443, **{setting: file}))  # type: ignore[arg-type]
             assert words in str(error.value)
             assert file in str(error.value)
 
 
 def test_a_plain_provider_needs_no_tls_files() -> None:
-    pool = Pool(Origin.from_url("http://api.example.com", ca_file="/nowhere"))
+    pool = Pool(Origin("http", "api.example.com", 80, ca_file="/nowhere"))
     assert pool.open == 0
 
 
 def test_a_key_that_wants_a_password_is_refused_and_nobody_is_asked(tmp_path: Path) -> None:
     cert, key = Authority(tmp_path).issue("client", password=b"open sesame")
     with pytest.raises(ValueError, match="unencrypted"):
-        tls_context(Origin.from_url("https://api.example.com", client_cert=cert, client_key=key))
+        tls_context(Origin("https", "api.example.com", 443, client_cert=cert, client_key=key))
 
 
 def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
@@ -378,22 +378,22 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
     cert, _ = authority.issue("client")
     _, key = authority.issue("other")
     with pytest.raises(ValueError, match="client_key"):
-        tls_context(Origin.from_url("https://api.example.com", client_cert=cert, client_key=key))
+        tls_context(Origin("https", "api.example.com", 443, client_cert=cert, client_key=key))
 
 
 def test_tls_settings_are_made_once_until_a_file_changes(tmp_path: Path) -> None:
     ca_file = Authority(tmp_path).ca_file
-    origin = Origin.from_url("https://api.example.com", ca_file=ca_file)
+    origin = Origin("https", "api.example.com", 443, ca_file=ca_file)
     first = tls_context(origin)
-    assert tls_context(Origin.from_url("https://other.example.com", ca_file=ca_file)) is first
-    assert tls_context(Origin.from_url("https://other.example.com")) is not first
+    assert tls_context(Origin("https", "other.example.com", 443, ca_file=ca_file)) is first
+    assert tls_context(Origin("https", "other.example.com", 443)) is not first
     os.utime(ca_file, ns=(1, 1))
     assert tls_context(origin) is not first
 
 
 def test_verification_is_always_on(tmp_path: Path) -> None:
     for options in ({}, {"ca_file": Authority(tmp_path).ca_file}):
-        context = tls_context(Origin.from_url("https://api.example.com", **options))  # type: ignore[arg-type]
+        context = tls_context(Origin("https", "api.example.com", 443, **options))  # type: ignore[arg-type]
         assert context.check_hostname
         assert context.verify_mode is ssl.CERT_REQUIRED
         assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
@@ -403,5 +403,5 @@ def test_few_tls_settings_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(connect, "_MAX_CONTEXTS", 2)
     monkeypatch.setattr(connect, "_contexts", {})
     for number in range(4):
-        tls_context(Origin.from_url("https://api.example.com", ca_file=Authority(tmp_path, f"ca-{number}").ca_file))
+        tls_context(Origin("https", "api.example.com", 443, ca_file=Authority(tmp_path, f"ca-{number}").ca_file))
     assert len(connect._contexts) == 2

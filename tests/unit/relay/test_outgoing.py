@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.dialects.multipart import read_form
 from gateway.providers.headers import forwarded
 from gateway.relay.outgoing import Outgoing, Target
+from tests.fakes.forms import read_form
 from tests.fakes.provider import FakeProvider, ask, body_of
 
 PLAIN = b'{ "model" : "gpt", "messages":[], "own": 1e400 }'

@@ -7,7 +7,6 @@ from gateway.limiter.slicekeeping import SliceCounts
 from gateway.limiter.store import StoreCounts
 from gateway.record import Attempt, Ending, Kind, Record, Usage
 from gateway.segment import Segment
-from gateway.telemetry import families
 from gateway.telemetry import recorder as module
 from gateway.telemetry.directory import DIRECTORY_WORDS, METRICS, Area
 from gateway.telemetry.metrics import Metrics
@@ -18,7 +17,6 @@ from gateway.telemetry.recorder import (
     Limited,
     Names,
     Recorder,
-    RuleCounts,
     resident_bytes,
     rule_names,
 )
@@ -282,13 +280,3 @@ def test_a_limit_for_each_of_20_000_keys_leaves_room_for_everything_else(bench: 
     assert bench.shown('gateway_limit_refusals_total{rule="unknown"}') == [f" {20_000 - MAX_RULES}"]
     assert bench.shown("gateway_metric_series_dropped_total") == [" 0"]
     assert Area(bench.segment.slot(METRICS, 1)).used_words < DIRECTORY_WORDS / 4
-
-
-def test_totals_by_rule_are_counted_for_other_processes_too(bench: Bench) -> None:
-    crossings = RuleCounts(Metrics(bench.segment.slot(METRICS, 0)), families.BUDGET_CROSSINGS)
-    crossings.expect(["team-usd"])
-    for total in (1, 1, 3):
-        crossings.show({"key.usd_per_month": total}, rule_names([]))
-    assert bench.shown("gateway_budget_crossings_total") == ['{rule="key.usd_per_month"} 3', '{rule="team-usd"} 0']
-    crossings.show({"key.usd_per_month": 3, "team-usd": 1}, rule_names([]))
-    assert bench.shown("gateway_budget_crossings_total") == ['{rule="key.usd_per_month"} 3', '{rule="team-usd"} 1']
