@@ -4,16 +4,20 @@ A rule that is broken on purpose is an entry of a table here, with its reason.
 """
 
 import ast
+import importlib
 import io
+import pkgutil
 import re
 import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from inspect import getattr_static, isclass, isfunction, signature
 from pathlib import Path
 
 import pytest
 
+import gateway
 from gateway import errors
 from gateway.config.schema import Config
 from gateway.config.spec import settings
@@ -195,3 +199,42 @@ def test_settings_that_errors_name_exist() -> None:
         name.rpartition(".")[2] for _, _, _, text in ROWS for name in re.findall(r"`([a-z_]+(?:\.[a-z_]+)?)`", text)
     }
     assert named - {"models"} <= known
+
+
+# --- protocols ------------------------------------------------------------------------------------------------------
+
+RUN_BY_OTHERS = {"gateway.__main__", "gateway.control.database.env"}  # by Python and by alembic: not to be imported
+BY_CHANCE = 2  # methods whose names are those of a small protocol without being meant
+
+
+def classes() -> list[type]:
+    found = []
+    for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
+        if module.name not in RUN_BY_OTHERS:
+            members = vars(importlib.import_module(module.name)).values()
+            found += [member for member in members if isclass(member) and member.__module__ == module.name]
+    return found
+
+
+def parameters(kind: type, method: str) -> list[tuple[object, ...]]:
+    told = signature(getattr_static(kind, method)).parameters.values()
+    return [(parameter.name, parameter.kind, parameter.default) for parameter in told]
+
+
+def has(kind: type, methods: list[str]) -> bool:
+    return all(isfunction(getattr_static(kind, method, None)) for method in methods)
+
+
+def test_who_implements_a_protocol_takes_what_it_says_and_no_more() -> None:
+    protocols, others = list[type](), list[type]()
+    for kind in classes():
+        (protocols if getattr(kind, "_is_protocol", False) else others).append(kind)
+    compared = 0
+    for protocol in protocols:
+        methods = [name for name in dir(protocol) if name[0] != "_" and has(protocol, [name])]
+        for kind in others if len(methods) > BY_CHANCE else ():
+            if has(kind, methods):
+                compared += 1
+                for method in methods:
+                    assert parameters(kind, method) == parameters(protocol, method), f"{kind.__qualname__}.{method}"
+    assert compared > 10

@@ -36,9 +36,7 @@ _LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
 _LINGER_BYTES: Final = 1024 * KIB
 _NO_FAULT: Final = Fault.NONE
-_NO_BODY: Final = BodyMode.NONE
-_BUFFERED: Final = BodyMode.BUFFERED
-_RAW: Final = BodyMode.RAW
+_NO_BODY, _BUFFERED, _RAW = BodyMode.NONE, BodyMode.BUFFERED, BodyMode.RAW
 _log: Final = logging.getLogger("gateway.listener")
 
 
@@ -176,15 +174,13 @@ class DownstreamConnection(asyncio.Protocol):
 
     # --- the reader's side ------------------------------------------------------------------------------------------
 
-    def head_read(self, head: Head, length: int, error: GatewayError | None, whole: bytes | None = None) -> None:
-        """A head is complete: open its exchange, now or when it is its turn. `whole`: its body, to be kept."""
-        reader = self._reader
-        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keep_alive)
-        ex.traceparent = reader.traceparent
+    def head_read(self, head: Head, length: int, error: GatewayError | None) -> None:
+        """A head is complete: open its exchange, now or when it is its turn."""
+        ex = self._exchange_of(head)
         if self._ex is not None or self._queue:
             self._queue.append(Queued(ex, head, length, error))
         else:
-            self._open(ex, head, length, error, whole)
+            self._open(ex, head, length, error, None)
 
     def body_read(self, data: bytes) -> None:
         """A piece of a body."""
@@ -203,7 +199,7 @@ class DownstreamConnection(asyncio.Protocol):
     def whole_read(self, head: Head, body: bytes) -> None:
         """A request is complete at once."""
         if head.mode is _BUFFERED and self._ex is None and not self._queue:
-            self.head_read(head, len(body), None, body)
+            self._open(self._exchange_of(head), head, len(body), None, body)
         else:
             self.head_read(head, len(body), None)
             self.body_read(body)
@@ -273,6 +269,12 @@ class DownstreamConnection(asyncio.Protocol):
     def _since(self) -> int:
         """When the caller last moved on: by a first byte, a piece of a body, or by reading an answer."""
         return max(self._since_ns, self._reader.since_ns)
+
+    def _exchange_of(self, head: Head) -> Exchange:
+        reader = self._reader
+        ex = Exchange(self._listener.next_id(), head, self._peer_ip, keep_alive=reader.keep_alive)
+        ex.traceparent = reader.traceparent
+        return ex
 
     def _open(self, ex: Exchange, head: Head, length: int, error: GatewayError | None, whole: bytes | None) -> None:
         """This request's turn: identify the caller, or refuse before its body is read; `whole`: it is here already."""
@@ -427,9 +429,7 @@ class DownstreamConnection(asyncio.Protocol):
     def _shut(self, *, linger: bool) -> None:
         self._break()
         transport = self._transport
-        if transport is None:
-            return
-        if linger:
+        if linger and transport is not None:
             self._lingering = True
             if transport.can_write_eof():  # TLS cannot half-close: there the answer's `connection: close` has to do
                 transport.write_eof()
