@@ -19,6 +19,7 @@ from gateway.errors import UpstreamError
 from gateway.relay.origin import Origin
 from gateway.relay.pool import Pool
 from gateway.relay.upstream import Connection, ResponseHead
+from tests.fakes.patience import PATIENCE_S
 
 T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -29,7 +30,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a test on the loop we run on in production, and never for long."""
-    return uvloop.run(asyncio.wait_for(work, 20))
+    return uvloop.run(asyncio.wait_for(work, PATIENCE_S))
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -23,6 +23,7 @@ from gateway.relay.stream import Admit, Transfer
 from gateway.units import NS_PER_S
 from gateway.wheel import Wheel
 from tests.fakes.clock import Clock, stopped_clock
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import TERMS, FakeProvider, ask, turns
 from tests.fakes.reply import FakeReply
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on the production loop, and never for long."""
-    return uvloop.run(asyncio.wait_for(work, 10))
+    return uvloop.run(asyncio.wait_for(work, PATIENCE_S))
 
 
 class Stage:
@@ -85,7 +86,7 @@ class Stage:
         self.wheel.stop()
         if self.task is None:
             return
-        outcome = await asyncio.wait_for(self.task, 2)
+        outcome = await asyncio.wait_for(self.task, PATIENCE_S)
         await turns()
         assert self.reply.faults == []
         expected = {

@@ -16,6 +16,7 @@ import pytest
 from gateway.errors import UpstreamConnectError
 from gateway.record import Attempt, Ending, Outcome
 from gateway.relay.attempt import AttemptRun
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import (
     DONE,
     END,
@@ -279,7 +280,7 @@ def test_the_nth_word_to_the_caller_raises(
                 async with scene(READS[shape][0], first_byte_ns=5, first_content_ns=5, idle_ns=5) as stage:
                     stage.providers = providers
                     task = asyncio.ensure_future(play(stage, shape))
-                    done, _ = await asyncio.wait({task}, timeout=5)
+                    done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
                     assert done, "it never ends"
                     failure = task.exception()
                     assert failure is None or isinstance(failure, Broken)

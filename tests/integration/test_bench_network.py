@@ -18,6 +18,7 @@ import pytest
 from bench.scaling.network import INTERFACE, network
 from bench.speed import launch, procfs
 from bench.speed.launch import CannotRun
+from tests.fakes.patience import PATIENCE_S
 
 ALLOWED: Final = os.geteuid() == 0 and subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
 SERVE: Final = """
@@ -38,7 +39,6 @@ with network(1, Path(sys.argv[1])) as made:
     print(made.hosts[0].enter[1], flush=True)
     time.sleep(60)
 """
-PATIENCE_S: Final = 10.0
 
 
 def interfaces() -> list[str]:

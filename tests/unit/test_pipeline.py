@@ -30,6 +30,7 @@ from gateway.pipeline import RandomBytes, finish, identify, run
 from gateway.record import Outcome, Record, Usage
 from gateway.relay.stream import Admit, Transfer
 from tests.fakes.limits import SliceEngine
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import (
     DONE,
     END,
@@ -98,7 +99,7 @@ async def served(wired: Wired, ex: Exchange) -> Record:
     """From identity to record; the providers answer by themselves."""
     wired.gateway.wheel.start()
     identify(ex, wired.gateway)
-    await asyncio.wait_for(run(ex, wired.gateway), 5)
+    await asyncio.wait_for(run(ex, wired.gateway), PATIENCE_S)
     finish(ex, wired.gateway)
     await turns()
     wired.gateway.wheel.stop()

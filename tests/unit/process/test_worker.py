@@ -18,6 +18,7 @@ from gateway.process.settings import ServeSettings
 from gateway.process.worker import Worker, WorkerContext, run_worker
 from gateway.segment import Segment
 from gateway.units import NS_PER_S
+from tests.fakes.patience import PATIENCE_S
 
 SLOT = 1
 
@@ -87,7 +88,7 @@ def play(stage: Stage, scene: Coroutine[Any, Any, None]) -> None:
     async def both() -> None:
         serving = asyncio.create_task(stage.worker.serve())
         await scene
-        await asyncio.wait_for(serving, 1)
+        await asyncio.wait_for(serving, PATIENCE_S)
 
     asyncio.run(both())
 

@@ -12,6 +12,7 @@ from gateway.errors import UpstreamProtocolError, UpstreamReset
 from gateway.relay.answer import AnswerParser
 from gateway.relay.pool import Pool
 from gateway.relay.upstream import Connection, ResponseHead
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.raw_provider import (
     GET,
     OK,
@@ -522,7 +523,7 @@ def test_abort_reaches_the_provider_at_once_also_while_paused() -> None:
             connection.pause()
             connection.abort()
             connection.resume()
-            await asyncio.wait_for(gone.wait(), 0.1)
+            await asyncio.wait_for(gone.wait(), PATIENCE_S)
             assert heard.events == ["head", "body"]
 
     run(main())

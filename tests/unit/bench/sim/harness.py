@@ -15,9 +15,9 @@ from bench.sim.app import App
 from bench.sim.faults import parse
 from bench.sim.log import Entry
 from bench.sim.server import Server
+from tests.fakes.patience import PATIENCE_S
 
-PATIENCE_S = 5.0
-STALL_S = 0.04
+QUIET_TURNS, QUIET_TURN_S = 20, 0.002
 CHAT: dict[str, Any] = {"model": "m+tokens=3", "messages": [{"role": "user", "content": "hi"}]}
 MESSAGE: dict[str, Any] = {**CHAT, "max_tokens": 100}
 
@@ -81,14 +81,17 @@ class Sim:
     def port(self) -> int:
         return int(self.server.url.rpartition(":")[2])
 
-    async def send(self, raw: bytes, quiet_s: float = PATIENCE_S) -> Heard:
-        """Send bytes and listen: to the end of one answer, of the connection where it says close, or of patience."""
+    async def send(self, raw: bytes, *, stalls: bool = False) -> Heard:
+        """Send bytes and listen: to the end of one answer, of the connection where it says close, or of patience.
+
+        Where an answer stalls, until nothing has come for a while.
+        """
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(raw)
         heard, ended = b"", "open"
         try:
             while not whole(heard):
-                data = await asyncio.wait_for(reader.read(65536), quiet_s)
+                data = await (_soon(reader) if stalls else asyncio.wait_for(reader.read(65536), PATIENCE_S))
                 if not data:
                     ended = "fin"
                     break
@@ -112,7 +115,20 @@ class Sim:
         """A chat completion of three tokens, behaving as told. A stall is waited for a little, all else to its end."""
         model = f"m+tokens=3+{behaviour}" if behaviour else CHAT["model"]
         raw = request("/v1/chat/completions", {**CHAT, "model": model, "stream": stream})
-        return await self.send(raw, STALL_S if "stall" in behaviour else PATIENCE_S)
+        return await self.send(raw, stalls="stall" in behaviour)
+
+
+async def _soon(reader: asyncio.StreamReader) -> bytes:
+    """What comes within some turns of the loop, which is the sim's too. Raises TimeoutError.
+
+    Turns are counted beside the time, since a loop that was kept from running has heard nothing meanwhile.
+    """
+    reading = asyncio.ensure_future(reader.read(65536))
+    for _ in range(QUIET_TURNS):
+        if (await asyncio.wait({reading}, timeout=QUIET_TURN_S))[0]:
+            return await reading
+    reading.cancel()
+    raise TimeoutError
 
 
 async def ending(sim: Sim) -> Entry:

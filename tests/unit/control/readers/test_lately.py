@@ -9,6 +9,7 @@ from gateway.control.readers import lately as module
 from gateway.control.readers.lately import Lately
 from gateway.journal.read import Entry, Place
 from gateway.record import Kind, Record
+from tests.fakes.patience import PATIENCE_S
 
 NOTHING = Record(Kind.OUTCOME, "x", 1)
 
@@ -116,7 +117,7 @@ def test_who_comes_while_lines_are_read_waits_for_them() -> None:
 
     def slow() -> list[Entry]:
         begun.set()
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE_S)
         decoded.append(entries(3))
         return decoded[-1]
 
@@ -126,10 +127,10 @@ def test_who_comes_while_lines_are_read_waits_for_them() -> None:
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert begun.wait(5)
+    assert begun.wait(PATIENCE_S)
     time.sleep(0.01)
     go_on.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE_S)
     assert found == [entries(3)] * 2
     assert len(decoded) == 1
