@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-inp
 LOCKED := $(PIP) --require-hashes --only-binary=:all:
 
 .PHONY: help setup run serve test check static unit fault fuzz cover docs bench bench-quick bench-compare bench-scaling \
-	bench-load bench-memory profile lock clean test-needs node-sdk
+	bench-load bench-memory bench-peers profile lock clean test-needs node-sdk
 
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -72,8 +72,8 @@ docs: $(STAMPS)/test ## the docs against the source: do links and verbs lead som
 
 # ---- measure it
 
-bench: setup ## how fast, beside nginx: about ten minutes, a report in bench/results/
-	@$(BIN)/python -m bench.speed
+bench: setup ## how fast, beside nginx: ten minutes, at most fifteen, a report in bench/results/
+	@$(BIN)/python -m bench.speed $(ARGS)
 
 bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 	@$(BIN)/python -m bench.speed --quick
@@ -86,6 +86,9 @@ bench-scaling: setup ## what a request costs as prompts, limits, keys, streams, 
 
 bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page
 	@$(BIN)/python -m bench.load $(PROFILE) $(ARGS)
+
+bench-peers: setup ## LiteLLM and Portkey beside us as well: a quarter of an hour, and their installation
+	@$(BIN)/python -m bench.speed --targets direct,nginx,gateway,limited,aiohttp,litellm,portkey $(ARGS)
 
 bench-memory: setup ## does memory stay flat over ten million requests: a quarter of an hour; ARGS="--requests 5000000"
 	@$(BIN)/python -m bench.memory $(ARGS)

@@ -17,6 +17,7 @@ Exit status: 0 nothing of the subject is worse, 1 something is, 2 one of the two
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -246,14 +247,28 @@ def _once(target: str, name: str, unit: str, a: float, b: float) -> Row:
     return Row(target, name, unit, Range(a, a, a), Range(b, b, b), word, because or "measured once")
 
 
+def summary(comparison: Comparison, names: tuple[str, str]) -> list[str]:
+    """A line for each target of B, its subject first: of how many figures what can be said."""
+    rows, subject = comparison.rows(), comparison.b.settings.subject
+    ordered = sorted(comparison.b.settings.targets, key=lambda target: target != subject)
+    lines = []
+    for target in ordered:
+        told = Counter(row.word for row in rows if row.target == target)
+        counts = ", ".join(f"{word.value} {told[word]}" for word in Word)
+        name = f"{target} (the subject)" if target == subject else target
+        lines.append(f"- {name}: {counts}" if told else f"- {name}: nothing to compare, {names[0]} does not have it")
+    return lines
+
+
 def markdown(comparison: Comparison, names: tuple[str, str]) -> str:
-    """The table, after what it rests on."""
+    """The table, after what can be said in a word and what it rests on."""
     a, b = comparison.a, comparison.b
     lines = [f"# {names[1]} beside {names[0]}", ""]
     for name, result in zip(names, (a, b), strict=True):
         told = "; ".join(result.conditions.get(key, "unknown") for key in ("date", "machine", "gateway"))
         lines.append(f"- {name}: {told}")
         lines += [f"  - void for {section}: {reason}" for section, found in result.void.items() for reason in found]
+    lines += ["", *summary(comparison, names)]
     lines += ["", f"| target | figure | unit | {names[0]} | {names[1]} | change | |", "|---|---|---|---|---|---|---|"]
     for row in comparison.rows():
         said = f"**{row.word.value}**" + (f" ({row.because})" if row.because else "")
@@ -277,14 +292,23 @@ def folder(text: str) -> Path:
     return given if given.is_dir() or not (RESULTS / text).is_dir() else RESULTS / text
 
 
+def known() -> list[str]:
+    """The names under bench/results/ that can be compared."""
+    return sorted(path.parent.name for path in RESULTS.glob(f"*/{stored.RAW}") if stored.is_result(path.parent))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the comparison; returns the exit status."""
     parser = argparse.ArgumentParser(
         "python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("a", metavar="A", type=folder, help="the earlier result")
-    parser.add_argument("b", metavar="B", type=folder, help="the later one")
+    parser.add_argument("a", metavar="A", type=folder, nargs="?", help="the earlier result")
+    parser.add_argument("b", metavar="B", type=folder, nargs="?", help="the later one")
     given = parser.parse_args(arguments)
+    if given.b is None:
+        found = "\n  ".join(known()) or "none yet"
+        print(f"bench-compare: two results are needed, A=earlier B=later; there are\n  {found}", file=sys.stderr)
+        return NO_RESULT
     try:
         comparison = Comparison(stored.load(given.a), stored.load(given.b))
     except stored.NotAResult as problem:

@@ -1,7 +1,7 @@
 """`python -m bench.scaling`: turn each knob, print what a request costs at each setting.
 
 Exit status: 0 it was measured, 1 nodes on one store admitted what their limit does not allow, 2 the words are wrong, 3
-it could not be run. No cost is judged here.
+it, or a part of it, could not be run; what was measured is written all the same. No cost is judged here.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from bench.scaling import points
 from bench.scaling.parts import PARTS, expected_s
 from bench.scaling.points import Point, Result
 from bench.scaling.stand import Stand
-from bench.speed import conditions, native, page, procfs, report, sections, targets
+from bench.speed import conditions, launch, native, page, procfs, report, sections, targets
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, Settings
@@ -59,12 +59,16 @@ def measure(only: Sequence[str], settings: Settings, folder: Path, told: Mapping
     with native.upstream(CLIENT_CORE, folder / "upstream.log") as port:
         stand = Stand(port, folder, settings, descriptors, progress, again)
         for part in only:
-            found += PARTS[part](stand)
+            try:
+                for point in PARTS[part](stand):  # one by one: those before a failure are kept
+                    found.append(point)  # noqa: PERF402 - as said
+            except CannotRun as problem:
+                stand.broken(part, problem)
     progress.close()
     if not found:
         raise CannotRun("; ".join(stand.remarks))
     load = " ".join(Path("/proc/loadavg").read_text().split()[:3])
-    return Result(found, {**told, "load after": load}, stand.remarks, stand.findings, again.thrown)
+    return Result(found, {**told, "load after": load}, stand.remarks, stand.findings, again.thrown, stand.failed)
 
 
 def write(result: Result, folder: Path) -> None:
@@ -91,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         native.build()
         if "prompts" in options.only:
-            targets.ensure_nginx()
+            launch.ensure("nginx:nginx-light")
         told = conditions.gather(arguments, "bench.scaling")
         with tempfile.TemporaryDirectory(prefix="bench-scaling-") as folder:
             result = measure(options.only, settings, Path(folder), told)
@@ -105,7 +109,9 @@ def main(arguments: Sequence[str]) -> int:
     write(result, out)
     print(points.markdown(result))
     print(f"written to {out}", file=sys.stderr)
-    return MEASURED if result.holds else BROKEN
+    if not result.holds:
+        return BROKEN
+    return CANNOT_RUN if result.broken else MEASURED
 
 
 if __name__ == "__main__":

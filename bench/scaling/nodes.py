@@ -24,7 +24,7 @@ from bench.limits.redis import RedisServer, redis_server
 from bench.scaling.network import Network, network
 from bench.scaling.points import Point
 from bench.scaling.stand import CONNECTIONS, COST, P99, RATE, Stand, require_right
-from bench.speed import native, workload
+from bench.speed import launch, native, workload
 from bench.speed.launch import CannotRun
 from bench.speed.native import LoadResult
 from bench.speed.procfs import Reading
@@ -101,6 +101,7 @@ def nodes(stand: Stand) -> Iterator[Point]:
     """One to three. Where there can be no namespaces, that is said instead."""
     with ExitStack() as stack:
         try:
+            launch.ensure("redis-server:redis-server", "ip:iproute2")
             net = stack.enter_context(network(1 + max(NODES), stand.folder))
         except CannotRun as problem:
             stand.remark(f"nodes were not measured: {problem}")

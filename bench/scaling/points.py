@@ -83,13 +83,14 @@ def table(points: Sequence[Point], part: str) -> str:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run: its points, what is to remark, whether limits held, and the conditions."""
+    """A whole run: its points, what is to remark, whether limits held, conditions, and the parts that broke off."""
 
     points: Sequence[Point]
     conditions: Mapping[str, str]
     remarks: Sequence[str] = ()
     findings: Sequence[Finding] = ()
     thrown: Sequence[Thrown] = ()
+    broken: Sequence[str] = ()
 
     @property
     def holds(self) -> bool:
@@ -102,6 +103,7 @@ class Result:
             "conditions": self.conditions,
             "remarks": self.remarks,
             "findings": [asdict(finding) for finding in self.findings],
+            "broken": list(self.broken),
             "thrown": [one.summary() for one in self.thrown],
             "points": [point.summary() for point in self.points],
         }

@@ -22,7 +22,8 @@ COST, RATE, P99 = "µs CPU a request", "requests/s", "p99 ms"
 class Stand:
     """What every part needs: where the upstream listens, a folder, and how long to measure.
 
-    `remarks` are for the report, `findings` what is judged at all: whether limits held.
+    `remarks` are for the report, `findings` what is judged at all: whether limits held; `failed` the parts that could
+    not be measured, or not to their end.
     """
 
     upstream: int
@@ -33,6 +34,7 @@ class Stand:
     again: Again
     remarks: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
 
     def place(self, name: str, core: int | None = TARGET_CORE) -> Place:
         """Where something of that name runs."""
@@ -47,6 +49,11 @@ class Stand:
         """A target, ready."""
         with target.running(self.place(name or target.name, core)) as running:
             yield running
+
+    def broken(self, part: str, problem: CannotRun) -> None:
+        """A part that ended early; the others go on."""
+        self.failed.append(part)
+        self.remark(f"{part} could not be measured, or not to the end: {problem}")
 
     def remark(self, words: str) -> None:
         """Say it now, and in the report, where it is one line of a list."""

@@ -17,7 +17,20 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from bench.speed import conditions, memory, native, page, peers, procfs, report, sections, targets, verdict, workload
+from bench.speed import (
+    conditions,
+    launch,
+    memory,
+    native,
+    page,
+    peers,
+    procfs,
+    report,
+    sections,
+    targets,
+    verdict,
+    workload,
+)
 from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
@@ -221,7 +234,7 @@ def main(arguments: list[str]) -> int:
     try:
         native.build()
         if "nginx" in settings.targets:
-            targets.ensure_nginx()
+            launch.ensure("nginx:nginx-light")
         found = conditions.gather(arguments)
         with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
             run = Run(settings, Path(folder), read_gateway_settings(options.gateway_config))

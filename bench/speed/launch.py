@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from bench.speed import procfs
 
 STOP_PATIENCE_S: Final = 10.0
 LOG_TAIL_BYTES: Final = 3000
+NEED: Final = Path(__file__).parent.parent.parent / "tools" / "need.sh"
 HTTP_OK: Final = 200
 
 
@@ -95,7 +97,12 @@ class Process:
 
 @contextmanager
 def started(name: str, command: Sequence[str], *, core: int | None, log: Path) -> Generator[Process, None, None]:
-    """`command` pinned to `core` (None: wherever there is room), its output in `log`, stopped when the block ends."""
+    """`command` pinned to `core` (None: wherever there is room), its output in `log`, stopped when the block ends.
+
+    CannotRun where this process may not use that core.
+    """
+    if core is not None and core not in os.sched_getaffinity(0):
+        raise CannotRun(f"{name} needs core {core}; this process may use {sorted(os.sched_getaffinity(0))}")
     place = [] if core is None else ["taskset", "--cpu-list", str(core)]
     pinned = ["setpriv", "--pdeathsig", "TERM", *place, *command]
     with log.open("wb") as output:
@@ -131,6 +138,14 @@ def accepts(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
         return True
     return False
+
+
+def ensure(*needs: str) -> None:
+    """Programs or files, each as `program:package` of Debian; as root they are installed. CannotRun if one lacks."""
+    command = [str(NEED), *needs]
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise CannotRun(done.stderr.strip())
 
 
 def program(name: str) -> str | None:

@@ -23,10 +23,8 @@ MARGIN_S: Final = 90.0  # beyond its own length: connecting, draining, a busy ma
 
 
 def build() -> None:
-    """Make both programs; CannotRun with the compiler's words, or with what to install."""
-    for tool in ("make", "cc"):
-        if launch.program(tool) is None:
-            raise CannotRun(f"{tool} is missing; on Debian: apt-get install make gcc libc6-dev")
+    """Make both programs; CannotRun with the compiler's words, or with what to install where it could not be."""
+    launch.ensure("make:make", "cc:gcc", "/usr/include/stdio.h:libc6-dev", "setpriv:util-linux", "taskset:util-linux")
     made = subprocess.run(  # noqa: S603 - our own Makefile
         ["make", "-C", str(NATIVE), "--silent"],  # noqa: S607 - the make on PATH
         capture_output=True,

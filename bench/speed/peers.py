@@ -126,7 +126,7 @@ class LiteLLM(Peer):
 
     def command(self, place: Place, port: int) -> list[str]:
         """With a model list of one."""
-        venv = [[sys.executable, "-m", "venv", "venv"]]
+        venv = [[str(ROOT / "tools" / "venv.sh"), "venv"]]  # of the quickest Python that there is, as ours
         pip = ["venv/bin/python", "-m", "pip", "install", "--quiet", f"litellm[proxy]=={LITELLM_VERSION}"]
         home = installed("litellm", LITELLM_VERSION, [*venv, pip])
         upstream = {"api_base": f"http://127.0.0.1:{place.upstream_port}/v1", "api_key": "sk-bench"}

@@ -2,9 +2,11 @@
 
 In every section the targets are visited in turn inside each repeat, starting with another one each time, so that a slow
 minute of the machine hits all of them. CPU time is read over exactly the load generator's window, and so is what others
-took from the cores; a measurement that was disturbed is made again in its place (disturbance.py).
+took from the cores; a measurement that was disturbed is made again in its place (disturbance.py). The next one begins
+when the target has come to rest: some go on for a while with what callers no longer wait for, or read their journal.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +27,9 @@ CLIENT_CORE: Final = 1
 SECTIONS: Final = ("json", "sse", "latency", "memory")
 LATENCY_CONNECTIONS: Final = 128
 START_S: Final = 0.5  # of a measurement, beside its warm-up and window
+CALM_LOOK_S: Final = 0.1
+CALM_SHARE: Final = 0.1  # of a core in such a look: one tick of the clock
+CALM_PATIENCE_S: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,7 @@ class Bench:
 
         def measure() -> Sample:
             found, meter = self._load(name, target, work, arguments)
+            come_to_rest(target)
             units = workload.chunks_seen(found.events, found.terminated) if work.stream else found.ok
             return Sample(section, target.name, repeat, found, units, meter.cpu_us(), meter.disturbance(), rate)
 
@@ -195,6 +201,17 @@ class Bench:
         for note in load.notes:
             self.progress.note(f"{name}: {note}")
         return load, meter
+
+
+def come_to_rest(target: Running) -> None:
+    """Wait until its processes do next to nothing, for CALM_PATIENCE_S at most."""
+    looks, before = round(CALM_PATIENCE_S / CALM_LOOK_S), target.reading()
+    while looks and target.pid:
+        time.sleep(CALM_LOOK_S)
+        now = target.reading()
+        if sum(now.cpu_us_since(before).values()) <= CALM_SHARE * CALM_LOOK_S * 1e6:
+            return
+        looks, before = looks - 1, now
 
 
 def plain_requests(bench: Bench) -> list[Sample]:

@@ -6,6 +6,7 @@ take their defaults; distributions come back with their buckets and maximum, wit
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +34,25 @@ def load(folder: Path) -> Result:
     except OSError as error:
         raise NotAResult(f"{path}: {error.strerror}; a result is a folder that `python -m bench.speed` wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotAResult(f"{path}: not a result of `python -m bench.speed` ({error!r})") from None
+        why = _of_another(path) or f" ({error!r})"
+        raise NotAResult(f"{path}: not a result of `python -m bench.speed`{why}") from None
+
+
+def is_result(folder: Path) -> bool:
+    """Whether it can be loaded."""
+    try:
+        load(folder)
+    except NotAResult:
+        return False
+    return True
+
+
+def _of_another(path: Path) -> str:
+    """Which other bench says it wrote the file; empty when none does."""
+    with suppress(ValueError, KeyError, TypeError):
+        command: str = json.loads(path.read_text())["conditions"]["command"]
+        return f", but of `{command}`"
+    return ""
 
 
 def _result(raw: Mapping[str, Any]) -> Result:

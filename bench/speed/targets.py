@@ -8,7 +8,6 @@ import grp
 import os
 import pwd
 import secrets
-import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
@@ -280,13 +279,3 @@ def make(names: tuple[str, ...], gateway_settings: Mapping[str, object]) -> list
         "aiohttp": AiohttpProxy(),
     }
     return [known[name] for name in NAMES if name in names]
-
-
-def ensure_nginx() -> None:
-    """Install nginx from Debian's packages as root, or say what to do; CannotRun if it is still missing."""
-    if launch.program("nginx"):
-        return
-    script = ROOT / "tools" / "need.sh"
-    done = subprocess.run([str(script), "nginx:nginx-light"], stdout=sys.stderr, check=False)  # noqa: S603 - ours
-    if done.returncode:
-        raise CannotRun("nginx is missing; on Debian: apt-get install nginx-light")

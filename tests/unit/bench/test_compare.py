@@ -127,6 +127,27 @@ def test_the_command_prints_a_table_and_its_status(tmp_path: Path, capsys: pytes
     assert "raw.json" in capsys.readouterr().err
 
 
+def test_in_a_word_the_subject_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = written(tmp_path / "a", result()), written(tmp_path / "b", result([40, 41, 39, 40, 40]))
+    compare.main([a, b])
+    said = capsys.readouterr().out
+    assert "- gateway (the subject): better 0, worse 2, cannot tell 3\n- direct: " in said
+    assert "- limited: nothing to compare, a does not have it" in said
+
+
+def test_without_two_results_those_that_there_are_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "RESULTS", tmp_path)
+    assert compare.main([]) == compare.NO_RESULT
+    assert "none yet" in capsys.readouterr().err
+    written(tmp_path / "2026-01-02-cpu", result())
+    (tmp_path / "2026-01-02-cpu-memory").mkdir()
+    (tmp_path / "2026-01-02-cpu-memory" / "raw.json").write_text("{}")
+    assert compare.main(["2026-01-02-cpu"]) == compare.NO_RESULT
+    assert capsys.readouterr().err.endswith("A=earlier B=later; there are\n  2026-01-02-cpu\n")
+
+
 def test_a_result_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "2026-01-02-cpu").mkdir()
     monkeypatch.setattr(compare, "RESULTS", tmp_path)

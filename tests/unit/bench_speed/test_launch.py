@@ -77,3 +77,24 @@ def test_what_we_started_is_asked_without_the_proxy_of_the_environment(monkeypat
         answering.start()
         assert launch.answers(server.server_port, "/readyz")
         answering.join()
+
+
+def test_what_is_there_needs_no_installing() -> None:
+    launch.ensure("sh:dash", "/etc/passwd:base-passwd")
+
+
+def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need = tmp_path / "need.sh"
+    need.write_text('#!/bin/sh\necho "missing: $1" >&2\nexit 1\n')
+    need.chmod(0o755)
+    monkeypatch.setattr(launch, "NEED", need)
+    with pytest.raises(CannotRun, match=r"^missing: cc:gcc$"):
+        launch.ensure("cc:gcc")
+
+
+def test_a_core_that_we_may_not_use_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CannotRun, match=r"nginx needs core 4096; this process may use \["),
+        launch.started("nginx", ["true"], core=4096, log=tmp_path / "log"),
+    ):
+        pass

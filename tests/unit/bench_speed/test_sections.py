@@ -1,12 +1,14 @@
 """Targets take turns, and CPU time is that of the window alone."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from bench.speed import native
+from bench.speed import native, sections
 from bench.speed.disturbance import Disturbance
 from bench.speed.native import LoadResult
 from bench.speed.procfs import Process, Reading
@@ -60,6 +62,24 @@ def test_a_disturbed_measurement_is_made_again_in_its_place(tmp_path: Path, monk
     assert [(one.target, one.load.rps) for one in found] == [("nginx", 10), ("limited", 11)]  # though 9,000 was better
     assert [(one.section, one.found["load"]["rps"]) for one in twice.thrown] == [("json", 9000)]
     assert twice.spare_s == 100 - settings.measurement_s()
+
+
+def test_the_next_one_waits_until_a_target_has_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    spent = iter([0, 100_000, 150_000, 160_000])  # a tick in the last look
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(Running, "reading", lambda _: Reading({7: Process(7, next(spent), 0, 0)}))
+    sections.come_to_rest(Running("litellm", 1, 1, pid=7))
+    assert waits == [sections.CALM_LOOK_S] * 3
+
+
+def test_a_restless_target_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    spent = count(0, 100_000)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(Running, "reading", lambda _: Reading({7: Process(7, next(spent), 0, 0)}))
+    sections.come_to_rest(Running("litellm", 1, 1, pid=7))
+    assert sum(waits) == pytest.approx(sections.CALM_PATIENCE_S)
 
 
 def test_whose_the_core_was_adds_up() -> None:

@@ -65,6 +65,15 @@ def test_what_is_no_result_is_named(text: str, tmp_path: Path) -> None:
         stored.load(tmp_path)
 
 
+def test_a_result_of_another_bench_says_of_which(tmp_path: Path) -> None:
+    (tmp_path / "raw.json").write_text('{"conditions": {"command": "python -m bench.scaling"}}')
+    with pytest.raises(stored.NotAResult, match=r"`python -m bench\.speed`, but of `python -m bench\.scaling`$"):
+        stored.load(tmp_path)
+    assert not stored.is_result(tmp_path)
+    report.write(a_result(), tmp_path)
+    assert stored.is_result(tmp_path)
+
+
 def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
     with pytest.raises(stored.NotAResult, match="No such file or directory; a result is a folder"):
         stored.load(tmp_path)

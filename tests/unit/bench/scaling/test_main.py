@@ -93,6 +93,22 @@ def test_a_run_that_found_nothing_says_why_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_part_that_breaks_off_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Played(monkeypatch)
+
+    def breaking(_: Stand) -> Iterator[Point]:
+        yield Point("limits", "0", {"µs": 1.0})
+        raise CannotRun("wrong answers: 7")
+
+    monkeypatch.setattr(scaling, "PARTS", {"limits": breaking, "keys": vars(scaling)["PARTS"]["keys"]})
+    assert scaling.main(["--only", "limits,keys", "--out", str(tmp_path)]) == scaling.CANNOT_RUN
+    raw = json.loads((tmp_path / "raw.json").read_text())
+    assert ([point["part"] for point in raw["points"]], raw["broken"]) == (["limits", "keys"], ["limits"])
+    assert "limits could not be measured, or not to the end: wrong answers: 7" in capsys.readouterr().out
+
+
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def missing() -> None:
         raise CannotRun("cc is missing")
