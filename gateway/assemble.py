@@ -234,33 +234,29 @@ def _candidates(
     override = msgspec.structs.asdict(model.price) if model.price is not None else None
 
     def price_at(provider: Provider) -> Callable[[str], Price | None]:
-        return lambda name: prices.resolve(provider.kind, name, override, base_url=provider.base_url)
+        return lambda name: prices.resolve(
+            provider.kind, name, override, base_url=provider.base_url, context_tokens=model.context_tokens
+        )
 
-    return [
-        _candidate(target, star, config, *providers[target.provider], price_at(config.providers[target.provider]))
-        for target in model.targets
-    ]
+    def made(target: TargetConfig) -> Candidate[Target]:
+        provider, (account, pool) = config.providers[target.provider], providers[target.provider]
+        return Candidate(
+            Target(
+                account=account,
+                pool=pool,
+                model=target.model,
+                star=star,
+                ask_usage=provider.usage_flag == "auto",
+                headers=_pairs(target.headers),
+                defaults=target.defaults,
+                price=price_at(provider),
+                context_tokens=model.context_tokens,
+            ),
+            target.weight,
+            account.dialect,
+        )
 
-
-def _candidate(
-    target: TargetConfig,
-    star: str,
-    config: Config,
-    account: Account,
-    pool: Pool,
-    price: Callable[[str], Price | None],
-) -> Candidate[Target]:
-    made = Target(
-        account=account,
-        pool=pool,
-        model=target.model,
-        star=star,
-        ask_usage=config.providers[target.provider].usage_flag == "auto",
-        headers=_pairs(target.headers),
-        defaults=target.defaults,
-        price=price,
-    )
-    return Candidate(made, target.weight, account.dialect)
+    return [made(target) for target in model.targets]
 
 
 def _pairs(headers: dict[str, str]) -> HeaderPairs:

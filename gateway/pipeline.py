@@ -361,7 +361,10 @@ def _plan(gateway: Gateway, path: str, surface: Surface, model: str, principal: 
         raise refusal.unpriced(money, model)
     measured = limits is not None and limits.by_size
     prior = entry.config.output_prior
-    tariff = spending.tariff_of(principal.org, entry.pattern, prior, prices, measured=measured, money=bool(money))
+    contexts = {target.name(star): target.context_tokens for target in targets}
+    tariff = spending.tariff_of(
+        principal.org, entry.pattern, prior, prices, measured=measured, money=bool(money), contexts=contexts
+    )
     terms, data_class = route.terms(entry.pattern, entry.config), route.data_class(principal.data_class)
     return Plan(entry, star, route, terms, decision, tariff, limits, data_class)
 

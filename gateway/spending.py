@@ -5,7 +5,7 @@ whether their size matters to a limit. From it come the estimate that is reserve
 attempt at the price of the target that was tried.
 
 A budget of money must not be overspent, so it reserves what the answer can cost at most: up to the caller's own limit,
-or up to the model's context where the caller sets none and the catalogue knows it. Tokens reserve what is expected.
+or up to the model's context where the caller sets none and its size is known. Tokens reserve what is expected.
 
 Invariants: nothing is estimated for a request that no limit measures; no answer is estimated to be longer than the
 context of the model that would give it, where that is known, whatever its caller asks for; money is whole micro-USD.
@@ -27,6 +27,7 @@ from gateway.limiter.estimate import Estimator
 from gateway.limiter.use import Estimate, Use, expected, use
 from gateway.record import Usage
 
+_UNSAID: Final[Mapping[str, int | None]] = {}
 _PRICES_KEPT: Final = 512  # whose bounds tariffs share
 
 
@@ -51,12 +52,19 @@ class Tariff(NamedTuple):
 
 
 def tariff_of(
-    org: str, entry: str, prior: int, prices: Mapping[str, Price | None], *, measured: bool, money: bool
+    org: str,
+    entry: str,
+    prior: int,
+    prices: Mapping[str, Price | None],
+    *,
+    measured: bool,
+    money: bool,
+    contexts: Mapping[str, int | None] = _UNSAID,
 ) -> Tariff:
-    """The tariff of such requests; `money`: a limit counts it."""
+    """The tariff of such requests. `money`: a limit counts it; `contexts`: what the config says of targets' windows."""
     charging = tuple(bounds(price) for price in prices.values() if price is not None) if money else ()
-    contexts = [price.context_tokens if price is not None else 0 for price in prices.values()]
-    context = max(contexts) if contexts and all(contexts) else 0
+    known = [contexts.get(name) or (price.context_tokens if price else 0) for name, price in prices.items()]
+    context = max(known) if known and all(known) else 0
     return Tariff(org, entry, prior, prices, measured, charging, context)
 
 

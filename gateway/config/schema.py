@@ -149,6 +149,7 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts | None = None
     tokenizer: File = ""  # counts a prompt's tokens exactly; without one they are estimated from its bytes
     output_prior: CountOf = 1024  # tokens an answer is expected to have, until enough have been seen
+    context_tokens: CountOf | None = None  # of prompt and answer together, at most; None: as published
     price: Prices | None = None  # None: as published
 
 

@@ -50,13 +50,17 @@ class NotThere(Exception):
 
 
 class Aim(msgspec.Struct, frozen=True):
-    """A target as it would be tried: the provider's own name of the model, and what it charges for it."""
+    """A target as it would be tried: the provider's own name of the model, and what it charges for it.
+
+    `context_tokens`: the model's window as the config has it.
+    """
 
     provider: str
     model: str
     weight: int
     fallback: bool
     price: Price | None
+    context_tokens: int | None = None
 
 
 class Case(NamedTuple):
@@ -133,7 +137,9 @@ class Cases:
         limits = self._rules.limits(subject)
         prices = {f"{aim.provider}/{aim.model}": aim.price for aim in aims}
         money = limits.money if limits is not None else ""
-        tariff = tariff_of(key.org, entry.pattern, entry.config.output_prior, prices, measured=True, money=bool(money))
+        contexts = {f"{aim.provider}/{aim.model}": aim.context_tokens for aim in aims}
+        prior = entry.config.output_prior
+        tariff = tariff_of(key.org, entry.pattern, prior, prices, measured=True, money=bool(money), contexts=contexts)
         refused = barred or _not_allowed(principal, model)
         if refused is None and not aims:
             speaks = ", ".join(sorted(entry.dialects))
@@ -177,10 +183,15 @@ class Cases:
     def _aim(self, way: _Way, star: str, entry: str) -> Aim:
         provider = self._config.providers[way.provider]
         model = way.model.replace("*", way.star or star)
-        said = self._config.models[way.entry].price
-        override = None if said is None else msgspec.structs.asdict(said)
-        price = self._prices.resolve(provider.kind, model, override, base_url=provider.base_url)
-        return Aim(way.provider, model, way.weight, way.entry != entry, price)
+        said = self._config.models[way.entry]
+        override, context_tokens = (
+            None if said.price is None else msgspec.structs.asdict(said.price),
+            said.context_tokens,
+        )
+        price = self._prices.resolve(
+            provider.kind, model, override, base_url=provider.base_url, context_tokens=context_tokens
+        )
+        return Aim(way.provider, model, way.weight, way.entry != entry, price, context_tokens)
 
     def _estimate(self, tariff: Tariff, question: Question, surface: Surface) -> Estimate:
         """What the gateway would reserve for a prompt of so many tokens."""

@@ -122,11 +122,21 @@ class PriceList:
         self._known: dict[tuple[str, str, str], Price | None] = {}
 
     def resolve(
-        self, kind: str, model: str, override: Mapping[str, object] | None = None, *, base_url: str = ""
+        self,
+        kind: str,
+        model: str,
+        override: Mapping[str, object] | None = None,
+        *,
+        base_url: str = "",
+        context_tokens: int | None = None,
     ) -> Price | None:
-        """As the function `resolve`, remembered."""
-        if override is not None:
-            return quoted(override)
+        """As the function `resolve`, remembered; `context_tokens` is what the config says of the model's window."""
+        found = quoted(override) if override is not None else self._published(kind, model, base_url)
+        if found is None or context_tokens is None:
+            return found
+        return msgspec.structs.replace(found, context_tokens=context_tokens)
+
+    def _published(self, kind: str, model: str, base_url: str) -> Price | None:
         key = (kind, model, base_url)
         if key in self._known:
             return self._known[key]

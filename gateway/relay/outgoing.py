@@ -93,7 +93,7 @@ def _unknown(_model: str) -> Price | None:
 class Target:
     """One provider account and model that can serve a request. `model` "" keeps the name the caller asked for."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that the config says of a target, by name
         self,
         *,
         account: Account,
@@ -104,9 +104,11 @@ class Target:
         headers: tuple[tuple[bytes, bytes], ...] = (),
         defaults: dict[str, object] | None = None,
         price: Callable[[str], Price | None] = _unknown,
+        context_tokens: int | None = None,
     ) -> None:
         self.account = account
         self.pool = pool
+        self.context_tokens = context_tokens  # what the config says of it
         self._price = price
         self._pattern = model
         self._star = star

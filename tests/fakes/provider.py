@@ -229,9 +229,11 @@ class FakeProvider:
         kind: str = "openai",
         api_key: str = "sk-own",
         price: Price | None = None,
+        context_tokens: int | None = None,
         **settings: Any,
     ) -> None:
         self.price = price
+        self.context_tokens = context_tokens
         self.account = Account(
             name,
             vendor(kind),
@@ -264,6 +266,7 @@ class FakeProvider:
             model=model,
             headers=headers,
             price=lambda _name: self.price,
+            context_tokens=self.context_tokens,
             **options,
         )
 

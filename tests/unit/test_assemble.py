@@ -45,7 +45,7 @@ models:
       - {provider: one, model: gpt-1, weight: 3, headers: {X-Own: b}, defaults: {temperature: 0.5}}
       - {provider: three, model: gpt-3, weight: 0}
     fallbacks: [spare]
-  spare: {targets: [{provider: one, model: gpt-0}]}
+  spare: {targets: [{provider: one, model: gpt-0}], context_tokens: 9000, price: {input: 1, output: 2}}
   claude: {targets: [{provider: two, model: claude-2}]}
   "open/*": {targets: [{provider: one, model: "*"}]}
 keys: [{id: demo, secret: gw-demo, org: acme}]
@@ -129,6 +129,10 @@ def test_targets_are_what_the_config_says(worker: Worker) -> None:
     assert b"authorization: Bearer sk-theirs\r\n" in head_of(second, credential=b"sk-theirs")
     assert targets(gateway, "gpt", "anthropic") == []
     assert targets(gateway, "open/x")[0].name("x") == "one/x"
+    assert (first.context_tokens, first.price(), third.context_tokens) == (None, None, 9_000)
+    price = third.price()
+    assert price is not None
+    assert price.context_tokens == 9_000
     assert first.account.dedicated_to == frozenset()
     assert targets(gateway, "claude", "anthropic")[0].account.dedicated_to == {"acme"}
 

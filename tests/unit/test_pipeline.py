@@ -839,6 +839,13 @@ def test_the_cost_is_told_where_nothing_limits_it() -> None:
     assert play(served(wired, asked())).cost_microusd == 7
 
 
+def test_no_more_is_reserved_than_the_config_says_the_context_holds() -> None:
+    first, second = answering(context_tokens=500), answering(name="other", context_tokens=400)
+    wired = Wired(first, second, **limiting(TPM))
+    play(served(wired, asked(body=b'{"model":"gpt","messages":[],"max_tokens":90000}')))
+    assert wired.desk.lines.told()[0]["hold_amounts"] == {"tpm|key=demo|rate=10000000/60000": 500_000}
+
+
 @pytest.mark.parametrize(("unpriced", "served_"), [("zero", True), ("refuse", False)])
 def test_a_model_without_a_price_is_free_or_refused_as_the_config_says(unpriced: str, served_: bool) -> None:
     usd = Rule(name="usd", per=("key",), usd=1, every="month")

@@ -83,6 +83,25 @@ def test_what_is_learned_of_answers_is_bounded_by_the_context_too(estimator: Est
     assert estimate(tariff, estimator, Asked(text_bytes=4), "chat.completions", b"").full == use(1, 200)
 
 
+@pytest.mark.parametrize(
+    ("contexts", "context"),
+    [
+        ({"a/m": 4_000, "b/m": 6_000, "c/m": 5_000}, 6_000),
+        ({"b/m": 600, "c/m": 500}, 1_000),  # a/m's is published
+        ({"a/m": 10, "b/m": None, "c/m": 500}, 0),
+    ],
+)
+def test_the_config_may_say_how_large_a_context_is(
+    contexts: dict[str, int | None], context: int, estimator: Estimator
+) -> None:
+    prices = {"a/m": Price(CHEAP.rates, context_tokens=1_000), "b/m": CHEAP, "c/m": None}
+    tariff = tariff_of("acme", "m", 300, prices, measured=True, money=False, contexts=contexts)
+    assert tariff.context == context
+    asked = Asked(text_bytes=400, max_output=10**9)
+    most = estimate(tariff, estimator, asked, "chat.completions", b"").full.output_tokens
+    assert most == (context or 10**8)
+
+
 @pytest.mark.parametrize("other", [None, CHEAP])
 def test_a_target_of_unknown_context_leaves_the_callers_word(other: Price | None, estimator: Estimator) -> None:
     prices = {"a/m": Price(CHEAP.rates, context_tokens=1_000), "b/m": other}

@@ -148,6 +148,19 @@ def test_a_model_s_context_bounds_its_answer(cases: Cases) -> None:
     assert case.need.at_most == case.need.estimate.full == use(1_000, 5_000, 1)
 
 
+def test_the_config_says_how_large_a_context_is(tmp_path: Path, learned: Learned) -> None:
+    file = tmp_path / "sized.yaml"
+    sized = CONFIG.replace("output_prior: 300", "output_prior: 300\n    context_tokens: 2000")
+    file.write_text(sized.replace('model: "*"}]', 'model: "*"}], context_tokens: 3000'))
+    cases = Cases(load(file), PriceList(BOOK), learned, b"")
+    case = of(cases, tokens=400, output_tokens=10**9)
+    assert [aim.context_tokens for aim in case.targets] == [2_000, 2_000, 3_000]
+    assert [aim.price.context_tokens for aim in case.targets if aim.price] == [2_000, 2_000, 3_000]
+    assert case.need.estimate.full.output_tokens == 3_000
+    unpriced = of(cases, FREE, model="open/unheard", tokens=400, output_tokens=10**9)
+    assert unpriced.need.estimate.full == use(400, 3_000, 0)
+
+
 # --- what is refused at once ---
 
 

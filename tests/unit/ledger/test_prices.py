@@ -153,3 +153,15 @@ def test_a_list_remembers_its_answers_and_no_more_than_it_may() -> None:
 
 def test_a_list_without_a_book_knows_no_price() -> None:
     assert PriceList().resolve("acme", "big") is None
+
+
+def test_the_configs_word_on_the_context_takes_the_place_of_the_published_one() -> None:
+    known = PriceList(BOOK)
+    published, said = known.resolve("acme", "big"), known.resolve("acme", "big", context_tokens=9)
+    assert published is not None
+    assert said == msgspec.structs.replace(published, context_tokens=9)
+    assert known.resolve("acme", "big") is published  # it is another entry's
+    own = known.resolve("acme", "big", {"input": 7, "output": 7}, context_tokens=9)
+    assert own is not None
+    assert (own.source, own.context_tokens) == ("config", 9)
+    assert known.resolve("acme", "nothing", context_tokens=9) is None
