@@ -1,9 +1,11 @@
 """This node's part of a limit, for the time when the store that knows the whole of it is away.
 
-With `nodes` nodes each counts for itself up to a `nodes`th of every limit, rounded up and at least one of what is
-counted, so all together never admit much more than the limit. A node begins with a full part; what it had used of the
-whole before is with the store.
+With `nodes` nodes each counts for itself up to a `nodes`th of every limit, rounded down, but at least one of what is
+counted. A node begins with a full part; what it had used of the whole before is with the store. What it has used of its
+part it remembers: a second outage does not begin anew.
 
+Invariants: the parts together are no more than the limit, and refill no faster, unless it is smaller than one for each
+node; so while the store is away, as much again is admitted as the limit allows at once, and no more.
 Left out: how many nodes there are, which the config says.
 """
 
@@ -40,9 +42,9 @@ class Shares:
         return Amount(amount.bucket, spec, amount.amount)
 
     def _part(self, spec: Spec, unit: int) -> Spec:
-        limit = max(-(-spec.limit // self._nodes), min(unit, spec.limit))
+        limit = max(spec.limit // self._nodes, min(unit, spec.limit))
         if spec.kind is Kind.RATE:
-            return rate(limit, -(-spec.amount // self._nodes), spec.period_ms, shadow=spec.shadow)
+            return rate(limit, max(spec.amount // self._nodes, 1), spec.period_ms, shadow=spec.shadow)
         if spec.kind is Kind.WINDOW:
             return window(limit, spec.start_ms, spec.end_ms, shadow=spec.shadow)
         return slots(limit, shadow=spec.shadow)

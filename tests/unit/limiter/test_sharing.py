@@ -1,4 +1,4 @@
-"""A node's part of each kind of limit: never less than its share, together not much more than the whole."""
+"""A node's part of each kind of limit: together never more than the whole, unless that is not one for each."""
 
 import pytest
 
@@ -15,8 +15,8 @@ RULES = (
 )
 
 
-@pytest.mark.parametrize(("nodes", "parts"), [(1, [500_000, 100, 5]), (3, [166_667, 34, 2]), (10_000, [1_000, 1, 1])])
-def test_a_part_is_rounded_up_and_at_least_one_of_what_is_counted(nodes: int, parts: list[int]) -> None:
+@pytest.mark.parametrize(("nodes", "parts"), [(1, [500_000, 100, 5]), (3, [166_666, 33, 1]), (10_000, [1_000, 1, 1])])
+def test_a_part_is_rounded_down_and_at_least_one_of_what_is_counted(nodes: int, parts: list[int]) -> None:
     lines = limits_of(*RULES).lines(START_MS)
     shared = Shares(nodes).of(lines, lines.takes(estimate(10)))
     assert [amount.spec.limit for _, amount in shared] == parts
@@ -26,6 +26,18 @@ def test_a_part_is_rounded_up_and_at_least_one_of_what_is_counted(nodes: int, pa
         (2, "slots", 1),
     ]
     assert [amount.spec.shadow for _, amount in shared] == [False, False, True]
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 7, 1_000])
+@pytest.mark.parametrize("limit", [1, 2, 3, 8, 999, 1_000, 12_345])
+def test_all_parts_together_are_no_more_than_the_limit(nodes: int, limit: int) -> None:
+    rules = (Rule(name="rate", requests=limit, every="minute"), Rule(name="slots", in_flight=limit))
+    lines = limits_of(*rules, Rule(name="budget", tokens=limit, every="day", budget=True)).lines(START_MS)
+    for index, part in Shares(nodes).of(lines, lines.takes(estimate(1))):
+        line = lines.lines[index]
+        assert nodes * part.spec.limit <= max(line.spec.limit, nodes * line.unit)
+        assert part.spec.limit >= line.unit
+        assert nodes * part.spec.amount <= max(line.spec.amount, nodes)
 
 
 def test_a_rate_refills_by_its_part_and_a_budget_keeps_its_window() -> None:
