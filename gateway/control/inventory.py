@@ -140,5 +140,5 @@ def span(path: Path) -> tuple[int, int]:
 def _at_us(raw: bytes) -> int | None:
     try:
         return _timed(parse(raw).body + b"}").at_us
-    except (Malformed, msgspec.DecodeError, UnicodeDecodeError):
+    except (Malformed, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

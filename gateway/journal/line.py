@@ -115,5 +115,5 @@ def record_of(body: bytes) -> Record:
     """The record of a body. Raises Malformed."""
     try:
         return _record_of(body + b"}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"it holds no record: {error}") from None

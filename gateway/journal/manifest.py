@@ -156,7 +156,7 @@ def parse(line: bytes) -> Manifest:
         _signature(b'"%b"' % manifest.sig.encode())
         if manifest.next is not None:
             _signature(b'"%b"' % manifest.sig_next.encode())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse_newer(line)
         raise BadManifest(f"it is no manifest: {error}") from None
     _refuse_newer(line)
@@ -241,7 +241,7 @@ def _next_key(following: Signer | None) -> NextKey | None:
 def _refuse_newer(line: bytes) -> None:
     try:
         version = _version(line).v
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if version > MANIFEST_VERSION:
         raise NewerManifest(f"it has version {version}, this build reads {MANIFEST_VERSION}: use a newer build")

@@ -93,7 +93,7 @@ def _all_at_once(chain: str, segment: int, data: bytes, lines: list[bytes], offs
     """As `_one_by_one`, where every line is as it must be; else nothing."""
     try:
         records = _records_of(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return []
     if len(records) != len(lines):  # JSON may go on over the end of a line, or begin anew within one
         return []

@@ -117,7 +117,10 @@ def test_a_span_is_of_all_records(journal: WrittenJournal) -> None:
     assert inventory.span(path) == (20, 90)
 
 
-@pytest.mark.parametrize("end", [b"half a line", b"rubbish\n"])
+DEEP = b'{"seq":1,"x":' + b"[" * 50_000 + b',"hash":"' + b"a" * 64 + b'"}\n'
+
+
+@pytest.mark.parametrize("end", [b"half a line", b"rubbish\n", DEEP])
 def test_a_line_that_cannot_be_read_may_be_of_any_time(journal: WrittenJournal, end: bytes) -> None:
     path = journal.chain("w0").segment(50, *at(60))
     with path.open("ab") as file:

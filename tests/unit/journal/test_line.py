@@ -96,7 +96,14 @@ def test_what_is_no_number(digits: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"seq":1,"kind":"other"', b'{"seq":1,"kind":"outcome"', b'{"seq":1,', b'{"a":"\xff"']
+    "body",
+    [
+        b'{"seq":1,"kind":"other"',
+        b'{"seq":1,"kind":"outcome"',
+        b'{"seq":1,',
+        b'{"a":"\xff"',
+        b'{"seq":1,"kind":"outcome","x":' + b"[" * 50_000,
+    ],
 )
 def test_what_is_no_record(body: bytes) -> None:
     with pytest.raises(Malformed):

@@ -140,6 +140,8 @@ def test_every_letter_of_other_case_shows() -> None:
         LINE.replace(NODE.encode(), NODE.upper().encode()),
         LINE.replace(NODE.encode(), NODE[:-2].encode() + b"\\n"),
         FULL_LINE.replace(b'"sig_next":"', b'"sig_next":"00'),
+        b'{"v":1,"x":' + b"[" * 50_000,
+        LINE.replace(b'"at_us":1800000000000000', b'"at_us":' + b"9" * 5000),
     ],
 )
 def test_what_is_no_manifest(line: bytes) -> None:

@@ -118,6 +118,8 @@ def told(entry: read.Entry) -> tuple[object, ...]:
         b'{"seq": 1,"kind":"outcome","exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
         b'{"kind":"outcome","seq":1,"exchange_id":"x","at_us":1,"hash":"' + b"a" * 64 + b'"}',
         b'{"seq":1,"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":1,"x":' + b"[" * 50_000 + b',"hash":"' + b"a" * 64 + b'"}',
+        b'{"seq":' + b"9" * 5000 + b',"kind":"outcome","hash":"' + b"a" * 64 + b'"}',
         b'{"seq":1,"kind":"outcome","exchange_id":"x",\n"at_us":1,"hash":"' + b"a" * 64 + b'"}',
         b'{"seq":1,"kind":"outcome","exchange_id":"x","at_us":1}\n{},"hash":"' + b"a" * 64 + b'"}',
     ],
