@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 RECORD_VERSION: Final = 1
+_SAME_WRITER: Final = frozenset({"size", "time"})  # began a segment because its last one was full or old
 CALLER_GONE: Final = "caller_gone"  # causes of attempts that no error ended: their caller left,
 SLOW_READER: Final = "slow_reader"  # or would not read
 
@@ -182,3 +183,18 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     settled_amounts: dict[str, int] = {}
     # the entry of the config that a model matched, where that is a pattern: then the model's name is the caller's word
     entry: str = ""
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    opened_by: str = ""
+
+
+def begins_a_writer(record: Record) -> bool:
+    """Whether a line is by another process than the lines before it: what those left open, nobody will close."""
+    if record.kind is not Kind.CHECKPOINT or record.action != "segment":
+        return record.kind is Kind.CHECKPOINT and record.action == "began"
+    try:
+        detail = msgspec.json.decode(record.detail or b"{}", type=_Opened)
+    except (msgspec.DecodeError, RecursionError):
+        return True
+    return detail.opened_by not in _SAME_WRITER

@@ -176,6 +176,11 @@ def _filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exchange", default="", metavar="ID", help="of this exchange (x-request-id)")
     parser.add_argument("--since", default="", metavar="WHEN", help="2h, 7d, 2026-11-21, 2026-11-21T14:00:00Z")
     parser.add_argument("--until", default="", metavar="WHEN", help="likewise")
+    parser.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="decisions without an outcome whose worker writes no more: how these requests ended is not known",
+    )
     parser.add_argument("--body", metavar="FILE", help="whose prompt or answer was exactly the bytes of this file")
     parser.add_argument("--personal", action="store_true", help="open sealed parts with the keys of the state_dir")
     parser.add_argument("--limit", type=_positive, metavar="N", help="the newest N of them (--follow: 10, else all)")

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from gateway.journal.read import Entry
 from gateway.journal.seal import Opener
 from gateway.journal.search import Query
 from gateway.journal.show import Following, fits_body, listed, newest, told
+from gateway.journal.unfinished import unfinished
 from gateway.units import US_PER_S
 
 POLL_S: Final = 0.5
@@ -75,6 +77,10 @@ def _opener(journal: Path) -> Opener:
 def _query(given: argparse.Namespace, opener: Opener | None) -> Query:
     if given.json and given.personal:
         raise WrongWords("--json prints lines as they stand in the journal, sealed: leave out one of the two")
+    if given.unfinished and given.follow:
+        raise WrongWords(
+            "--unfinished tells of workers that are gone, --follow of what comes: leave out one of the two"
+        )
     now_s = int(time.time())
     return Query(
         exchange=given.exchange,
@@ -108,6 +114,9 @@ def _pattern(text: str) -> re.Pattern[bytes]:
 def _print(journal: Path, query: Query, given: argparse.Namespace, opener: Opener | None) -> bool:
     """Print what is asked for, and go on if that is asked too; whether there was anything."""
     say = _raw if given.json else (lambda entry: told(entry, opener))
+    if given.unfinished:
+        ended = unfinished(journal, query)
+        return _say(deque(ended, given.limit) if given.limit else ended, say)
     following = Following(journal, query) if given.follow else None
     if following is not None:
         found = _say(newest(journal, query, given.limit or _FOLLOWED, following.places), say)

@@ -35,7 +35,7 @@ from gateway.limiter.engine import Amount
 from gateway.limiter.recorded import SLICE, Key, parsed, slice_mark
 from gateway.limiter.spec import MAX_AMOUNT, Kind, Spec, prove_amount, rate
 from gateway.record import Kind as RecordKind
-from gateway.record import Record
+from gateway.record import Record, begins_a_writer
 
 KEPT_MS: Final = 86_400_000  # how long a dead worker's hold is told apart from what is certain
 FORGOTTEN_KEPT_MS: Final = 33 * 86_400_000  # longer than any line counts
@@ -43,9 +43,6 @@ FORGOTTEN: Final = "limit.forgotten"  # the action of a record
 SHORT_NAMES: Final = frozenset(f"{whose}.{form}" for whose in ("key", "team") for form in SHORT_FORMS)
 _US_PER_MS: Final = 1_000
 _ALLOW: Final = "allow"
-_SAME_WRITER: Final = frozenset(
-    {"size", "time"}
-)  # a segment that its writer began because the last one was full or old
 
 
 class What(Enum):
@@ -154,11 +151,10 @@ def fact_of(record: Record) -> Fact | None:
         at_ms, sliced = record.at_us // _US_PER_MS, record.limits_verdict
         charges = _charges(record.settled_amounts)
         return Fact(What.SETTLED, at_ms, record.hold_id, charges, sliced if sliced.startswith(SLICE) else "")
-    if record.kind is RecordKind.CHECKPOINT and begins_a_writer(record):
+    if begins_a_writer(record):
         return Fact(What.BEGAN, record.at_us // _US_PER_MS)
     if record.kind is RecordKind.ADMIN and record.action == FORGOTTEN:
-        subjects = msgspec.json.decode(record.detail or b"{}", type=_Forgotten).buckets or (record.subject,)
-        return Fact(What.FORGOTTEN, record.at_us // _US_PER_MS, subjects=tuple(subjects))
+        return Fact(What.FORGOTTEN, record.at_us // _US_PER_MS, subjects=_forgotten(record))
     return None
 
 
@@ -173,23 +169,16 @@ def is_counted(fact: Fact, epoch: str) -> bool:
     return bool(fact.sliced) and fact.sliced == slice_mark(epoch)
 
 
-def begins_a_writer(record: Record) -> bool:
-    """Whether a checkpoint is by another process than the lines before it; a segment's first line may be, too."""
-    if record.action != "segment":
-        return record.action == "began"
-    try:
-        detail = msgspec.json.decode(record.detail or b"{}", type=_Opened)
-    except msgspec.DecodeError:
-        return True
-    return detail.opened_by not in _SAME_WRITER
-
-
-class _Opened(msgspec.Struct, frozen=True):
-    opened_by: str = ""
-
-
 class _Forgotten(msgspec.Struct, frozen=True):
     buckets: list[str] = []
+
+
+def _forgotten(record: Record) -> tuple[str, ...]:
+    try:
+        buckets = msgspec.json.decode(record.detail or b"{}", type=_Forgotten).buckets
+    except RecursionError as error:
+        raise ValueError(f"its detail cannot be read: {error}") from None
+    return tuple(buckets) or (record.subject,)
 
 
 def _charges(told: Mapping[str, int]) -> list[Charge]:

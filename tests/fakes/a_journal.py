@@ -94,8 +94,8 @@ class AJournal:
         at.offset += len(line)
         at.seq += 1
 
-    def roll(self, chain: str) -> None:
-        """Begin the next segment of a chain."""
+    def roll(self, chain: str, opened_by: str = "start") -> None:
+        """Begin the next segment of a chain; `size`: as the process does that wrote the one before."""
         at = self._chains.setdefault(chain, AChain(chain, genesis(self.node, chain)))
         at.segment, at.offset = at.segment + 1, 0
         at.ends[at.segment] = (at.seq, at.head)
@@ -109,7 +109,7 @@ class AJournal:
             action="segment",
             segment=at.segment,
             prev=at.head.hex(),
-            detail=json.dumps({"format": 1, "opened_by": "start", "pid": 1, "version": "1"}),
+            detail=json.dumps({"format": 1, "opened_by": opened_by, "pid": 1, "version": "1"}),
         )
         self.add(chain, header)
 

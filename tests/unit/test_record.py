@@ -19,6 +19,7 @@ from gateway.record import (
     Record,
     Usage,
     UsageSource,
+    begins_a_writer,
 )
 
 GOLDEN: dict[type[msgspec.Struct], dict[str, str]] = {
@@ -194,3 +195,34 @@ def test_amounts_are_integers() -> None:
 
 def test_personal_fields_stand_in_the_sealed_part_alone() -> None:
     assert not GOLDEN[Personal].keys() & GOLDEN[Record].keys()
+
+
+@pytest.mark.parametrize(
+    ("detail", "begins"),
+    [
+        ('{"opened_by":"start"}', True),
+        ('{"opened_by":"repair"}', True),
+        ('{"opened_by":"idle"}', True),
+        ('{"opened_by":"size","pid":4}', False),
+        ('{"opened_by":"time"}', False),
+        ("", True),
+        ("not JSON", True),
+        ('{"x":' + "[" * 50_000, True),
+    ],
+)
+def test_who_writes_a_chain_is_told_by_its_segments(detail: str, *, begins: bool) -> None:
+    assert begins_a_writer(Record(Kind.CHECKPOINT, "", 1, action="segment", detail=detail)) is begins
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "begins"),
+    [
+        (Kind.CHECKPOINT, "began", True),
+        (Kind.CHECKPOINT, "repaired", False),
+        (Kind.CHECKPOINT, "", False),
+        (Kind.OUTCOME, "began", False),
+        (Kind.ADMIN, "segment", False),
+    ],
+)
+def test_only_these_checkpoints_say_who_writes(kind: Kind, action: str, begins: bool) -> None:
+    assert begins_a_writer(Record(kind, "", 1, action=action)) is begins

@@ -21,6 +21,7 @@ CASES = [
     (["prove", "w0/1/2", "d"], audit_check, "prove", {"id": "w0/1/2", "directory": "d"}),
     (["check-proof", "-"], audit_check, "check_proof", {"file": "-", "public_key": []}),
     (["show", "--key", "k", "--limit", "5"], audit_read, "show", {"key": "k", "limit": 5, "follow": False}),
+    (["show", "--unfinished"], audit_read, "show", {"unfinished": True, "limit": None}),
     (["show", "--since", "2h", "--decision", "refuse"], audit_read, "show", {"since": "2h", "decision": "refuse"}),
     (["grep", "a|b", "d", "--model", "m"], audit_read, "grep", {"pattern": "a|b", "directory": "d", "model": "m"}),
     (["anchor", "--config", "f", "--set", "a=b"], audit_check, "anchor", {"config": "f", "set": ["a=b"]}),

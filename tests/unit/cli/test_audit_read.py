@@ -9,7 +9,7 @@ import pytest
 from gateway.cli import audit_read
 from gateway.journal.erase import erase
 from gateway.journal.seal import Sealer
-from gateway.record import Personal
+from gateway.record import Kind, Personal
 from tests.fakes.a_journal import AJournal
 
 Said = pytest.CaptureFixture[str]
@@ -30,6 +30,7 @@ def given(directory: Path, **more: object) -> Namespace:
         ["key", "org", "team", "model", "decision", "kind", "error", "exchange", "since", "until"], ""
     )
     rest = {"body": None, "personal": False, "limit": None, "follow": False, "json": False, "pattern": ""}
+    rest["unfinished"] = False
     return Namespace(**{"directory": str(directory), "config": "", "set": []} | filters | rest | more)
 
 
@@ -63,6 +64,19 @@ def test_everything_in_the_order_of_time(made: AJournal, capsys: Said) -> None:
 def test_what_is_asked_for(made: AJournal, asked: dict[str, object], ids: list[str], capsys: Said) -> None:
     assert audit_read.show(given(made.journal, **asked)) == 0
     assert printed(capsys) == ids
+
+
+def test_decisions_whose_outcome_never_came(made: AJournal, capsys: Said) -> None:
+    for _ in range(3):
+        made.write("w1", kind=Kind.DECISION, key_id="other", decision="allow")
+    assert audit_read.grep(given(made.state_dir, unfinished=True, pattern="x")) == 1
+    made.write("w1", kind=Kind.CHECKPOINT, exchange_id="", action="began")
+    assert audit_read.show(given(made.state_dir, unfinished=True)) == 0
+    assert printed(capsys) == ["w1/1/2", "w1/1/3", "w1/1/4"]
+    assert audit_read.show(given(made.state_dir, unfinished=True, limit=2)) == 0
+    assert printed(capsys) == ["w1/1/3", "w1/1/4"]
+    assert audit_read.grep(given(made.state_dir, unfinished=True, pattern="x-w1-3")) == 0
+    assert printed(capsys) == ["w1/1/3"]
 
 
 def test_grep_over_the_lines(made: AJournal, capsys: Said) -> None:
@@ -166,6 +180,7 @@ def test_following_begins_with_the_newest_ten(made: AJournal, capsys: Said, monk
         ({"until": "x"}, "--until: 'x' is no moment"),
         ({"json": True, "personal": True}, "leave out one of the two"),
         ({"body": "/nowhere"}, "/nowhere cannot be read"),
+        ({"unfinished": True, "follow": True}, "leave out one of the two"),
     ],
 )
 def test_words_that_mean_nothing(sealed: AJournal, asked: dict[str, object], words: str, capsys: Said) -> None:

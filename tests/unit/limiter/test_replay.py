@@ -14,7 +14,6 @@ from gateway.limiter.replay import (
     Ledger,
     Used,
     What,
-    begins_a_writer,
     fact_of,
     is_counted,
     part_of,
@@ -215,6 +214,11 @@ def test_a_short_form_is_forgotten_by_its_buckets() -> None:
     assert [subject_of(name) for name in (mine[0], OTHER[0], "whole")] == [mine[0], "other", "whole"]
 
 
+def test_a_detail_too_deep_to_be_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="its detail cannot be read"):
+        fact_of(structs.replace(GONE, detail='{"x":' + "[" * 50_000))
+
+
 def test_what_began_after_the_last_was_forgotten_is_charged_as_ever() -> None:
     ledger = folded(GONE, decision("h", NOON_MS + 6, {USD: 5}), outcome("h", NOON_MS + 7, {USD: 4}))
     assert ({key.bucket for key in ledger.stirred}, used(ledger)) == ({USD[0]}, {USD[0]: (4, 0, 0)})
@@ -264,22 +268,6 @@ def test_a_line_that_cannot_be_right_is_refused() -> None:
         fact_of(outcome("h", 1, {USD: -1}))
     with pytest.raises(ValueError, match="does not end"):
         fact_of(Record(Kind.OUTCOME, "x", 1, hold_id="h", settled_amounts={"bare": 1}))
-
-
-@pytest.mark.parametrize(
-    ("detail", "begins"),
-    [
-        ('{"opened_by":"start"}', True),
-        ('{"opened_by":"repair"}', True),
-        ('{"opened_by":"idle"}', True),
-        ('{"opened_by":"size","pid":4}', False),
-        ('{"opened_by":"time"}', False),
-        ("", True),
-        ("not JSON", True),
-    ],
-)
-def test_who_writes_a_chain_is_told_by_its_segments(detail: str, *, begins: bool) -> None:
-    assert begins_a_writer(Record(Kind.CHECKPOINT, "", 1, action="segment", detail=detail)) is begins
 
 
 def test_a_fact_is_what_the_line_said() -> None:
