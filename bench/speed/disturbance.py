@@ -12,7 +12,8 @@ upon, or are taken off where the kernel accounts for them apart.
 
 A measurement is disturbed when more than MAX_DISTURBANCE was taken and stolen. It is thrown away, the machine waited
 for, and made again. Nothing in here can know what was measured: only the disturbance decides, never the result. What
-was thrown away is kept for raw.json. The time for it is bounded; when that is over the least disturbed one counts.
+was thrown away is kept for raw.json. The time for it is bounded; when that is over, or the machine does not become
+quiet, the least disturbed one counts.
 """
 
 import os
@@ -146,27 +147,27 @@ class Again:
     def undisturbed(self, section: str, name: str, measure: Callable[[], M], length_s: float) -> M:
         """The first that was not disturbed; the least disturbed one when tries or time to spare are used up."""
         tries = [measure()]
-        while tries[-1].disturbance.too_much and len(tries) < MAX_TRIES and self._time_for(length_s):
-            self.note(f"{name}: {told(tries[-1].disturbance)}; made again")
+        while tries[-1].disturbance.too_much and len(tries) < MAX_TRIES and self.spare_s >= length_s:
+            self.note(f"{name}: {told(tries[-1].disturbance)}; made again when the machine is quiet")
+            if not self._quiet_in_time(length_s):
+                self.note(f"{name}: the machine did not become quiet")
+                break
             tries.append(measure())
         chosen = min(tries, key=lambda found: found.disturbance.total)
         thrown = (found for found in tries if found is not chosen)
         self.thrown += [Thrown(section, found.disturbance, found.summary()) for found in thrown]
         return chosen
 
-    def _time_for(self, length_s: float) -> bool:
-        """Wait for a quiet machine and take one more measurement off the time to spare; False if that is too little."""
-        most = min(MAX_WAIT_S, self.spare_s - length_s)
-        if most < 0:
-            return False
-        waited = 0.0
-        while waited + QUIET_LOOK_S <= most and not self._quiet():
-            waited += QUIET_LOOK_S
-        self.spare_s -= waited + length_s
-        return True
+    def _quiet_in_time(self, length_s: float) -> bool:
+        """Wait for a quiet machine; that, and one more measurement if it is quiet, comes off the time to spare."""
+        looks = 1 + int(min(MAX_WAIT_S, self.spare_s - length_s) / QUIET_LOOK_S)
+        quiet = any(self._quiet() for _ in range(looks))
+        self.spare_s -= length_s if quiet else 0.0
+        return quiet
 
     def _quiet(self) -> bool:
         watch = self.watch()
+        self.spare_s -= QUIET_LOOK_S
         watch.look()
         self.sleep(QUIET_LOOK_S)
         watch.look()
@@ -199,7 +200,7 @@ def report(kept: Iterable[tuple[str, Disturbance]], thrown: Sequence[Thrown]) ->
     if disturbed:
         lines.append(
             f"{len(disturbed)} of the {len(shares)} count although others took more than {MAX_DISTURBANCE:.0%} of a "
-            f"core, since there was no time left to make them again: {_by_section(disturbed)}."
+            f"core, and could not be made again in time: {_by_section(disturbed)}."
         )
     elif shares:
         worst = max(disturbance.total for _, disturbance in shares)

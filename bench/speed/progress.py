@@ -2,6 +2,9 @@
 
 import sys
 import time
+from typing import Final
+
+MOST_STRETCHED: Final = 2.0
 
 
 class Progress:
@@ -19,7 +22,8 @@ class Progress:
         elapsed = time.monotonic() - self._started
         left = self._expected_s - self._planned_done_s
         if share > 0:
-            left *= elapsed / self._planned_done_s  # the plan was that much too short or too long so far
+            # The plan was that much too short or too long so far; a wait at the beginning says nothing about the rest.
+            left *= min(elapsed / self._planned_done_s, MOST_STRETCHED)
         self._planned_done_s += planned_s
         self._write(f"[{share:4.0%}, {max(left, 0):3.0f} s left] {what}")
 

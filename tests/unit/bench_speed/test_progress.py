@@ -18,3 +18,14 @@ def test_time_left_follows_the_pace_so_far(monkeypatch: pytest.MonkeyPatch, caps
         "[ 10%, 180 s left] json 1/5 nginx",
         "first status: status 500",
     ]
+
+
+def test_a_long_wait_at_the_beginning_is_no_pace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 0.0, 600.0])
+    monkeypatch.setattr("bench.speed.progress.time.monotonic", lambda: next(clock))
+    line = Progress(expected_s=100)
+    line.step("json 1/5 direct", 10)
+    line.step("json 1/5 nginx", 10)
+    assert "[ 10%, 180 s left]" in capsys.readouterr().err

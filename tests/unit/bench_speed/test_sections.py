@@ -61,7 +61,7 @@ def test_a_disturbed_measurement_is_made_again_in_its_place(tmp_path: Path, monk
     found = plain_requests(bench)
     assert [(one.target, one.load.rps) for one in found] == [("nginx", 10), ("limited", 11)]  # though 9,000 was better
     assert [(one.section, one.found["load"]["rps"]) for one in twice.thrown] == [("json", 9000)]
-    assert twice.spare_s == 100 - settings.measurement_s()
+    assert twice.spare_s < 100 - settings.measurement_s()
 
 
 def test_the_next_one_waits_until_a_target_has_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
