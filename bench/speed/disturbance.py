@@ -199,8 +199,8 @@ def report(kept: Iterable[tuple[str, Disturbance]], thrown: Sequence[Thrown]) ->
         )
     if disturbed:
         lines.append(
-            f"{len(disturbed)} of the {len(shares)} count although others took more than {MAX_DISTURBANCE:.0%} of a "
-            f"core, and could not be made again in time: {_by_section(disturbed)}."
+            f"{len(disturbed)} of the {len(shares)} measurements count although others took more than "
+            f"{MAX_DISTURBANCE:.0%} of a core, and could not be made again in time: {_by_section(disturbed)}."
         )
     elif shares:
         worst = max(disturbance.total for _, disturbance in shares)

@@ -9,6 +9,7 @@ of events are not checked; status, framing, the echoed number and the terminator
 """
 
 import http.client
+import json
 import subprocess
 import sys
 import urllib.error
@@ -30,6 +31,8 @@ from bench.speed.workload import MODEL, plain, streamed
 CACHE: Final = ROOT / "build" / "peers"
 LITELLM_VERSION: Final = "1.106.2"
 PORTKEY_VERSION: Final = "1.15.2"
+NODE_SERVER_VERSION: Final = "1.13.8"
+"""What Portkey listens with: with the newest of the versions it allows, 1.19.19, all its streams are a status 500."""
 INSTALL_S: Final = 600
 START_S: Final = 90.0
 PROBE_S: Final = 10
@@ -56,13 +59,17 @@ def run_installer(name: str, command: Sequence[str], folder: Path) -> None:
         raise CannotRun(f"{name} cannot be installed: {said[-1] if said else f'status {done.returncode}'}")
 
 
-def installed(name: str, version: str, steps: Sequence[Sequence[str]], cache: Path = CACHE) -> Path:
-    """The folder of a program at that version, made by `steps` unless it is there already."""
+def installed(
+    name: str, version: str, steps: Sequence[Sequence[str]], files: Mapping[str, str] | None = None, cache: Path = CACHE
+) -> Path:
+    """The folder of a program at that version, made by `steps` unless it is there already; `files` are there before."""
     folder = cache / f"{name}-{version}"
     stamp = folder / ".installed"
     if not stamp.exists():
         print(f"installing {name} {version} into {folder.relative_to(ROOT)}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
+        for path, text in (files or {}).items():
+            (folder / path).write_text(text)
         for step in steps:
             run_installer(name, step, folder)
         stamp.touch()
@@ -162,7 +169,8 @@ class Portkey(Peer):
             raise CannotRun("portkey needs node and npm; on Debian: apt-get install nodejs npm")
         package = f"@portkey-ai/gateway@{PORTKEY_VERSION}"
         npm = ["npm", "install", "--prefix", ".", "--no-audit", "--no-fund", "--silent", package]
-        home = installed("portkey", PORTKEY_VERSION, [npm])
+        manifest = {"package.json": json.dumps({"overrides": {"@hono/node-server": NODE_SERVER_VERSION}})}
+        home = installed("portkey", f"{PORTKEY_VERSION}-{NODE_SERVER_VERSION}", [npm], manifest)
         preload = place.folder / "loopback.cjs"
         preload.write_text(LOOPBACK)
         server = home / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"

@@ -129,7 +129,9 @@ def test_on_a_machine_that_does_not_become_quiet_nothing_is_made_again() -> None
 def test_a_report_says_what_was_left_in_doubt() -> None:
     kept = [("json", Disturbance(0.01)), ("json", Disturbance(0.3)), ("sse", Disturbance(0.02))]
     (told,) = disturbance.report(kept, [])
-    assert told.startswith("1 of the 3 count although others took more than 5% of a core, and could not be made")
+    assert told.startswith(
+        "1 of the 3 measurements count although others took more than 5% of a core, and could not be made"
+    )
     assert told.endswith(": 1 of json (30%).")
     assert disturbance.report(kept[:1], []) == ["Beside each of the 1 measurements others took at most 1% of a core."]
     assert disturbance.report([], []) == []

@@ -26,17 +26,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_peer_is_installed_once(cache: Path) -> None:
     steps = [["sh", "-c", "echo once >> done"]]
-    folder = peers.installed("x", "1.0", steps, cache)
-    assert peers.installed("x", "1.0", steps, cache) == folder == cache / "x-1.0"
+    folder = peers.installed("x", "1.0", steps, cache=cache)
+    assert peers.installed("x", "1.0", steps, cache=cache) == folder == cache / "x-1.0"
     assert (folder / "done").read_text() == "once\n"
+
+
+def test_files_are_there_before_the_first_step(cache: Path) -> None:
+    folder = peers.installed("x", "1.0", [["cp", "package.json", "seen"]], {"package.json": "{}"}, cache)
+    assert (folder / "seen").read_text() == "{}"
 
 
 def test_a_failed_installation_is_told_and_tried_again(cache: Path) -> None:
     with pytest.raises(CannotRun, match="x cannot be installed: no such package"):
-        peers.installed("x", "1.0", [["sh", "-c", "echo no such package >&2; exit 1"]], cache)
+        peers.installed("x", "1.0", [["sh", "-c", "echo no such package >&2; exit 1"]], cache=cache)
     with pytest.raises(CannotRun, match=r"x cannot be installed: .*absent"):
-        peers.installed("x", "1.0", [["./absent"]], cache)
-    assert peers.installed("x", "1.0", [["true"]], cache).is_dir()
+        peers.installed("x", "1.0", [["./absent"]], cache=cache)
+    assert peers.installed("x", "1.0", [["true"]], cache=cache).is_dir()
 
 
 @contextmanager

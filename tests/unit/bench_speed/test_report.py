@@ -56,7 +56,7 @@ def test_what_was_thrown_away_is_told_with_why_and_kept_in_the_raw_data(tmp_path
 
 def test_what_counts_although_it_was_disturbed_is_named() -> None:
     noticed = report.markdown(result([*steady(), sample("json", "nginx", rps=100, repeat=2, others=0.2)]))
-    assert "1 of the 7 count although others took more than 5% of a core" in noticed
+    assert "1 of the 7 measurements count although others took more than 5% of a core" in noticed
     assert "1 of json (20%)" in noticed
 
 
