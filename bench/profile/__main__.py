@@ -38,7 +38,7 @@ WRITTEN, CANNOT_RUN = 0, 3
 def py_spy() -> Path:
     """The program, installed if need be."""
     step = [sys.executable, "-m", "pip", "install", "--quiet", "--target", ".", f"py-spy=={PY_SPY_VERSION}"]
-    return peers.installed("py-spy", PY_SPY_VERSION, [step], ROOT / "build" / "tools") / "bin" / "py-spy"
+    return peers.installed("py-spy", PY_SPY_VERSION, [step], cache=ROOT / "build" / "tools") / "bin" / "py-spy"
 
 
 @dataclass(frozen=True)
