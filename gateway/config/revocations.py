@@ -50,7 +50,9 @@ class Revocations:
         with os.fdopen(descriptor, "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             line = msgspec.json.encode(Revocation(key_id, at_ms)) + b"\n"
-            file.write(line if _ends_whole(file.fileno(), os.fstat(file.fileno()).st_size) else b"\n" + line)
+            left = line if _ends_whole(file.fileno(), os.fstat(file.fileno()).st_size) else b"\n" + line
+            while left:  # a disk that is nearly full takes a part
+                left = left[file.write(left) :]
             os.fsync(file.fileno())
         if fresh:
             sync_directory(self.path.parent)
@@ -98,7 +100,7 @@ class Revocations:
         for line in lines:
             try:
                 self.ids.add(_DECODER.decode(line).key)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self.unreadable += 1
 
 

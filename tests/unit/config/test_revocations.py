@@ -1,6 +1,7 @@
 """A revocation is on disk when `add` returns, and every reader sees it at its next look."""
 
 import os
+import resource
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,28 @@ def test_a_torn_write_revokes_nothing_and_is_repaired_by_the_next(tmp_path: Path
     assert reader.read() == {"a"}
     assert not reader.changed()  # until somebody writes again
     Revocations(tmp_path).add("c", 2)
+    assert reader.read() == {"a", "c"}
+    assert reader.unreadable == 1
+
+
+def test_a_disk_with_room_for_half_a_line_revokes_nothing_and_says_so(tmp_path: Path) -> None:
+    revocations = Revocations(tmp_path)
+    revocations.add("a", 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (revocations.path.stat().st_size + 9, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            revocations.add("b", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    revocations.add("c", 3)
+    assert Revocations(tmp_path).read() == {"a", "c"}
+
+
+@pytest.mark.parametrize("damaged", [b'{"key":"\xff","at_ms":1}', b'{"key":"b","x":' + b"[" * 50_000, b"rubbish"])
+def test_a_damaged_line_hides_no_other(tmp_path: Path, damaged: bytes) -> None:
+    reader = Revocations(tmp_path)
+    reader.path.write_bytes(b'{"key":"a","at_ms":1}\n%b\n{"key":"c","at_ms":1}\n' % damaged)
     assert reader.read() == {"a", "c"}
     assert reader.unreadable == 1
 
