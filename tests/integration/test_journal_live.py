@@ -24,7 +24,9 @@ from gateway.control.usage_question import parse
 from gateway.journal import layout
 from gateway.journal.read import Entry, entries
 from gateway.journal.seal import Opener
+from gateway.journal.search import Query
 from gateway.journal.signing import public_keys
+from gateway.journal.unfinished import unfinished
 from gateway.journal.verify import verify
 from gateway.record import Kind, Record
 from tests.fakes.gateway_node import KEY, GatewayNode, running
@@ -217,6 +219,8 @@ def test_workers_and_control_that_are_killed_leave_a_journal_that_is_whole() -> 
         assert [name for name in load.answered if Kind.DECISION not in found.get(name, {})] == []
         unended = [name for name in load.answered if Kind.OUTCOME not in found[name]]
         assert len(unended) <= 6 * 4, "only what a killed worker was about to write"
+        told = {entry.record.exchange_id for entry in unfinished(layout.journal_of(state_dir), Query())}
+        assert told == {name for name, kinds in found.items() if Kind.DECISION in kinds and Kind.OUTCOME not in kinds}
 
 
 def test_a_node_that_is_killed_whole_goes_on_where_it_was() -> None:
