@@ -38,7 +38,7 @@ def looks_like_error(body: bytes) -> bool:
         return False
     try:
         error = _error_decoder.decode(body).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return bytes(error)[:1] in (b"{", b'"')
 

@@ -75,6 +75,7 @@ def test_an_error_is_recognised(body: bytes) -> None:
         b'{"a":{"error":{"message":"deep"}}}',
         b'["error",{"error":{}}]',
         b'{"error":{"message":"cut',
+        b'{"error":{"message":"no"},"x":' + b"[" * 50_000,
         b'{"padding":"' + b"x" * 100 + b'","error":{"message":"late"}}',
     ],
 )
