@@ -66,6 +66,7 @@ _RAW: Final = BodyMode.RAW
 _MAX_PLANS: Final = 4096
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _ANSWERED: Final = Outcome(Ending.COMPLETE, 200)
+_ERROR: Final = 400
 _LEFT: Final = Outcome(Ending.ABANDONED, 0)
 _ENDED_EARLY: Final = (Ending.ABANDONED, Ending.TRUNCATED)  # no set: an enum's hash is made in Python
 
@@ -279,7 +280,7 @@ def _settle(ex: Exchange, gateway: Gateway, hold: Hold, microusd: int) -> None:
     hold.finish(outcome, used, passed, unseen=unseen)
     if ex.asked is None:
         return
-    if ending is Ending.COMPLETE and usage is not None:
+    if ending is Ending.COMPLETE and usage is not None and outcome.status < _ERROR:
         estimator.learn(tariff.org, tariff.entry, ex.asked, usage)
     elif ending is Ending.ABANDONED and passed is not None:
         estimator.learn_abandoned(tariff.org, tariff.entry, metered)  # what peers come to would only repeat itself

@@ -993,6 +993,14 @@ def test_answers_teach_what_to_expect() -> None:
     assert 2_000 <= last["hold_amounts"]["tpm|key=demo|rate=1000000000/60000"] < 10_000  # answers have two tokens
 
 
+def test_a_refusal_teaches_nothing_though_it_tells_usage() -> None:
+    wired = Wired(answering(answer(400, b'{"error":{},' + USED_UP)), **limiting(said(TPM, tokens=1_000_000)))
+    for number in range(60):
+        play(served(wired, asked(exchange_id=f"req_{number}")))
+    last = [line for line in wired.desk.lines.told() if line["kind"] == "decision"][-1]
+    assert last["hold_amounts"]["tpm|key=demo|rate=1000000000/60000"] == 1_024_000
+
+
 def test_a_large_body_is_measured_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     on_loop: list[bool] = []
     measure = spending.asked_of
