@@ -152,10 +152,6 @@ class GatewayNode:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def admin_url(self) -> str:
-        return f"http://127.0.0.1:{self.admin_port}"
-
-    @property
     def pid(self) -> int:
         """The supervisor."""
         assert self.process is not None
