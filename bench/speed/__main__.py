@@ -43,7 +43,9 @@ if TYPE_CHECKING:
 MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
-QUICK: Final = Settings(repeats=2, seconds=1.0, warmup=0.5, hold=1_000, hold_seconds=3.0, sweep=(), again=0.0)
+QUICK: Final = Settings(
+    repeats=2, seconds=1.0, warmup=0.5, long=False, hold=1_000, hold_seconds=3.0, sweep=(), again=0.0
+)
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
 
@@ -96,6 +98,9 @@ def expected_s(settings: Settings) -> float:
     rounds = {"json": 1, "sse": 2, "latency": 1}
     turns = sum(count for section, count in rounds.items() if section in settings.sections)
     total = turns * settings.repeats * len(settings.targets) * settings.measurement_s()
+    if "sse" in settings.sections and settings.long:
+        ours = {"nginx", "gateway", settings.subject} & set(settings.targets)
+        total += settings.repeats * len(ours) * sections.long_settings(settings).measurement_s()
     if "latency" in settings.sections:
         total += len(settings.sweep) * len({"direct", "nginx", settings.subject}) * settings.measurement_s()
     if "memory" in settings.sections:
@@ -141,6 +146,7 @@ class Run:
                 self.samples += sections.plain_requests(bench)
             if "sse" in wanted:
                 self.samples += sections.paced_streams(bench)
+                self.samples += sections.long_streams(bench) if self.settings.long else []
                 self.samples += sections.unpaced_streams(bench)
             if "latency" in wanted:
                 self._latency(bench)

@@ -14,6 +14,7 @@ from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult
 from bench.speed.sections import Sample, Settings
 from bench.speed.verdict import Goal, Range, Status
+from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def markdown(result: Result) -> str:
             "Streams at a model's pace",
             _sse_lead(result),
             _sse_table(result.samples, targets, "sse-paced"),
+        ),
+        _section(
+            "Long streams at a model's pace",
+            f"The same with {LONG_CHUNKS} chunks in a stream, so that a request's own cost is shared by more of them.",
+            _sse_table(result.samples, targets, "sse-long"),
         ),
         _section("Streams as fast as they go", "", _sse_table(result.samples, targets, "sse-flat-out")),
         _section("Latency at half load", _latency_lead(result), _latency_tables(result.samples, targets)),
@@ -181,8 +187,9 @@ def _json_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
 def _sse_lead(result: Result) -> str:
     settings = result.settings
     return (
-        f"{settings.streams} streams at once, each 50 chunks of 200 bytes, one every {settings.interval_ms} ms. Lag is "
-        "how much later than that a chunk came behind the one before; time to first token counts from the request."
+        f"{settings.streams} streams at once, each {CHUNKS} chunks of 200 bytes, one every {settings.interval_ms} ms. "
+        "Lag is how much later than that a chunk came behind the one before; time to first token counts from the "
+        "request."
     )
 
 
@@ -199,7 +206,7 @@ def _sse_table(samples: Sequence[Sample], targets: Sequence[str], section: str) 
             *_cpu(own),
             beside(own),
             _pooled_ms(own, lambda s: s.load.ttft, 0.5, 0.99),
-            _pooled_ms(own, lambda s: s.load.lag, 0.5, 0.99) if section == "sse-paced" else "–",
+            _pooled_ms(own, lambda s: s.load.lag, 0.5, 0.99) if section != "sse-flat-out" else "–",
         ]
 
     head = (

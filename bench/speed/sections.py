@@ -45,6 +45,7 @@ class Settings:
     connections: int = 64
     streams: int = 200
     interval_ms: int = 10
+    long: bool = True  # long streams too
     hold: int = 10_000
     hold_seconds: float = 8.0
     sweep: tuple[float, ...] = (0.1, 0.25, 0.7, 0.85)  # shares of the subject's capacity; a half is the section itself
@@ -226,6 +227,25 @@ def paced_streams(bench: Bench) -> list[Sample]:
     return bench.of_streams().interleaved(
         lambda target, n: bench.sample("sse-paced", target, n, work, "--connections", streams)
     )
+
+
+def long_streams(bench: Bench) -> list[Sample]:
+    """The same with answers as long as capacity is planned for, which makes less of what each request costs.
+
+    Only of nginx and ours, in windows as long as a stream: each stream begins once in one, wherever the window begins.
+    """
+    settings, chunks = bench.settings, workload.LONG_CHUNKS
+    work = workload.streamed(settings.interval_ms, chunks)
+    own = tuple(target for target in bench.targets if target.name in {"nginx", "gateway", settings.subject})
+    long = replace(bench, settings=long_settings(settings), targets=own)
+    return long.of_streams().interleaved(
+        lambda target, n: long.sample("sse-long", target, n, work, "--connections", str(settings.streams))
+    )
+
+
+def long_settings(settings: Settings) -> Settings:
+    """With windows as long as a long stream."""
+    return replace(settings, seconds=workload.LONG_CHUNKS * settings.interval_ms / 1e3)
 
 
 def unpaced_streams(bench: Bench) -> list[Sample]:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.sections import Sample
+from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
 MAX_NGINX_SPREAD: Final = 0.10
 MIN_DIRECT_OVER_NGINX: Final = 1.5
@@ -26,6 +27,7 @@ MIN_JSON_RATIO: Final = 0.40
 MIN_LIMITED_RATIO: Final = 0.33  # with four limits on every request
 MIN_BESIDE_UNLIMITED: Final = 0.9
 MAX_SSE_CPU_RATIO: Final = 1.3
+_STREAMED: Final = (("sse", "sse-paced"), ("sse-long", "sse-long"))  # what a void names, and what was measured
 MAX_P99_ADDED_MS: Final = 1.0
 MAX_WORKER_MB: Final = 100.0
 MAX_STREAM_KB: Final = 30.0
@@ -128,7 +130,7 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
     def void(section: str, reason: str) -> None:
         reasons.setdefault(section, []).append(reason)
 
-    for section, measured in (("json", "json"), ("sse", "sse-paced"), ("latency", "latency")):
+    for section, measured in (("json", "json"), *_STREAMED, ("latency", "latency")):
         others = Range.of(sample.others for sample in samples if sample.section == measured)
         if others and others.median > MAX_OTHERS:
             void(section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})")
@@ -138,9 +140,10 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
         void("json", f"nginx's rate varied by {nginx.spread:.0%} between repeats (at most {MAX_NGINX_SPREAD:.0%})")
     if nginx and direct and direct.median < MIN_DIRECT_OVER_NGINX * nginx.median:
         void("json", f"direct is only {direct.median / nginx.median:.2f} × nginx (at least {MIN_DIRECT_OVER_NGINX} ×)")
-    chunk = Range.of(sample.cpu_us_per_unit for sample in of(samples, "sse-paced", "nginx"))
-    if chunk and chunk.spread > MAX_NGINX_SPREAD:
-        void("sse", f"nginx's CPU per chunk varied by {chunk.spread:.0%} between repeats")
+    for section, measured in _STREAMED:
+        chunk = Range.of(sample.cpu_us_per_unit for sample in of(samples, measured, "nginx"))
+        if chunk and chunk.spread > MAX_NGINX_SPREAD:
+            void(section, f"nginx's CPU per chunk varied by {chunk.spread:.0%} between repeats")
     held = Range.of(sample.load.rps for sample in of(samples, "latency", "direct"))
     if held and asked_rate and held.median < MIN_RATE_HELD * asked_rate:
         void("latency", f"even direct, only {held.median:,.0f} of {asked_rate:,.0f} requests a second were answered")
@@ -171,12 +174,20 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             void="json" in voided,
         ),
         Goal(
-            "paced streams, CPU per chunk beside nginx",
+            f"paced streams of {CHUNKS} chunks, CPU per chunk beside nginx",
             MAX_SSE_CPU_RATIO,
             "× nginx",
             paired(samples, "sse-paced", (subject, "nginx"), cost_ratio),
             wrong_answers=wrong_answers(samples, subject, "sse"),
             void="sse" in voided,
+        ),
+        Goal(
+            f"paced streams of {LONG_CHUNKS} chunks, CPU per chunk beside nginx",
+            MAX_SSE_CPU_RATIO,
+            "× nginx",
+            paired(samples, "sse-long", (subject, "nginx"), cost_ratio),
+            wrong_answers=wrong_answers(samples, subject, "sse-long"),
+            void="sse-long" in voided,
         ),
         Goal(
             "p99 added at half load",

@@ -14,8 +14,8 @@ REQUEST_BYTES: Final = 1000
 ANSWER_BYTES: Final = 1000
 CHUNKS: Final = 50
 CHUNK_BYTES: Final = 200
+LONG_CHUNKS: Final = 400  # the answer that capacity is planned for, see bench.capacity
 TAIL_EVENTS: Final = 3  # finish_reason, usage and [DONE], which leave the upstream in one write
-STREAM_EVENTS: Final = CHUNKS + TAIL_EVENTS
 NONCE: Final = "[[nonce 0000000000000000]]"
 FILLER: Final = "Summarise the attached report in plain words and name its three weakest claims. "
 
@@ -66,11 +66,11 @@ def plain(delay_ms: int = 0) -> Workload:
     return Workload(f"json-{delay_ms}ms", directive, checks=("--expect-bytes", str(ANSWER_BYTES)))
 
 
-def streamed(interval_ms: int) -> Workload:
-    """50 content events of 200 bytes, one every `interval_ms` (0: as fast as they go), then the tail."""
-    directive = f"chunks={CHUNKS} chunk_bytes={CHUNK_BYTES} interval_ms={interval_ms}"
-    checks = ("--stream", "--expect-events", str(STREAM_EVENTS), "--interval-ms", str(interval_ms))
-    return Workload(f"sse-{interval_ms}ms", directive, stream=True, checks=checks)
+def streamed(interval_ms: int, chunks: int = CHUNKS) -> Workload:
+    """Content events of 200 bytes, one every `interval_ms` (0: as fast as they go), then the tail."""
+    directive = f"chunks={chunks} chunk_bytes={CHUNK_BYTES} interval_ms={interval_ms}"
+    checks = ("--stream", "--expect-events", str(chunks + TAIL_EVENTS), "--interval-ms", str(interval_ms))
+    return Workload(f"sse-{chunks}-{interval_ms}ms", directive, stream=True, checks=checks)
 
 
 def idle_stream(interval_ms: int) -> Workload:

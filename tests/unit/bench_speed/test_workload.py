@@ -26,4 +26,6 @@ def test_other_sizes(size: int) -> None:
 
 
 def test_the_tails_three_events_are_one_chunk() -> None:
-    assert workload.chunks_seen(events=2 * workload.STREAM_EVENTS, streams=2) == 2 * (workload.CHUNKS + 1)
+    assert workload.chunks_seen(events=2 * (workload.CHUNKS + workload.TAIL_EVENTS), streams=2) == 2 * (
+        workload.CHUNKS + 1
+    )
