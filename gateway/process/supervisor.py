@@ -172,15 +172,15 @@ class Supervisor:
         """Short steps while workers are coming in: each hand-over between them and us costs a step."""
         return TICK_S if self._was_ready and self._rollover is None and self._crew.complete() else _BUSY_TICK_S
 
-    def _on_signal(self, number: int) -> None:
+    def _on_signal(self, number: int, now_ns: int) -> None:
         if number in {signal.SIGTERM, signal.SIGINT}:
-            self._stop(delay_s=self._settings.drain_delay_s if number == signal.SIGTERM else 0.0)
+            self._stop(now_ns, delay_s=self._settings.drain_delay_s if number == signal.SIGTERM else 0.0)
         elif number == signal.SIGHUP and not self._shutdown:
             _log.info("reload requested")
             self._reload = Reload.ask(self._node.state)
-            self._notifier.reloading(time.monotonic_ns())
+            self._notifier.reloading(now_ns)
         elif number == signal.SIGUSR2 and not self._shutdown:
-            self._begin_upgrade()
+            self._begin_upgrade(now_ns)
 
     def _tick(self, now_ns: int, signals: Iterable[int] = ()) -> bool:
         own = self._node.state.slot(self._node.state.supervisor_slot)
@@ -188,7 +188,7 @@ class Supervisor:
         self._notifier.watchdog(now_ns)
         self._reap(now_ns)
         for number in signals:  # after the dead: an upgrade is not refused for an old worker that is seen to have left
-            self._on_signal(number)
+            self._on_signal(number, now_ns)
         self._staff.enforce(now_ns)
         self._visit(now_ns)
         self._end_stuck(now_ns)
@@ -321,12 +321,12 @@ class Supervisor:
                 self._say_ready()
         if self._preflight and now_ns > self._preflight.until_ns:
             self._preflight.kill()
-        if self._about_to_execute and not self._control.children():
+        if self._about_to_execute and self._without_control(now_ns):
             self._execute()
         if self._rollover:
             self._roll(self._rollover, now_ns)
 
-    def _begin_upgrade(self) -> None:
+    def _begin_upgrade(self, now_ns: int) -> None:
         crew = set(map(id, self._crew.children()))
         leaving = [child for child in self._staff.workers() if id(child) not in crew]
         if self._preflight or self._about_to_execute or self._rollover or leaving or not self._was_ready:
@@ -335,10 +335,10 @@ class Supervisor:
         _log.info("upgrade requested: the new build checks itself first")
         self._notifier.status("upgrading: preflight")
         if not self._settings.preflight:
-            self._quiet_control()
+            self._about_to_execute = True
             return
         try:
-            self._preflight = Preflight.start(self._settings.preflight, time.monotonic_ns() + _PREFLIGHT_NS)
+            self._preflight = Preflight.start(self._settings.preflight, now_ns + _PREFLIGHT_NS)
         except OSError as error:
             _log.error("upgrade given up: cannot run %s: %s", self._settings.preflight[0], error.strerror)
 
@@ -350,13 +350,14 @@ class Supervisor:
             _log.error("upgrade given up: the new build or its configuration does not pass its own check")
             self._say_ready()
             return
-        self._quiet_control()
-
-    def _quiet_control(self) -> None:
-        """Control writes snapshots, and so will the new build's: the old one leaves before the exec."""
         self._about_to_execute = True
+
+    def _without_control(self, now_ns: int) -> bool:
+        """Control writes snapshots, and so will the new build's: the old one leaves before the exec."""
         for child in self._control.children():
-            self._staff.dismiss(child, Order.EXIT, time.monotonic_ns())
+            if child.words.order != Order.EXIT:
+                self._staff.dismiss(child, Order.EXIT, now_ns)
+        return not self._control.children()
 
     def _execute(self) -> None:
         self._about_to_execute = False
@@ -409,8 +410,7 @@ class Supervisor:
         if not any(child.state is previous for child in self._staff.children.values()):
             self._node.previous = None
 
-    def _stop(self, delay_s: float) -> None:
-        now_ns = time.monotonic_ns()
+    def _stop(self, now_ns: int, delay_s: float) -> None:
         if self._shutdown:
             _log.warning("second signal: ending now")
             self._shutdown.hurry(now_ns)
@@ -419,4 +419,5 @@ class Supervisor:
         self._notifier.stopping("draining")
         if self._preflight:
             self._preflight.kill()
+        self._about_to_execute = False  # control stays to the end: metrics are readable while others drain
         self._shutdown = Shutdown(self._node, self._staff, self._settings, now_ns, delay_s=delay_s)

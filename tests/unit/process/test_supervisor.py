@@ -19,6 +19,7 @@ from gateway.process.node import Node, open_node
 from gateway.process.settings import ServeSettings, StartError
 from gateway.process.signals import HANDLED
 from gateway.process.supervisor import Supervisor, serve
+from gateway.process.upgrade import Preflight
 from gateway.process.worker import App, WorkerContext
 from gateway.segment import Segment
 from gateway.units import NS_PER_S
@@ -255,7 +256,7 @@ def test_it_follows_the_number_of_workers_wanted(scene: Scene) -> None:
 def test_a_reload_is_asked_for_on_the_board_and_reported(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     scene.come_up()
-    scene.supervisor._on_signal(signal.SIGHUP)
+    scene.supervisor._on_signal(signal.SIGHUP, scene.now_ns)
     assert scene.state.reload_asked == 1
     scene.tick(3)
     scene.state.reload_done, scene.state.reload_generation = 1, 8
@@ -266,7 +267,7 @@ def test_a_reload_is_asked_for_on_the_board_and_reported(scene: Scene, caplog: p
 
 
 def test_an_upgrade_waits_for_the_start_to_be_over(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    scene.supervisor._on_signal(signal.SIGUSR2)
+    scene.supervisor._on_signal(signal.SIGUSR2, scene.now_ns)
     assert "upgrade refused" in caplog.text
 
 
@@ -291,7 +292,7 @@ def test_a_command_that_cannot_be_executed_leaves_the_node_as_it_was(
 ) -> None:
     scene.come_up()
     control = scene.control()
-    scene.supervisor._on_signal(signal.SIGUSR2)
+    scene.tick(signals=(signal.SIGUSR2,))
     assert control.words.order == Order.EXIT
     scene.die(control, 0)
     scene.tick()
@@ -301,15 +302,39 @@ def test_a_command_that_cannot_be_executed_leaves_the_node_as_it_was(
     assert [child.words.order for child in scene.workers()] == [Order.SERVE] * 2
 
 
+@pytest.mark.parametrize("signals", [(signal.SIGCHLD, signal.SIGTERM), (signal.SIGTERM, signal.SIGCHLD)])
+def test_a_sigterm_beside_the_end_of_the_preflight_leaves_control_in_its_seat(
+    scene: Scene, signals: tuple[int, ...]
+) -> None:
+    scene.come_up()
+    scene.supervisor._preflight = Preflight(999_999, scene.now_ns + NS_PER_S)
+    scene.exits.append((999_999, 0))
+    scene.tick(signals=signals)
+    assert scene.control().words.order == Order.SERVE
+    assert {child.words.order for child in scene.workers()} == {Order.ANNOUNCE}
+
+
+def test_a_sigterm_while_control_leaves_for_an_upgrade_brings_it_back(scene: Scene) -> None:
+    scene.come_up()
+    control = scene.control()
+    scene.tick(signals=(signal.SIGUSR2,))
+    assert control.words.order == Order.EXIT
+    scene.die(control, 0)
+    scene.tick(signals=(signal.SIGCHLD, signal.SIGTERM))
+    scene.tick(2)
+    assert scene.control() is not control
+    assert scene.state.draining
+
+
 def test_sigterm_starts_the_way_down_and_a_second_one_ends_it(scene: Scene) -> None:
     scene.come_up()
-    scene.supervisor._on_signal(signal.SIGTERM)
+    scene.supervisor._on_signal(signal.SIGTERM, scene.now_ns)
     assert {child.words.order for child in scene.workers()} == {Order.ANNOUNCE}
     assert not scene.tick()
-    scene.supervisor._on_signal(signal.SIGHUP)
-    scene.supervisor._on_signal(signal.SIGUSR2)
+    scene.supervisor._on_signal(signal.SIGHUP, scene.now_ns)
+    scene.supervisor._on_signal(signal.SIGUSR2, scene.now_ns)
     assert scene.state.reload_asked == 0
-    scene.supervisor._on_signal(signal.SIGTERM)
+    scene.supervisor._on_signal(signal.SIGTERM, scene.now_ns)
     assert {child.words.order for child in scene.staff.values()} == {Order.EXIT}
     for child in scene.staff.values():
         scene.die(child)
@@ -319,8 +344,15 @@ def test_sigterm_starts_the_way_down_and_a_second_one_ends_it(scene: Scene) -> N
 
 def test_ctrl_c_does_not_wait_for_balancers(scene: Scene) -> None:
     scene.come_up()
-    scene.supervisor._on_signal(signal.SIGINT)
+    scene.supervisor._on_signal(signal.SIGINT, scene.now_ns)
     scene.tick()
+    assert scene.node.listening.data == []
+
+
+def test_a_turn_has_one_time_for_what_it_hears_and_what_it_does(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.come_up()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: scene.now_ns + 1)  # a clock goes on meanwhile
+    scene.tick(signals=(signal.SIGINT,))
     assert scene.node.listening.data == []
 
 
