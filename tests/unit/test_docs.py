@@ -80,6 +80,9 @@ def test_the_readmes_config_loads(tmp_path: Path) -> None:
     config = read_text(block("yaml", "providers:"), "gateway.yaml", tmp_path, (), ENV).config
     assert len(config.providers) == 3
     assert [key.id for key in config.keys] == ["search-ui", "batch-2027"]
+    assert (config.keys[0].rpm, config.keys[0].tpm) == (600, 100_000)
+    assert config.keys[0].usd_per_month
+    assert config.models["small"].price, "what has no price is refused where USD are counted"
 
 
 def test_the_readme_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
