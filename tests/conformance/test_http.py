@@ -27,19 +27,20 @@ import yaml
 import zstandard
 
 from tests.fakes.gateway_node import KEY, GatewayNode, running, until
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "http"
 CONFIG: dict[str, Any] = {
-    "listen": {"header_timeout_s": 2, "body_timeout_s": 2, "keepalive_s": 3},
+    "listen": {"header_timeout_s": 3, "body_timeout_s": 3, "keepalive_s": 15},
     "max_body_bytes": "1MiB",
     "spool_bytes": "64KiB",
     "log": {"level": "info", "requests": "none"},
     "providers": {"sim": {"idle_s": 1}, "raw": {"idle_s": 1}},
 }
 AT_ONCE = 24
-PROMPT_S, SLOW_S = 2.0, 6.0
+PROMPT_S, SLOW_S = 10.0, 40.0  # less than a connection is kept that nobody closes; more than it takes to give one up
 SHORT_BYTES = 450  # rows up to here are sent byte by byte too
 CHAT = '{"model":"sim-%{row}","messages":[{"role":"user","content":"hi"}]}'
 CHAT_BYTES = len(CHAT) - len("%{row}") + 5
@@ -396,7 +397,7 @@ def test_the_worker_is_unharmed(run: Run) -> None:
     assert node.workers() == run.workers
     assert node.chat().status == 200
     until(lambda: descriptors(pid) <= run.descriptors, f"{run.descriptors} descriptors, not {descriptors(pid)}")
-    assert run.took_s < 40
+    assert run.took_s < 2 * PATIENCE_S
 
 
 def test_the_corpus_has_not_shrunk_and_its_names_tell_rows_apart() -> None:

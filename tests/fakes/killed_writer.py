@@ -1,9 +1,10 @@
 """Processes that write to a journal as fast as they can, until they are killed.
 
 `python -m tests.fakes.killed_writer DIR kernel|thread` forks one for every line of its input: `random MS FIRST` is
-killed after MS milliseconds, `before N FIRST` and `after N FIRST` before or after their Nth call of the disk. FIRST is
-the number of their first record. What they are answered is printed: `written N`, `synced N`, and `killed` when they are
-gone. Their syncs are made by the kernel where it can, or by a thread.
+killed after MS milliseconds, `writing MS FIRST` as long after it was promised something, `before N FIRST` and
+`after N FIRST` before or after their Nth call of the disk. FIRST is the number of their first record. What they are
+answered is printed: `written N`, `synced N`, and `killed` when they are gone. Their syncs are made by the kernel where
+it can, or by a thread.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.journal.aio import OnDone
@@ -88,7 +90,7 @@ def given(directory: Path) -> JournalSettings:
     return settings(directory, segment_bytes=SEGMENT_BYTES)
 
 
-async def write_for_ever(directory: Path, disk: Disk, first: int) -> None:
+async def write_for_ever(directory: Path, disk: Disk, first: int, promised: int) -> None:
     journal = Journal.open(given(directory), ["w0"], FakeSigner, disk=disk)
     journal.start(asyncio.get_running_loop())
     for number in itertools.count(first, A_TURN):
@@ -98,6 +100,8 @@ async def write_for_ever(directory: Path, disk: Disk, first: int) -> None:
         synced = journal.commit(content(f"{number + A_TURN - 1}", Kind.DECISION), synced=True)
         if await written:
             say(f"written {number + A_TURN - 2}")
+            with suppress(BlockingIOError):  # nobody reads more than the first
+                os.write(promised, b"!")
         if number // A_TURN % 4 == 0 and await synced:
             say(f"synced {number + A_TURN - 1}")
 
@@ -111,14 +115,20 @@ def main() -> None:
     for line in sys.stdin:
         when, number, first = line.split()
         disk = KillingDisk(when, int(number), kernel=sys.argv[2] == "kernel")
+        told, promised = os.pipe()
+        os.set_blocking(promised, False)
         pid = os.fork()
         if pid == 0:
-            asyncio.run(write_for_ever(directory, disk, int(first)))
+            asyncio.run(write_for_ever(directory, disk, int(first), promised))
             os._exit(1)
-        if when == "random":
+        os.close(promised)
+        if when == "writing":
+            os.read(told, 1)
+        if when in {"random", "writing"}:
             time.sleep(int(number) / 1_000)
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
+        os.close(told)
         say("killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else f"ended {status}")
 
 

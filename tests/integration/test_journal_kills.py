@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,7 @@ import pytest
 
 from tests.fakes.journal_writer import Writer, checked, ids
 from tests.fakes.killed_writer import A_TURN, given
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -76,12 +78,19 @@ def writers(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Writers]
 
 
 def test_killed_at_random_moments(writers: Writers) -> None:
-    dice = random.Random(3)
+    """From their birth on, and again and again while they write, until they have written much and rolled often."""
+    dice, end_s = random.Random(3), time.monotonic() + PATIENCE_S
     for _ in range(KILLS):
         writers.kill("random", dice.randrange(5, 150))
         writers.check()
-    assert len(writers.promised) > KILLS * A_TURN, "they came to write"
-    assert sum(record.get("action") == "segment" for record in checked(writers.journal)) > KILLS, "and to roll"
+    while len(writers.promised) <= KILLS * A_TURN or rolled(writers) <= KILLS:
+        assert time.monotonic() < end_s, "they do not come to write"
+        writers.kill("writing", dice.randrange(5, 150))
+        writers.check()
+
+
+def rolled(writers: Writers) -> int:
+    return sum(record.get("action") == "segment" for record in checked(writers.journal))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
