@@ -16,8 +16,9 @@ Invariants
 - A sink that raises costs its own connection and nothing else; it hears on_lost, whatever it heard before, so that its
   exchange ends at once and not by a time limit.
 
-Fairness: the loop gives each readable connection one read (up to 256 KiB in uvloop) a turn, and each read is one
-on_body, so a fast stream cannot starve the others. For the same reason `pause` takes effect after the current read.
+Fairness: each readable connection has one read (up to 256 KiB in uvloop) a turn of the loop, and each read is one
+on_body, so a fast stream cannot starve the others. The loop alone would read on, up to 32 times, for as long as a read
+fills its buffer: after such a one the connection rests until the next turn. `pause` acts after the current read.
 
 Left out: time limits (the pump has them), and choosing, opening and keeping connections (`pool.py`).
 """
@@ -36,6 +37,9 @@ __all__ = ["Connection", "Home", "ResponseHead", "Sink"]
 
 # Below this a request is joined into one buffer: one write and, under TLS, one record (16 KiB, RFC 8446 section 5.1).
 JOIN_BYTES: Final = 16 * 1024
+
+# A read from here on may have filled uvloop's buffer of 256,000 bytes; what TLS makes of one is somewhat less.
+FULL_READ_BYTES: Final = 128 * 1024
 
 _log: Final = logging.getLogger("gateway.relay")
 
@@ -89,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_parser",
         "_paused",
         "_proxy_header",
+        "_resting",
         "_sent",
         "_sink",
         "_transport",
@@ -113,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._headed = False  # on_head has been called
         self._sent = True  # the request is complete
         self._paused = False
+        self._resting = False  # paused, but not by the sink
         self._proxy_header = proxy_header
         self.target_prefix = target_prefix
         self.request_bytes = 0
@@ -162,6 +168,7 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading the answer after the current read; nothing is noticed meanwhile, not even a lost connection."""
+        self._resting = False
         if not self._paused and self._sink is not None and not self.closing():
             self._paused = True
             self._transport.pause_reading()
@@ -221,6 +228,8 @@ class Connection(asyncio.Protocol):
             elif fault:
                 message = "The provider's answer is not valid HTTP/1.1."
                 self._lose(sink, UpstreamProtocolError(message, detail=fault))
+            elif len(data) >= FULL_READ_BYTES and not self._paused:
+                self._rest()
         except Exception:  # noqa: BLE001 - as in _guarded, without its call
             self._sink_raised(sink)
 
@@ -255,6 +264,17 @@ class Connection(asyncio.Protocol):
         self._tell_writable(writable=True)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """Read on in the next turn of the loop, unless the sink pauses until then."""
+        self.pause()
+        self._resting = True
+        asyncio.get_running_loop().call_soon(self._rested)
+
+    def _rested(self) -> None:
+        if self._resting:
+            self._resting = False
+            self.resume()
 
     def _end(self, sink: Sink, *, clean: bool) -> None:
         """Hand the end over, then keep the connection if everything about it is in order."""

@@ -465,17 +465,25 @@ def _writable(sock: socket.socket) -> bool:
 
 
 def test_one_fast_stream_does_not_starve_the_others(node: GatewayNode) -> None:
-    with node.open(node.request("/v1/chat/completions", {**STREAM, "model": "sim-fast+big=80000000"})) as fast:
+    """How much of the stream passes while another is answered, which no machine is too slow for."""
+    size, read = 80_000_000, 0
+    with node.open(node.request("/v1/chat/completions", {**STREAM, "model": f"sim-fast+big={size}"})) as fast:
+
+        def read_on() -> None:
+            nonlocal read
+            for piece in fast.pieces():
+                read += len(piece)
+
         fast.head()
-        reader = threading.Thread(target=lambda: sum(len(piece) for piece in fast.pieces()))
+        reader = threading.Thread(target=read_on)
         reader.start()
-        took_s = []
+        passed = []
         while reader.is_alive():
-            started = time.monotonic()
+            before = read
             assert node.chat("sim-m+tokens=2").status == 200
-            took_s.append(time.monotonic() - started)
+            passed.append(read - before)
         reader.join()
-    assert statistics.median(took_s) < 1  # whoever is starved waits for the end of the stream
+    assert statistics.median(passed) < size / 4  # whoever is starved waits for the end of the stream
 
 
 def test_open_streams_are_counted_while_they_are_open(node: GatewayNode) -> None:

@@ -4,14 +4,14 @@ import asyncio
 import gc
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from gateway.errors import UpstreamProtocolError, UpstreamReset
 from gateway.relay.answer import AnswerParser
 from gateway.relay.pool import Pool
-from gateway.relay.upstream import Connection, ResponseHead
+from gateway.relay.upstream import FULL_READ_BYTES, Connection, ResponseHead
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.raw_provider import (
     GET,
@@ -433,6 +433,81 @@ def test_a_paused_answer_does_not_pile_up() -> None:
             assert slow.bytes == 200 * 1024 * 1024
             assert slow.events == ["head", "end"]
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 20_000
+
+    run(main())
+
+
+class Turns(Recorder):
+    """Counts what it hears in one turn of the loop, and throws the bytes away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.this_turn = self.most = 0
+
+    def on_body(self, data: bytes) -> None:
+        self.bytes += len(data)
+        self.this_turn += len(data)
+
+    def turn(self) -> None:
+        self.most = max(self.most, self.this_turn)
+        self.this_turn = 0
+        if not self.over.is_set():
+            asyncio.get_running_loop().call_soon(self.turn)
+
+
+def sender_of(size: int) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """A provider that has sent as much as the kernel keeps before anybody looks."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(LINE + b"content-length: %d\r\n\r\n" % size + bytes(size))
+        await reader.read()
+
+    return handle
+
+
+def test_a_fast_stream_has_one_read_a_turn() -> None:
+    size = 20 * 1024 * 1024
+
+    async def main() -> None:
+        async with pooled(sender_of(size)) as pool:
+            connection, heard = await one(pool), Turns()
+            connection.start(GET, b"", heard)
+            heard.turn()
+            await heard.over.wait()
+            assert (heard.bytes, heard.events) == (size, ["head", "end"])
+            assert FULL_READ_BYTES <= heard.most <= 256 * 1024
+
+    run(main())
+
+
+def test_a_sink_that_pauses_between_two_reads_is_not_read_on_for() -> None:
+    """Such a connection rests already, and goes on when the sink says so, not when the rest is over."""
+    connection: Connection
+    paused: list[int] = []
+
+    class Pausing(Turns):
+        def on_body(self, data: bytes) -> None:
+            super().on_body(data)
+            if len(data) >= FULL_READ_BYTES and not paused:
+                asyncio.get_running_loop().call_soon(self.pause)
+
+        def pause(self) -> None:
+            connection.pause()
+            paused.append(self.bytes)
+
+    async def main() -> None:
+        nonlocal connection
+        async with pooled(sender_of(20 * 1024 * 1024)) as pool:
+            connection, heard = await one(pool), Pausing()
+            connection.start(GET, b"", heard)
+            await until(lambda: bool(paused))
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            assert [heard.bytes] == paused
+            connection.resume()
+            await heard.over.wait()
+            assert heard.events == ["head", "end"]
 
     run(main())
 
