@@ -102,7 +102,7 @@ def test_bounds_hold_and_nothing_leaks_whoever_is_killed() -> None:
     began = time.monotonic()
     for slot in range(WORKERS):
         crew.begin(slot)
-    while time.monotonic() - began < SECONDS:
+    while time.monotonic() - began < SECONDS or crew.kills < KILLS:
         time.sleep(KILL_EVERY_S)
         slot = chance.randrange(WORKERS)
         crew.kill(slot)
@@ -123,5 +123,4 @@ def test_bounds_hold_and_nothing_leaks_whoever_is_killed() -> None:
     beyond = USD.limit - usd.level - USED * crew.settled - RESERVED * unsettled
     assert beyond in range(0, USED * crew.kills + 1, USED), "settled, and killed before it could say so"
     assert rps.level <= RPS.limit
-    assert crew.kills >= KILLS
     assert crew.table.count(Counter.SWEPT) == unsettled

@@ -157,8 +157,7 @@ def test_a_handshake_that_breaks_off_is_an_error_and_leaks_nothing() -> None:
             for _ in range(20):
                 with pytest.raises(UpstreamConnectError):
                     await pool.connect(5)
-            await asyncio.sleep(0.02)
-            assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+            await until(lambda: len(os.listdir("/proc/self/fd")) == before)  # noqa: PTH208
             assert pool.open == 0
 
     run(main())
