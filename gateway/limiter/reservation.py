@@ -138,7 +138,7 @@ class Hold:
             return
         self.settled = True
         last = own if attempt is None else attempt
-        if own is last is self.reserved.full and not self._failures:
+        if own is last is self.reserved.full and certain is NOTHING and not self._failures:
             self.actuals = self.takes
         else:
             self.actuals = self.lines.actuals(own, NOTHING if self._failures > self.attempt else last)
@@ -155,7 +155,8 @@ class Hold:
     ) -> None:
         """End the hold by how its request ended; see `settling.charge`."""
         attempt = charge(outcome, self.reserved.full, usage, metered, unseen=unseen)
-        certain = None if attempt is usage else most(usage or NOTHING, metered or NOTHING)
+        known = NOTHING if usage is None and metered is None else most(usage or NOTHING, metered or NOTHING)
+        certain = None if attempt is usage else known
         own = request_charge(outcome, attempt) if attempt is NOTHING else attempt
         self.settle(own, attempt, certain=certain)
 
@@ -171,7 +172,7 @@ class Hold:
         Both count once, however many providers refuse.
         """
         self._note_failure(failed, usage or NOTHING)
-        lines = self.limits.lines(self._keeper.wall_ms(), self.end_user, provider) if self.limits.varies else self.lines
+        lines = self._lines_at(provider)
         if lines.own < len(lines.lines) or self.lines.own < len(self.lines.lines):
             try:
                 takes = lines.takes(self.reserved, lines.own)
@@ -188,6 +189,15 @@ class Hold:
         self._told = self._told or self.lines
         self.lines = lines
         return True
+
+    def _lines_at(self, provider: str) -> Lines:
+        """Those of an attempt at this provider; the request's own stay those it took from, in their windows."""
+        before, limits = self.lines, self.limits
+        if not limits.varies:
+            return before
+        now = limits.lines(self._keeper.wall_ms(), self.end_user, provider)
+        own = before.lines[: before.own]
+        return now if now.lines[: now.own] == own else Lines((*own, *now.lines[now.own :]), len(own))
 
     def _note_failure(self, failed: Use, certain: Use) -> None:
         if self._failures > self.attempt:

@@ -16,9 +16,9 @@ from gateway.limiter.mutex import MutexBusy, MutexLost
 from gateway.limiter.reservation import Origin
 from gateway.limiter.scripts import MAX_RENEWALS
 from gateway.limiter.table import TableEngine
-from gateway.limiter.use import NOTHING, UNREAD, use
+from gateway.limiter.use import NOTHING, UNREAD, Estimate, use
 from tests.fakes.limit_table import Moment, memory, table
-from tests.fakes.limits import FakeEngine, Setting, SliceEngine, away, estimate, limits_of, run
+from tests.fakes.limits import START_MS, FakeEngine, Setting, SliceEngine, away, estimate, limits_of, run
 
 RPM = Rule(name="rpm", per=("key",), requests=2, every="minute")
 TPM = Rule(name="tpm", per=("team",), tokens=1_000, every="minute")
@@ -26,6 +26,7 @@ SLOTS = Rule(name="slots", per=("key",), in_flight=2)
 BUDGET = Rule(name="budget", per=("org",), usd=1, every="hour", alerts=(70, 90))
 AT = Rule(name="at", per=("provider",), requests=1, every="minute")
 LIMITS = limits_of(RPM, TPM, SLOTS, BUDGET)
+DAY_MS = 86_400_000
 
 
 def said(rule: Rule, **changes: Any) -> Rule:
@@ -203,6 +204,24 @@ def test_the_next_attempt_moves_to_the_buckets_of_its_provider() -> None:
     run(story())
     assert setting.level(limits, "tpm") == 998_000
     assert setting.level(limits, "at", provider="p2") == 0
+
+
+def test_an_attempt_in_the_next_window_leaves_a_budget_charged_in_its_own() -> None:
+    setting, limits = Setting(), limits_of(Rule(name="budget", usd=10, every="day"), AT)
+    midnight_ms = (START_MS // DAY_MS + 1) * DAY_MS
+    at = f"budget|window={midnight_ms - DAY_MS}-{midnight_ms}"
+
+    async def story() -> None:
+        wanted = Estimate(use(1, 0, 500), use(1, 0, 500))
+        hold = await setting.limiter.reserve(limits, "h", wanted, providers=("p1", "p2"))
+        setting.engine.now_ms = midnight_ms + 1
+        assert await hold.extend("p2")
+        hold.settle(use(1, 0, 300))
+        assert (hold.amounts[at], hold.settled_amounts[at]) == (500, 300)
+        assert [name for name in hold.settled_amounts if name.startswith("budget")] == [at]
+
+    run(story())
+    assert setting.level(limits, "budget", provider="p2") == 10_000_000
 
 
 def test_an_attempt_after_the_lease_has_ended_renews_it() -> None:

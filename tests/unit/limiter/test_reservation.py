@@ -105,6 +105,14 @@ def test_what_is_certain_is_charged_though_less_was_taken() -> None:
     assert keeper.settled == [{"rpm": 1_000, "tpm": 2_100_000}]
 
 
+def test_what_passed_is_certain_though_the_reservation_is_charged() -> None:
+    """Else whoever asks for more than a limit has would be sent more than it has, too, by leaving at the end."""
+    keeper = FakeKeeper()
+    hold = made(keeper, *OWN, tokens=(100, 10**7))
+    hold.finish(LEFT, None, use(100, 1_500), unseen=True)
+    assert keeper.settled == [{"rpm": 1_000, "tpm": 1_600_000}]
+
+
 def test_a_provider_that_timed_out_is_charged_no_more_than_was_taken_there() -> None:
     keeper = FakeKeeper()
     hold = made(keeper, *OWN, *AT, provider="p1", tokens=(100, 10**7))
