@@ -180,7 +180,6 @@ class Transfer:
                 try:
                     conn = await self._connect(target)
                 except (UpstreamError, Overloaded) as error:
-                    self._attempt = None  # one on a pooled connection that had died was none
                     took_ns = time.monotonic_ns() - self._attempt_ns
                     self._upstream_ns += took_ns
                     self.attempts.append(Attempt(target.name(self.out.star), error.code, 0, took_ns // NS_PER_MS))
@@ -193,7 +192,7 @@ class Transfer:
             if not (attempt.stale and reason is not None and self._may_resend()):
                 return reason
             self.phase = step(step(self.phase, Happening.NEXT_TARGET), _CONNECTED)
-            conn = None  # a pooled connection had died unseen: once more, on a fresh one
+            conn = self._attempt = None  # a pooled connection had died unseen: once more, on a fresh one
 
     async def _connect(self, target: Target) -> Connection:
         left_ns = self._started_ns + self.terms.total_ns - self._attempt_ns

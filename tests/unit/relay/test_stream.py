@@ -242,6 +242,22 @@ def test_a_stale_connection_is_replaced_without_an_attempt_being_spent() -> None
     run(main())
 
 
+def test_a_caller_who_leaves_while_a_stale_connection_is_replaced_has_asked_nobody_yet() -> None:
+    async def main() -> None:
+        async with scene(PLAIN) as stage:
+            old = await stage.provider.warm()
+            stage.provider.hangs = asyncio.Event()
+            stage.begin()
+            await turns(2)
+            old.resets()
+            await turns()
+            outcome = await stage.leave()
+            assert (outcome.ending, outcome.unsent, causes(stage)) == (Ending.ABANDONED, True, [])
+            assert outcome.upstream_bytes > 0  # it was written, and nobody was there
+
+    run(main())
+
+
 def test_a_fresh_connection_that_dies_is_an_attempt() -> None:
     async def main() -> None:
         async with scene(PLAIN) as stage:
