@@ -39,9 +39,10 @@ def read(document: object) -> Asked:
 
 def _answers(top: dict[str, object]) -> int:
     """How many answers are asked for: for each prompt as many as are written to choose from."""
-    prompt = top.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) else 1
-    return max(prompts, 1) * max(_whole(top.get("n")) or 1, _whole(top.get("best_of")) or 1, 1)
+    prompts = top.get("prompt")
+    parts = prompts if isinstance(prompts, list) else ()
+    several = 1 if any(isinstance(part, int) for part in parts) else max(len(parts), 1)  # tokens are of one
+    return several * max(_whole(top.get("n")) or 1, _whole(top.get("best_of")) or 1, 1)
 
 
 def _text_bytes(key: str, value: object, found: list[Media]) -> int:

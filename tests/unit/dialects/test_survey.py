@@ -52,6 +52,8 @@ def test_a_text_file_as_a_data_url_is_text() -> None:
         ({"max_tokens": 0, "n": -1}, None, 1, False),
         ({"prompt": ["a", "b"], "n": 2, "best_of": 5}, None, 10, False),
         ({"prompt": [], "best_of": -5}, None, 1, False),
+        ({"prompt": [5, 6, 7], "n": 2}, None, 2, False),
+        ({"prompt": [[5, 6, 7], [8]]}, None, 2, False),
         ({"max_tokens": -5, "n": 0}, None, 1, False),
         ({"max_tokens": 5, "max_completion_tokens": -1}, None, 1, False),
         ({"max_tokens": True, "n": "4", "stream": 1}, None, 1, False),
