@@ -155,8 +155,9 @@ class Hold:
     ) -> None:
         """End the hold by how its request ended; see `settling.charge`."""
         attempt = charge(outcome, self.reserved.full, usage, metered, unseen=unseen)
-        known = NOTHING if usage is None and metered is None else most(usage or NOTHING, metered or NOTHING)
-        certain = None if attempt is usage else known
+        certain = None
+        if attempt is not usage:
+            certain = NOTHING if usage is None and metered is None else most(usage or NOTHING, metered or NOTHING)
         own = request_charge(outcome, attempt) if attempt is NOTHING else attempt
         self.settle(own, attempt, certain=certain)
 
