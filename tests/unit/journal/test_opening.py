@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from gateway.journal.signing import SigningError, load_signer
 from gateway.journal.verify import verify
 from gateway.limiter.replay import Fact, What, fact_of
 from gateway.record import Kind, Personal, Record
+from tests.fakes.patience import PATIENCE_S
 
 SLOTS = 6
 
@@ -106,6 +108,12 @@ def test_controls_chain_has_one_writer(config: Config) -> None:
     asyncio.run(first.close())
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - a thread counts, and tells nobody
+            await asyncio.sleep(0.002)
+
+
 def test_keys_are_on_the_disk_before_the_lines_that_name_them(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,11 +127,11 @@ def test_keys_are_on_the_disk_before_the_lines_that_name_them(
     async def main() -> None:
         desk = opened(config)
         desk.journal.start(asyncio.get_running_loop())
-        await asyncio.sleep(0.05)
+        await until(lambda: desk.journal.syncs > 0)
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         sealed = desk.scribe.seal("x", "acme", Personal("ann"))
         desk.scribe.outcome(Record(Kind.OUTCOME, "x", 1, sealed=sealed.text, sealed_by=sealed.key.id, key_id="k"))
-        await asyncio.sleep(0.05)
+        await until(lambda: "w0" in synced)
         assert synced == ["sealing", "w0"]
         await desk.close(0)
 
