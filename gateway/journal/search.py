@@ -5,7 +5,8 @@ hold the bytes that the question cannot do without, and a whole block that lacks
 one exchange in a long journal costs little more than reading it.
 
 Invariants: nothing is checked against the chain (`verify.py` does that) and nothing is believed to be readable: a line
-that cannot be decoded answers a question by words alone. Left out: what is sealed, which `show.py` opens.
+that cannot be decoded answers to its words, and where nothing is asked of what a record says, since it may be what is
+looked for. Left out: what is sealed, which `show.py` opens.
 """
 
 import re
@@ -56,7 +57,7 @@ class Query:
         if self.pattern is not None and not self.pattern.search(entry.raw):
             return False
         if entry.error:
-            return self.pattern is not None
+            return self.pattern is not None or not (self.needle or self.model or self.also)
         return self._wants(entry.record)
 
     def _wants(self, record: Record) -> bool:
@@ -122,7 +123,7 @@ def end_of(journal: Path, chain: str) -> Place:
 
 
 def _lines(path: Path, offset: int, stop: int, needle: bytes) -> Iterator[tuple[bytes, int]]:
-    """The whole lines that hold the needle, each with the offset after it; one too long is passed over."""
+    """The whole lines that hold the needle, each with the offset after it; one too long comes in pieces."""
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         rest = b""
@@ -130,11 +131,13 @@ def _lines(path: Path, offset: int, stop: int, needle: bytes) -> Iterator[tuple[
             block = rest + chunk
             end = block.rfind(b"\n") + 1
             rest = block[end:]
-            if needle in block[:end]:
+            if end and needle in block[:end]:
                 yield from _holding(block[:end], offset, needle)
             offset += end
             if len(rest) > MAX_LINE_BYTES:
                 offset += len(rest)
+                if needle in rest:
+                    yield rest, offset
                 rest = b""
 
 

@@ -2,8 +2,10 @@
 
 Whoever takes a chain over says so first (`record.begins_a_writer`), so what was decided in it before and has no outcome
 gets none: the worker was killed, or could not write. What is behind the last such line may still be under way, and is
-not told. Holds in memory what was open at once. Left out: lines that cannot be read, which `verify.py` tells of; an
-outcome among them is missed here like one that was never written.
+not told. Holds in memory what was open at once.
+
+A line that cannot be read may be such a decision, or the outcome of one that is told for want of it, so it is told too,
+where nothing is asked for that it would have to say.
 """
 
 import heapq
@@ -26,7 +28,9 @@ def _of_chain(journal: Path, chain: str, query: Query) -> Iterator[Entry]:
     decided: dict[str, Entry] = {}
     for entry in search(journal, chain, Query(), start_for(journal, chain, query.since_us)):
         record = entry.record
-        if record.kind is Kind.DECISION:
+        if entry.error:
+            yield from filter(query.wants, (entry,))
+        elif record.kind is Kind.DECISION:
             decided[record.exchange_id] = entry
         elif record.kind is Kind.OUTCOME:
             decided.pop(record.exchange_id, None)

@@ -93,14 +93,26 @@ def test_the_rarest_is_looked_for_first() -> None:
     assert Query(model="m", since_us=1).needle == b""
 
 
-def test_damaged_lines_answer_to_words_alone(made: AJournal) -> None:
+@pytest.mark.parametrize(
+    ("query", "is_told"),
+    [
+        (EVERYTHING, True),
+        (Query(since_us=START_US), True),
+        (Query(until_us=START_US * 2), True),
+        (Query(pattern=re.compile(b"rubbish")), True),
+        (Query(pattern=re.compile(b"rubble")), False),
+        (Query(error="rate_limited"), False),
+        (Query(model="gpt-a"), False),
+        (Query(also=lambda _: True), False),
+    ],
+)
+def test_a_damaged_line_answers_where_nothing_is_asked_that_it_would_have_to_say(
+    made: AJournal, query: Query, *, is_told: bool
+) -> None:
     path = made.path("w0", 2)
-    path.write_bytes(path.read_bytes() + b"rubbish with rate_limited\n")
-    assert found(made) == list(range(8))
-    damaged = [
-        entry for entry in search.search(made.journal, "w0", Query(pattern=re.compile(b"rubbish"))) if entry.error
-    ]
-    assert [entry.raw for entry in damaged] == [b"rubbish with rate_limited\n"]
+    path.write_bytes(path.read_bytes() + b'rubbish with "error":"rate_limited"\n')
+    damaged = [entry for entry in search.search(made.journal, "w0", query) if entry.error]
+    assert [entry.raw for entry in damaged] == [b'rubbish with "error":"rate_limited"\n'] * is_told
 
 
 def test_a_line_that_is_not_whole_waits(made: AJournal) -> None:
@@ -111,10 +123,12 @@ def test_a_line_that_is_not_whole_waits(made: AJournal) -> None:
     assert end_of(made.journal, "w0") == list(entries(made.journal, "w0"))[-1].after
 
 
-def test_a_line_without_end_is_passed_over(made: AJournal) -> None:
-    path = made.path("w0", 3)
-    path.write_bytes(path.read_bytes() + b"x" * (4 * MAX_LINE_BYTES))
-    assert found(made) == list(range(8))
+def test_a_line_without_end_is_told_in_pieces_and_hides_none_behind_it(made: AJournal) -> None:
+    path, following = made.path("w0", 3), made.path("w0", 2).read_bytes().splitlines(keepends=True)[1]
+    path.write_bytes(path.read_bytes() + b"x" * (4 * MAX_LINE_BYTES) + b"\n" + following)
+    said = found(made)
+    assert (said[:8], set(said[8:-1]), said[-1]) == (list(range(8)), {-1}, 4)
+    assert found(made, Query(key="other")) == [4, 5, 4]
 
 
 def test_where_a_time_begins(made: AJournal) -> None:

@@ -80,3 +80,11 @@ def test_a_refusal_and_other_checkpoints_end_nothing(made: AJournal) -> None:
     finish(made, "w0", "refused")
     made.write("w0", kind=Kind.CHECKPOINT, exchange_id="", action="repaired")
     assert told(made) == []
+
+
+def test_a_line_that_cannot_be_read_is_told_since_it_may_be_one_of_them(made: AJournal) -> None:
+    decide(made, "w0", "a", key_id="demo")
+    path = made.path("w0", 1)
+    path.write_bytes(path.read_bytes() + b"rubbish\n")
+    assert [entry.raw for entry in unfinished(made.journal, Query())] == [b"rubbish\n"]
+    assert told(made, Query(key="demo")) == []
