@@ -133,6 +133,11 @@ class Thrown:
         """For raw.json."""
         return {"section": self.section, "disturbance": self.disturbance.summary(), "found": self.found}
 
+    def errors(self, target: str) -> Mapping[str, int]:
+        """Wrong answers of that target by kind, as its sample says in raw.json; none where it was another's."""
+        errors: Mapping[str, int] = self.found["load"]["errors"] if self.found["target"] == target else {}
+        return errors
+
 
 @dataclass
 class Again:

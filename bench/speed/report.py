@@ -38,7 +38,7 @@ class Result:
         """All goals, as they stand for the subject."""
         subject = self.settings.subject
         memory = next((result for result in self.memory if result.target == subject), None)
-        return [*verdict.speed_goals(self.samples, subject, self.void), *verdict.memory_goals(memory)]
+        return [*verdict.speed_goals(self.samples, subject, self.void, self.thrown), *verdict.memory_goals(memory)]
 
     def raw(self) -> dict[str, object]:
         """For raw.json."""
@@ -106,7 +106,7 @@ def _verdict(result: Result) -> str:
         lines.append("")
     lines += ["| goal | limit | measured (min – max) | |", "|---|---|---|---|"]
     lines += [_goal_row(goal) for goal in result.goals()]
-    wrong = {target: verdict.wrong_answers(result.samples, target) for target in result.settings.targets}
+    wrong = {target: verdict.wrong_answers(result.samples, result.thrown, target) for target in result.settings.targets}
     if any(wrong.values()):
         listed = ", ".join(f"{target} {count:,}" for target, count in wrong.items() if count)
         lines += ["", f"Wrong or missing answers: {listed}."]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Self
 
+from bench.speed.disturbance import Thrown
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.sections import Sample
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
@@ -118,9 +119,11 @@ def cost_ratio(ours: Sample, other: Sample) -> float | None:
     return ours.cpu_us_per_unit / other.cpu_us_per_unit if both else None
 
 
-def wrong_answers(samples: Iterable[Sample], target: str, section: str = "") -> int:
-    """Answers that failed the load generator's checks."""
-    return sum(sum(s.load.errors.values()) for s in samples if s.target == target and s.section.startswith(section))
+def wrong_answers(samples: Iterable[Sample], thrown: Iterable[Thrown], target: str, section: str = "") -> int:
+    """Answers that failed the load generator's checks, also where others disturbed: that makes no answer wrong."""
+    kept = (s.load.errors for s in samples if s.target == target and s.section.startswith(section))
+    others = (t.errors(target) for t in thrown if t.section.startswith(section))
+    return sum(sum(errors.values()) for errors in (*kept, *others))
 
 
 def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> dict[str, list[str]]:
@@ -159,7 +162,9 @@ def _p99_ms(sample: Sample) -> float:
     return sample.load.latency.quantile_us(0.99) / 1e3
 
 
-def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) -> list[Goal]:
+def speed_goals(
+    samples: Sequence[Sample], subject: str, voided: Iterable[str], thrown: Sequence[Thrown] = ()
+) -> list[Goal]:
     """The goals of speed, for the target they are set for; `limited` has one more, beside the unlimited gateway."""
     voided = set(voided)
     limited = subject == LIMITED
@@ -170,7 +175,7 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             "× nginx",
             paired(samples, "json", (subject, "nginx"), rate_ratio),
             floor=True,
-            wrong_answers=wrong_answers(samples, subject, "json"),
+            wrong_answers=wrong_answers(samples, thrown, subject, "json"),
             void="json" in voided,
         ),
         Goal(
@@ -178,7 +183,7 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             MAX_SSE_CPU_RATIO,
             "× nginx",
             paired(samples, "sse-paced", (subject, "nginx"), cost_ratio),
-            wrong_answers=wrong_answers(samples, subject, "sse"),
+            wrong_answers=wrong_answers(samples, thrown, subject, "sse"),
             void="sse" in voided,
         ),
         Goal(
@@ -186,7 +191,7 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             MAX_SSE_CPU_RATIO,
             "× nginx",
             paired(samples, "sse-long", (subject, "nginx"), cost_ratio),
-            wrong_answers=wrong_answers(samples, subject, "sse-long"),
+            wrong_answers=wrong_answers(samples, thrown, subject, "sse-long"),
             void="sse-long" in voided,
         ),
         Goal(
@@ -194,14 +199,14 @@ def speed_goals(samples: Sequence[Sample], subject: str, voided: Iterable[str]) 
             MAX_P99_ADDED_MS,
             "ms",
             paired(samples, "latency", (subject, "direct"), lambda ours, direct: _p99_ms(ours) - _p99_ms(direct)),
-            wrong_answers=wrong_answers(samples, subject, "latency"),
+            wrong_answers=wrong_answers(samples, thrown, subject, "latency"),
             void="latency" in voided,
         ),
-        *(_beside_unlimited(samples, voided) if limited else ()),
+        *(_beside_unlimited(samples, voided, thrown) if limited else ()),
     ]
 
 
-def _beside_unlimited(samples: Sequence[Sample], voided: Iterable[str]) -> list[Goal]:
+def _beside_unlimited(samples: Sequence[Sample], voided: Iterable[str], thrown: Sequence[Thrown]) -> list[Goal]:
     """What limits cost a whole gateway, as a share of its rate."""
     ratio = paired(samples, "json", (LIMITED, UNLIMITED), rate_ratio)
     return [
@@ -211,7 +216,7 @@ def _beside_unlimited(samples: Sequence[Sample], voided: Iterable[str]) -> list[
             "× the gateway without",
             ratio,
             floor=True,
-            wrong_answers=wrong_answers(samples, UNLIMITED, "json"),
+            wrong_answers=wrong_answers(samples, thrown, UNLIMITED, "json"),
             void="json" in voided,
         )
     ]

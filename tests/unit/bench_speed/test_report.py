@@ -42,7 +42,7 @@ def test_a_void_run_says_so_before_any_figure() -> None:
 
 
 def test_what_was_thrown_away_is_told_with_why_and_kept_in_the_raw_data(tmp_path: Path) -> None:
-    thrown = [Thrown("json", Disturbance(share), {"rps": 1}) for share in (0.12, 0.5)]
+    thrown = [Thrown("json", Disturbance(share), sample("json", "gateway").summary()) for share in (0.12, 0.5)]
     told = replace(result(steady()), thrown=thrown)
     assert (
         "- 2 measurements beside the 6 that count were thrown away, since others took more than 5% of a core "
@@ -62,6 +62,13 @@ def test_what_counts_although_it_was_disturbed_is_named() -> None:
 
 def test_wrong_answers_are_named_with_their_target() -> None:
     text = report.markdown(result([*steady(), sample("json", "gateway", rps=60, repeat=2, errors=3)]))
+    assert "Wrong or missing answers: gateway 3." in text
+    assert "**missed; 3 wrong answers**" in text
+
+
+def test_wrong_answers_are_not_thrown_away_with_the_measurement() -> None:
+    found = sample("json", "gateway", rps=60, errors=3).summary()
+    text = report.markdown(replace(result(steady()), thrown=[Thrown("json", Disturbance(0.5), found)]))
     assert "Wrong or missing answers: gateway 3." in text
     assert "**missed; 3 wrong answers**" in text
 

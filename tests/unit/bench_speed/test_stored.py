@@ -23,7 +23,7 @@ def a_result() -> Result:
         replace(sample("sweep", "gateway", rps=60, cpu_us=12, errors=3), disturbance=TAKEN, rate=70.0),
     ]
     settings = Settings(repeats=2, targets=("nginx", "gateway"))
-    thrown = [Thrown("json", TAKEN, {"rps": 7})]
+    thrown = [Thrown("json", TAKEN, {"target": "gateway", "load": {"errors": {"reset": 7}}})]
     conditions = {"date": "2026-01-02 03:04 UTC"}
     return Result(conditions, settings, samples, [memory], rate=50, remarks=["a remark"], thrown=thrown)
 
