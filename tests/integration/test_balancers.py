@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.gateway_node import until
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.ports import free_port
 
@@ -211,9 +212,13 @@ def test_haproxy_leaves_a_node_that_is_not_ready_before_it_stops_accepting(tmp_p
     for node in nodes:
         node.second_event.set()
     with balanced(haproxy, tmp_path, nodes) as port:
-        time.sleep(2.6)  # two failed checks, a second apart
-        nodes[0].served = 0
-        for _ in range(20):
-            with ask(port) as response:
-                assert response.read()
-    assert nodes[0].served == 0
+        until(lambda: served_by(nodes[0], port) == 0, "haproxy to leave it, after two failed checks")
+
+
+def served_by(node: Node, port: int) -> int:
+    """How many of the next twenty requests a node has, which accepts all the while."""
+    node.served = 0
+    for _ in range(20):
+        with ask(port) as response:
+            assert response.read()
+    return node.served

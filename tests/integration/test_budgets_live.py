@@ -33,7 +33,7 @@ from tests.fakes.limited_node import ask, begun, caller, limited, recorded, rewr
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.store_server import StoreServer
 from tests.fakes.store_server import running as store_running
-from tests.fakes.wire_client import Call, request
+from tests.fakes.wire_client import Answer, Call, request
 
 pytestmark = pytest.mark.slow
 
@@ -61,10 +61,13 @@ def told(node: GatewayNode) -> Counter[str]:
 
 
 def spent(node: GatewayNode, of: str = "") -> dict[str, int]:
-    """What limits count, by rule, or this part of it; nothing while a store is away."""
-    answer = node.admin("/v1/limits/explain?key=ann&model=sim-m")
-    if answer.status == 503:
-        return {}
+    """What limits count, by rule, or this part of it; as soon as a store is there, and not late."""
+
+    def explained() -> Answer | None:
+        found = node.admin("/v1/limits/explain?key=ann&model=sim-m")
+        return None if found.status == 503 else found
+
+    answer = node.until(explained, "what limits count")
     assert answer.status == 200, answer
     return {row["rule"]: row[of] if of else row["capacity"] - row["level"] for row in answer.json["limits"]}
 
@@ -465,7 +468,7 @@ def none_left_out(node: GatewayNode, kills: int) -> bool:
     a settlement and its outcome: that counts as it was settled, which is less.
     """
     journal = told(node)["words"]
-    return journal - kills * (HELD - USED) <= spent(node).get("words", -1) <= journal + kills * CALLERS * HELD
+    return journal - kills * (HELD - USED) <= spent(node)["words"] <= journal + kills * CALLERS * HELD
 
 
 def test_a_node_and_its_store_that_both_died_agree_before_it_is_ready() -> None:

@@ -13,6 +13,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +24,7 @@ import pytest
 import uvloop
 import yaml
 
-from tests.fakes.gateway_node import DISABLED_KEY, KEY, LIMITED_KEY, GatewayNode, chat_body, running, until
+from tests.fakes.gateway_node import DISABLED_KEY, KEY, LIMITED_KEY, ROOT, GatewayNode, chat_body, running, until
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.wire_client import Answer
 
@@ -384,10 +386,13 @@ def test_all_of_it_in_a_row() -> None:
 
 
 def test_start_to_ready() -> None:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "gateway", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    slowness_s = time.monotonic() - began  # what a look at the help takes here and now
     took_s = []
     for _ in range(3):
         started = time.monotonic()
         with running(CONFIG, workers=2) as node:
             took_s.append(time.monotonic() - started)
             assert node.chat().status == 200
-    assert min(took_s) < 5  # of which the simulated provider takes a part
+    assert min(took_s) < 5 + 3 * slowness_s, took_s  # of which the simulated provider takes a part
