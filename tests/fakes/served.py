@@ -27,6 +27,7 @@ from gateway.listener.connection import DownstreamConnection
 from gateway.listener.respond import Responder
 from gateway.listener.settings import ListenerSettings
 from gateway.units import NS_PER_S
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import WHOLE, FakeProvider, answer
 from tests.fakes.wired import KEY, Wired
 
@@ -213,11 +214,9 @@ async def served(
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until something is so."""
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen")
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  what is waited for knows nothing of us
+            await asyncio.sleep(0.001)
 
 
 def chat(

@@ -29,6 +29,7 @@ from gateway.segment import Segment
 from gateway.telemetry.directory import METRICS
 from gateway.telemetry.lines import LineSink
 from gateway.telemetry.scrape import scrape
+from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import ask
 from tests.fakes.transfer import run
 
@@ -285,12 +286,13 @@ def test_a_worker_writes_its_own_chain_and_gives_it_back(worker: Worker) -> None
         assert gateway.scribe is desk.scribe
         for _ in range(2):
             gateway.scribe.outcome(Record(Kind.OUTCOME, "x", 1_000_000, error="invalid_api_key", ending="refused"))
-        gateway.tick(0, 0)
-        await asyncio.sleep(0.02)
-        gateway.tick(0, 0)
-        gateway.poll()
-        page = scrape(worker.segment, live={SLOT})
-        assert "gateway_journal_lines_total 3\n" in page, "where the segment begins, who writes it, and the count"
+        async with asyncio.timeout(PATIENCE_S):
+            page = ""
+            while "gateway_journal_lines_total 3\n" not in page:  # where it begins, who writes it, and the count
+                gateway.tick(0, 0)
+                gateway.poll()
+                page = scrape(worker.segment, live={SLOT})
+                await asyncio.sleep(0.001)
         await gateway.close()
         (counted,) = [entry.record for entry in entries(worker.state_dir / "journal", "w1") if entry.record.count == 2]
         assert (counted.action, counted.error) == ("refusals", "invalid_api_key")

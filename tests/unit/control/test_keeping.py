@@ -173,7 +173,7 @@ def test_a_journal_that_cannot_be_opened_is_tried_again(tmp_path: Path, caplog: 
 
     async def main() -> None:
         running = asyncio.ensure_future(keeping.run())
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(caplog.records))
         assert keeping.parts is None
         ensure_journal(tmp_path / "state")
         await until(lambda: keeping.parts is not None)

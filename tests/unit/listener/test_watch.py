@@ -166,7 +166,7 @@ def test_a_valve_watches_while_it_is_closed_and_never_longer() -> None:
         await asyncio.sleep(0.02)
         assert gone == []  # it is read again: the transport itself would notice
         valve.close(transport)
-        await asyncio.sleep(0.02)
+        await until(lambda: gone)
         assert gone == [1]
         valve.forget()
         ours.close()

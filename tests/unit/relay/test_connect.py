@@ -16,7 +16,7 @@ from gateway.relay.origin import Origin
 from gateway.relay.pool import Pool
 from gateway.units import NS_PER_S
 from tests.fakes.authority import Authority
-from tests.fakes.raw_provider import OK, RawProvider, exchange, forever, read_request, run
+from tests.fakes.raw_provider import OK, RawProvider, exchange, forever, read_request, run, until
 
 SECRET = "s3cr3t"
 
@@ -293,8 +293,7 @@ def refused_tunnel(reply: bytes) -> GatewayError:
             before = open_files()
             with pytest.raises(UpstreamConnectError) as error:
                 await Dialer(origin, now_ns=time.monotonic_ns).dial(asyncio.Protocol(), 5)
-            await asyncio.sleep(0.005)
-            assert open_files() == before
+            await until(lambda: open_files() == before)
             return error.value
 
     error = run(main())

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import pty
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from gateway.telemetry import lines as module
 from gateway.telemetry.lines import MAX_HELD_BYTES, PIPE_BUF, LineSink
+from tests.fakes.patience import PATIENCE_S
 
 
 def notice(lines: int) -> bytes:
@@ -54,6 +56,13 @@ def test_without_a_loop_an_appended_line_does_not_wait(pipe: tuple[int, int]) ->
     sink.close()
 
 
+async def readable(descriptor: int) -> None:
+    """Let the loop turn until something is there."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not select.select([descriptor], [], [], 0)[0]:  # noqa: ASYNC110  a plain pipe
+            await asyncio.sleep(0.001)
+
+
 def test_on_a_loop_lines_leave_together_and_the_descriptor_keeps_its_flags(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +77,7 @@ def test_on_a_loop_lines_leave_together_and_the_descriptor_keeps_its_flags(
         sink.append(b"two\n")
         with pytest.raises(BlockingIOError):
             os.read(reader, 100)
-        await asyncio.sleep(0.01)
+        await readable(reader)
         assert os.read(reader, 100) == b"one\ntwo\n"
         sink.append(b"three\n")
         sink.close()
