@@ -30,7 +30,6 @@ from gateway.control.readiness import Readiness, workers_wanted
 from gateway.limiter.learned import LEARNED, Learned
 from gateway.limiter.namekey import name_key
 from gateway.nodestate import SlotPhase
-from gateway.record import Kind
 from gateway.telemetry import families
 from gateway.telemetry.scrape import (
     OPENMETRICS_TYPE,
@@ -159,11 +158,11 @@ class Admin:
     async def revoke_key(self, request: web.Request) -> web.Response:
         """Revoke a key for good; acts in every worker within a tick."""
         key_id = request.match_info["id"]
-        self._keeping.revoking(key_id)
-        if not await self._publisher.revoke(key_id):
-            return _error(404, "key_not_found", f"there is no key with the id {key_id!r}")
+        with self._keeping.revoking(key_id):
+            if not await self._publisher.revoke(key_id):
+                return _error(404, "key_not_found", f"there is no key with the id {key_id!r}")
+            self._keeping.revoked(key_id, ADMIN)
         _log.info("key revoked", extra={"fields": {"key_id": key_id}})
-        self._keeping.tell(Kind.ADMIN, "key.revoke", key_id, ADMIN)
         return _answer({"id": key_id, "revoked": True})
 
     async def routes(self, _request: web.Request) -> web.Response:

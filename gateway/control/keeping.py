@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -70,7 +70,8 @@ class Keeping:
         self._untold: list[bytes] = []
         self._followed: Config | None = None
         self._problem = ""
-        self._revoked = set[str]()
+        self._revoked = set[str]()  # and written down, or known from the start
+        self._revoking = set[str]()
         self._looked = False
         self._counted: Counted | None = None
         self._unkept = False  # the config keeps no journal
@@ -86,17 +87,28 @@ class Keeping:
         elif len(self._untold) < MAX_UNTOLD:
             self._untold.append(content_of(record))
 
-    def revoking(self, key_id: str) -> None:
-        """The admin API is about to revoke a key, and will say so itself."""
+    @contextmanager
+    def revoking(self, key_id: str) -> Iterator[None]:
+        """While the admin API revokes a key: if it comes to that it will say so itself, with `revoked`."""
+        self._revoking.add(key_id)
+        try:
+            yield
+        finally:
+            self._revoking.discard(key_id)
+
+    def revoked(self, key_id: str, actor: str) -> None:
+        """Write down that a key was revoked."""
         self._revoked.add(key_id)
+        self.tell(Kind.ADMIN, "key.revoke", key_id, actor)
 
     def watch_revoked(self, ids: set[str]) -> None:
         """Write down keys that were revoked since the last look, by whoever has the node."""
+        fresh = ids - self._revoked - self._revoking
         if self._looked:
-            for key_id in sorted(ids - self._revoked):
-                self.tell(Kind.ADMIN, "key.revoke", key_id, OPERATOR)
+            for key_id in sorted(fresh):
+                self.revoked(key_id, OPERATOR)
         self._looked = True
-        self._revoked |= ids
+        self._revoked |= fresh
 
     def reloaded(self, result: Reloaded, actor: str) -> None:
         """Write down what came of a reload, or that other prices have come in force."""

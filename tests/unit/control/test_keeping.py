@@ -18,7 +18,7 @@ from gateway.control.holds import HoldRefused
 from gateway.control.keeping import Keeping
 from gateway.control.limiting import NodeLimits
 from gateway.control.parts import Parts
-from gateway.control.publisher import Reloaded
+from gateway.control.publisher import ADMIN, OPERATOR, Reloaded
 from gateway.journal import layout
 from gateway.journal.manifest import last_manifest
 from gateway.journal.opening import ensure_journal
@@ -230,13 +230,30 @@ def test_what_is_told_while_nothing_is_open_is_bounded(monkeypatch: pytest.Monke
     assert len(keeping._untold) == 3
 
 
-def test_revocations_by_whoever_has_the_node_are_told_once() -> None:
+def told(keeping: Keeping) -> list[tuple[str, str]]:
+    """Which keys were written down as revoked, and by whom."""
+    return [(record["subject"], record["actor"]) for record in map(json.loads, keeping._untold)]
+
+
+def test_revocations_are_told_once_by_whoever_made_them() -> None:
     keeping = Keeping(lambda: None, clock_us=lambda: 1)
     keeping.watch_revoked({"old"})
-    keeping.revoking("by-admin")
+    with keeping.revoking("by-admin"):
+        keeping.watch_revoked({"old", "by-admin", "new"})
+        keeping.revoked("by-admin", ADMIN)
     keeping.watch_revoked({"old", "by-admin", "new"})
-    keeping.watch_revoked({"old", "by-admin", "new"})
-    assert [json.loads(content)["subject"] for content in keeping._untold] == ["new"]
+    assert told(keeping) == [("new", OPERATOR), ("by-admin", ADMIN)]
+
+
+def test_who_failed_to_revoke_a_key_does_not_hide_who_does() -> None:
+    keeping = Keeping(lambda: None, clock_us=lambda: 1)
+    keeping.watch_revoked(set())
+    with pytest.raises(OSError, match="No space"), keeping.revoking("ann"):
+        raise OSError(28, "No space")
+    keeping.watch_revoked(set())
+    assert told(keeping) == []
+    keeping.watch_revoked({"ann"})
+    assert told(keeping) == [("ann", OPERATOR)]
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
