@@ -11,7 +11,7 @@
     truncated                                 the most of usage and meter; without a meter the reservation
     left by the caller, streamed              likewise; the caller of `charge` lets the meter say at least the prompt
                                               and what peers who left had used
-    left, not streamed, or reasoning unseen   the most of usage and reservation
+    left, not streamed, or reasoning unseen   the most of usage, meter and reservation
 
 A request is charged what its last attempt is, and the request itself if anything of it was sent to anybody; what
 attempts before have told of their usage comes on top (`reservation.py`), and each provider is charged for its own
@@ -59,7 +59,7 @@ def charge(
         return reserved if outcome.status < _ERROR else REQUEST
     if _is_cut(outcome):
         hidden = outcome.ending is _ABANDONED and (unseen or not outcome.streamed)
-        counted = reserved if metered is None or hidden else metered
+        counted = reserved if metered is None else most(metered, reserved) if hidden else metered
         return counted if usage is None else most(usage, counted)
     if usage is not None:
         return usage

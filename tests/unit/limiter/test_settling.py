@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.limiter.settling import charge, request_charge
-from gateway.limiter.use import NOTHING, REQUEST, Use, use
+from gateway.limiter.use import NOTHING, REQUEST, Use, most, use
 from gateway.record import Attempt, Ending, Outcome
 
 RESERVED, USAGE, METERED = use(100, 900, 50), use(90, 40, 5), use(100, 60, 7)
@@ -48,7 +48,7 @@ CASES = {
     "left, usage told": (GONE, PARTLY, METERED, use(110, 60, 7)),
     "left, nothing told": (GONE, None, None, RESERVED),
     "left for not reading": (ended(LEFT, cause="slow_reader"), None, METERED, METERED),
-    "left, no stream": (ended(LEFT, cause="caller_gone", streamed=False), None, METERED, RESERVED),
+    "left, no stream": (ended(LEFT, cause="caller_gone", streamed=False), None, None, RESERVED),
     "left before anything was sent": (ended(LEFT, 0, "caller_gone", upstream_bytes=0), None, METERED, NOTHING),
     "left between attempts": (ended(LEFT, 0, "upstream_status"), None, METERED, REQUEST),
     "left between attempts, usage told": (ended(LEFT, 0, "upstream_status"), USAGE, METERED, USAGE),
@@ -86,8 +86,9 @@ def test_no_ending_is_without_a_charge_nor_below_known_usage(
     assert usage is None or all(had >= told for had, told in zip(charged, usage, strict=True))
 
 
-def test_reasoning_that_was_not_seen_is_not_metered() -> None:
-    assert charge(GONE, RESERVED, None, METERED, unseen=True) == RESERVED
+def test_what_was_seen_is_not_all_where_reasoning_is_not() -> None:
+    assert charge(GONE, RESERVED, None, METERED, unseen=True) == most(METERED, RESERVED)
+    assert charge(GONE, RESERVED, None, use(100, 9_000, 99), unseen=True) == use(100, 9_000, 99)
     assert charge(ended(CUT), RESERVED, None, METERED, unseen=True) == METERED  # the provider broke off
 
 
