@@ -302,7 +302,8 @@ def test_why_a_key_is_limited_comes_from_the_table_of_the_node(tmp_path: Path) -
     (fits_status, fits), (_, usual), (unknown_status, unknown) = answers
     assert (fits_status, fits["admitted"], fits["counted"]) == (200, True, "here")
     (hourly,) = fits["limits"]
-    assert (hourly["level"], hourly["reserved"], hourly["asked"]) == (40, 60, 40)
+    assert (hourly["reserved"], hourly["asked"]) == (60, 40)
+    assert 40 <= hourly["level"] < 45  # what refills while the test runs: one in 36 s
     assert fits["targets"][0]["price"]["source"] == "config"
     assert not usual["admitted"]
     assert usual["limits"][0]["asked"] == 100
