@@ -64,6 +64,9 @@ def measure(only: Sequence[str], settings: Settings, folder: Path, told: Mapping
                     found.append(point)  # noqa: PERF402 - as said
             except CannotRun as problem:
                 stand.broken(part, problem)
+        for one in again.thrown:
+            if one.errors:  # which others on the machine do not excuse
+                stand.broken(one.section, CannotRun(f"wrong answers, while others disturbed: {dict(one.errors)}"))
     progress.close()
     if not found:
         raise CannotRun("; ".join(stand.remarks))

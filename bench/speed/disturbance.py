@@ -133,9 +133,10 @@ class Thrown:
         """For raw.json."""
         return {"section": self.section, "disturbance": self.disturbance.summary(), "found": self.found}
 
-    def errors(self, target: str) -> Mapping[str, int]:
-        """Wrong answers of that target by kind, as its sample says in raw.json; none where it was another's."""
-        errors: Mapping[str, int] = self.found["load"]["errors"] if self.found["target"] == target else {}
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """Wrong answers by kind, where what was found is of a load."""
+        errors: Mapping[str, int] = self.found.get("load", {}).get("errors", {})
         return errors
 
 

@@ -122,7 +122,7 @@ def cost_ratio(ours: Sample, other: Sample) -> float | None:
 def wrong_answers(samples: Iterable[Sample], thrown: Iterable[Thrown], target: str, section: str = "") -> int:
     """Answers that failed the load generator's checks, also where others disturbed: that makes no answer wrong."""
     kept = (s.load.errors for s in samples if s.target == target and s.section.startswith(section))
-    others = (t.errors(target) for t in thrown if t.section.startswith(section))
+    others = (t.errors for t in thrown if t.found.get("target") == target and t.section.startswith(section))
     return sum(sum(errors.values()) for errors in (*kept, *others))
 
 

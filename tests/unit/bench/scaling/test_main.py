@@ -11,6 +11,7 @@ from bench.load.judge import Finding
 from bench.scaling import __main__ as scaling
 from bench.scaling.points import Point
 from bench.scaling.stand import Stand
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.launch import CannotRun
 
 
@@ -116,3 +117,17 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("bench.speed.native.build", missing)
     assert scaling.main(["--only", "keys"]) == scaling.CANNOT_RUN
     assert "cc is missing" in capsys.readouterr().err
+
+
+def test_wrong_answers_are_not_thrown_away_with_a_disturbed_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def disturbed(stand: Stand) -> Iterator[Point]:
+        found = {"target": "limited", "load": {"errors": {"short_body": 3}}}
+        stand.again.thrown.append(Thrown("limits-4", Disturbance(0.3), found))
+        yield Point("limits", "4", {"µs": 1.0})
+
+    Played(monkeypatch)
+    monkeypatch.setattr(scaling, "PARTS", {"limits": disturbed})
+    assert scaling.main(["--only", "limits", "--out", str(tmp_path)]) == scaling.CANNOT_RUN
+    assert "limits-4 could not be measured, or not to the end: wrong answers" in capsys.readouterr().out
