@@ -20,6 +20,7 @@ _DELTA_EVENT: Final = b"event: content_block_delta\n"
 _DELTA_FRAME_BYTES: Final = 128  # of a text delta event: what is not its text
 _NOTHING: Final = int(Seen.NOTHING)
 _CONTENT: Final = int(Seen.CONTENT)
+_USAGE: Final = b'"usage"'
 _BLOCKS: Final = frozenset({"content_block_start", "content_block_delta"})
 
 
@@ -93,4 +94,6 @@ class MessageReader:
         if events.name_of(event) == b"error":
             self.error = data.strip() or b"{}"
             return int(Seen.ERROR)
+        if _USAGE in data:  # counts that cannot be: those told before are only the beginning
+            self.usage = None
         return int(Seen.UNREADABLE) if data.strip() else _NOTHING

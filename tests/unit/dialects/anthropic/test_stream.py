@@ -36,3 +36,16 @@ def test_flags(name: str, data: str, seen: Seen) -> None:
 
 def test_it_is_complete_at_its_last_event_only() -> None:
     assert not MessageReader().complete_at_eof()
+
+
+@pytest.mark.parametrize("tokens", ["-1", "100000001", '"3"'])
+def test_the_beginning_of_usage_is_none_where_the_end_of_it_cannot_be(tokens: str) -> None:
+    reader, told = MessageReader(), []
+    for event in (
+        b'{"type":"message_start","message":{"usage":{"input_tokens":9,"output_tokens":1}}}',
+        b'{"type":"message_delta","usage":{"output_tokens":%b}}' % tokens.encode(),
+        b'{"type":"message_delta","usage":{"output_tokens":7}}',
+    ):
+        reader.read(b"data: " + event + b"\n\n")
+        told.append(reader.usage and (reader.usage.input_tokens, reader.usage.output_tokens))
+    assert told == [(9, 1), None, (9, 7)]
