@@ -36,9 +36,9 @@ class Broken(NamedTuple):
     ended_s: float
     how: str
 
-    def open_at(self, moment_s: float) -> bool:
-        """Whether it had begun by then, and not ended."""
-        return self.began_s <= moment_s <= self.ended_s
+    def open_within(self, since_s: float, until_s: float) -> bool:
+        """Whether it was under way at any time between these two."""
+        return self.began_s <= until_s and since_s <= self.ended_s
 
 
 class Caller:
