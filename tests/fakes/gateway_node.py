@@ -83,6 +83,10 @@ class Sim:
         self.url = url
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
         """It keeps its connections and says nothing meanwhile: a stream that has begun does not end."""

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.journal import layout
 from tests.fakes.gateway_node import GatewayNode, running, until
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +21,7 @@ Done = subprocess.CompletedProcess[str]
 def audit(*words: object, given: str | None = None) -> Done:
     """Run the command; what it says on a pipe has no progress bar in it."""
     command = [sys.executable, "-m", "gateway", "audit", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, input=given)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5 * PATIENCE_S, input=given)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

@@ -13,18 +13,18 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pytest
 import uvloop
 import yaml
 
-from tests.fakes.gateway_node import DISABLED_KEY, KEY, LIMITED_KEY, ROOT, GatewayNode, chat_body, running, until
+from gateway.units import NS_PER_S
+from tests.fakes.gateway_node import DISABLED_KEY, KEY, LIMITED_KEY, GatewayNode, chat_body, running, until
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.wire_client import Answer
 
@@ -387,13 +387,16 @@ def test_all_of_it_in_a_row() -> None:
 
 
 def test_start_to_ready() -> None:
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-m", "gateway", "--help"], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    slowness_s = time.monotonic() - began  # what a look at the help takes here and now
+    """The time in which its processes wanted to run and others did says something about the machine alone."""
     took_s = []
     for _ in range(3):
         started = time.monotonic()
         with running(CONFIG, workers=2) as node:
-            took_s.append(time.monotonic() - started)
+            took_s.append(time.monotonic() - started - sum(map(queued_s, [node.sim.pid, *node.session()])))
             assert node.chat().status == 200
-    assert min(took_s) < 5 + 3 * slowness_s, took_s  # of which the simulated provider takes a part
+    assert min(took_s) < 5, took_s  # of which the simulated provider takes a part
+
+
+def queued_s(pid: int) -> float:
+    """How long a process has waited for a core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / NS_PER_S

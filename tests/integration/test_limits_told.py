@@ -11,6 +11,7 @@ import pytest
 
 from tests.fakes.gateway_node import GatewayNode, chat_body
 from tests.fakes.limited_node import CHAT, MESSAGES, ask, caller, left, limited, refused_by, rule, secret
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def test_sdks_see_their_own_errors(node: GatewayNode) -> None:
         assert int(told.headers["x-ratelimit-remaining-tokens"]) > 0
     with anthropic.Anthropic(api_key=secret("headed"), base_url=node.url, max_retries=0) as claude:
         with pytest.raises(anthropic.RateLimitError) as held:
-            claude.messages.create(model="sim-m", messages=[message], max_tokens=60_000, timeout=10)
+            claude.messages.create(model="sim-m", messages=[message], max_tokens=60_000, timeout=PATIENCE_S)
         assert int(held.value.response.headers["retry-after"]) > 0
         assert held.value.response.headers["anthropic-ratelimit-output-tokens-limit"] == "60000"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.gateway_node import ROOT, GatewayNode, running
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +25,9 @@ def node() -> Iterator[GatewayNode]:
         yield running_node
 
 
+LONG_S = 5 * PATIENCE_S  # a vendor's package takes its time to be imported
+
+
 def example(language: str, containing: str) -> str:
     """The README's code block in a language with this text."""
     (code,) = [code for found, code in EXAMPLES if found == language and containing in code]
@@ -33,7 +37,7 @@ def example(language: str, containing: str) -> str:
 def run(command: list[str], cwd: Path, node: GatewayNode) -> str:
     environment = {**os.environ, "GATEWAY_KEY": node.key}
     ran = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=LONG_S, check=False
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

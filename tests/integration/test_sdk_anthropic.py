@@ -10,6 +10,7 @@ from anthropic import Anthropic
 from anthropic.types import MessageParam, ToolParam
 
 from tests.fakes.gateway_node import DISABLED_KEY, EXPIRED_KEY, LIMITED_KEY, PROVIDER_KEY, GatewayNode, running
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def client(node: GatewayNode) -> Iterator[Anthropic]:
 
 
 def client_with(node: GatewayNode, key: str) -> Anthropic:
-    return Anthropic(api_key=key, base_url=node.url, max_retries=0, timeout=20)
+    return Anthropic(api_key=key, base_url=node.url, max_retries=0, timeout=PATIENCE_S)
 
 
 def test_a_message(client: Anthropic, node: GatewayNode) -> None:

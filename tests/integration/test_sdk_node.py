@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from tests.fakes.gateway_node import ROOT, running
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ def test_the_npm_package_drives_every_surface() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=5 * PATIENCE_S,
             check=False,
         )
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-5_000:]

@@ -16,6 +16,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionStreamOp
 from openai.types.responses import FunctionToolParam
 
 from tests.fakes.gateway_node import DISABLED_KEY, EXPIRED_KEY, LIMITED_KEY, GatewayNode, running
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def client(node: GatewayNode) -> Iterator[OpenAI]:
 
 
 def client_with(node: GatewayNode, key: str) -> OpenAI:
-    return OpenAI(api_key=key, base_url=node.url + "/v1", max_retries=0, timeout=20)
+    return OpenAI(api_key=key, base_url=node.url + "/v1", max_retries=0, timeout=PATIENCE_S)
 
 
 # --- chat -----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.schema import Config, Listen
+from tests.fakes.patience import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def installed(tmp_path: Path) -> list[str]:
 def analyze(*arguments: str) -> str:
     program = shutil.which("systemd-analyze")
     assert program, "systemd-analyze is missing; `make test` installs it as root, else: sudo apt-get install systemd"
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, timeout=5 * PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
