@@ -353,7 +353,7 @@ def test_a_limit_that_is_removed_is_forgotten_and_one_that_is_changed_is_not(whe
 def test_a_debt_beyond_reason_is_cleared_by_taking_the_limit_out_and_putting_it_back() -> None:
     rules = [rule("words", per=["key"], tokens=60, every="hour", budget=True)]
     with limited(rules=rules, keys=KEYS, models=PRICED) as node:
-        with begun(node, "ann", "sim-m+tokens=5000+token-ms=20") as call:
+        with begun(node, "ann", "sim-m+tokens=5000+token-ms=200") as call:
             reloaded(node, [], KEYS, "words")
             call.close()
         node.until(lambda: all(told.settled is not None for told in recorded(node).values()), "the outcome")
