@@ -25,7 +25,7 @@ from typing import Any, Final, Protocol, TypeVar
 from bench.speed import procfs
 from bench.speed.procfs import CoreTimes, Spent
 
-MAX_DISTURBANCE: Final = 0.05
+MAX_DISTURBANCE: Final = 0.10  # of one core, on both; an idle virtual machine shows 5 to 7 % under load of itself
 MAX_TRIES: Final = 3
 MAX_WAIT_S: Final = 60.0
 QUIET_LOOK_S: Final = 0.5

@@ -50,7 +50,7 @@ class Settings:
     hold_seconds: float = 8.0
     sweep: tuple[float, ...] = (0.1, 0.25, 0.7, 0.85)  # shares of the subject's capacity; a half is the section itself
     rate: float | None = None  # of the latency section, requests a second; None: half of the subject's capacity
-    again: float = 0.5  # of the planned length, to spare for measurements that were disturbed
+    again: float = 0.25  # of the planned length, to spare for measurements that were disturbed
 
     def measurement_s(self) -> float:
         """The length of one measurement."""

@@ -45,7 +45,7 @@ def test_what_was_thrown_away_is_told_with_why_and_kept_in_the_raw_data(tmp_path
     thrown = [Thrown("json", Disturbance(share), sample("json", "gateway").summary()) for share in (0.12, 0.5)]
     told = replace(result(steady()), thrown=thrown)
     assert (
-        "- 2 measurements beside the 6 that count were thrown away, since others took more than 5% of a core "
+        "- 2 measurements beside the 6 that count were thrown away, since others took more than 10% of a core "
         "meanwhile: 2 of json (12%–50%). Their figures are in raw.json." in report.markdown(told)
     )
     assert "- Beside each of the 6 measurements others took at most 0% of a core." in report.markdown(told)
@@ -56,7 +56,7 @@ def test_what_was_thrown_away_is_told_with_why_and_kept_in_the_raw_data(tmp_path
 
 def test_what_counts_although_it_was_disturbed_is_named() -> None:
     noticed = report.markdown(result([*steady(), sample("json", "nginx", rps=100, repeat=2, others=0.2)]))
-    assert "1 of the 7 measurements count although others took more than 5% of a core" in noticed
+    assert "1 of the 7 measurements count although others took more than 10% of a core" in noticed
     assert "1 of json (20%)" in noticed
 
 
