@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.capacity import coefficients, measure, plan
@@ -19,7 +18,7 @@ from bench.capacity.measure import Bench, Checked
 from bench.capacity.plan import Mix, Nodes
 from bench.speed import native, procfs
 from bench.speed.__main__ import read_gateway_settings
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import Gateway, Limited, Place, Running
@@ -139,10 +138,6 @@ def carry_out(options: argparse.Namespace) -> int:
     return DONE if abs(found.error) <= MAX_ERROR else MISSED
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
@@ -151,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
         parsed.error("say --rps, or --calibrate")
     if min(options.output_tokens, options.cores_per_node) < 1 or options.spare_nodes < 0:
         parsed.error("--output-tokens and --cores-per-node must be at least 1, --spare-nodes at least 0")
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    end_on_signals()
     try:
         return carry_out(options)
     except (CannotRun, NoCoefficients) as problem:

@@ -10,13 +10,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.limits import cost, proof
 from bench.limits.scenarios import BY_NAME, SCENARIOS
 from bench.speed import conditions, procfs
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import ROOT
 
@@ -105,18 +104,13 @@ def _problem(options: argparse.Namespace) -> str:
     return f"--seconds must be at least {MIN_SECONDS:g}" if options.seconds < MIN_SECONDS else ""
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
     options = parsed.parse_args(arguments)
     if problem := _problem(options):
         parsed.error(problem)
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_on_signals()
     try:
         return run_cost(options, arguments) if options.verb == "cost" else run_proof(options, arguments)
     except CannotRun as error:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.load import books, drive, judge, stage
@@ -21,7 +20,7 @@ from bench.load.judge import Finding
 from bench.load.orders import Orders
 from bench.load.profiles import BY_NAME, PROFILES, Profile
 from bench.load.stage import Stage, Watch
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.sections import CLIENT_CORE
 from bench.speed.workload import MODEL
 
@@ -178,17 +177,13 @@ def carry_out(options: argparse.Namespace) -> int:
     return HOLDS if all(finding.holds for finding in findings) else MISSED
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
     options = parsed.parse_args(arguments)
     if problem := problem_with(options):
         parsed.error(problem)
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    end_on_signals()
     try:
         return carry_out(options)
     except CannotRun as problem:

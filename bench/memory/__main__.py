@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.memory import drive, judge, report
@@ -18,7 +17,7 @@ from bench.memory.drive import Drive, Driven
 from bench.memory.judge import Word
 from bench.memory.report import Result
 from bench.speed import conditions, native, targets
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.progress import Progress
 from bench.speed.report import fresh_folder
 from bench.speed.sections import CLIENT_CORE
@@ -61,18 +60,13 @@ def exit_status(result: Result) -> int:
     return TOO_SHORT if Word.TOO_SHORT in said else FLAT
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
     options = parsed.parse_args(arguments)
     if options.requests < 1 or options.max_slope <= 0:
         parsed.error("--requests and --max-slope must be above zero")
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_on_signals()
     try:
         native.build()
         told = conditions.gather(arguments, "bench.memory")

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.profile import flame, stacks
 from bench.profile.stacks import Stack
 from bench.speed import conditions, native, peers, procfs, workload
 from bench.speed.__main__ import read_gateway_settings
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.native import LoadResult
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import ROOT, Gateway, Limited, Place, Running
@@ -184,17 +183,13 @@ def carry_out(options: argparse.Namespace) -> int:
     return WRITTEN
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
     options = parsed.parse_args(arguments)
     if options.seconds < 1:
         parsed.error("--seconds must be at least 1")
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    end_on_signals()
     try:
         return carry_out(options)
     except CannotRun as problem:

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from bench.scaling import points
@@ -82,18 +81,13 @@ def write(result: Result, folder: Path) -> None:
     (folder / page.NAME).write_text(points.html(result))
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parsed = parser()
     options = parsed.parse_args(arguments)
     if options.repeats < 1 or options.seconds <= 0:
         parsed.error("--repeats and --seconds must be above zero")
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    launch.end_on_signals()
     settings = Settings(repeats=options.repeats, seconds=options.seconds, warmup=0.5)
     try:
         native.build()

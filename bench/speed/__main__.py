@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -31,7 +30,7 @@ from bench.speed import (
     verdict,
     workload,
 )
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
 from bench.speed.targets import Place, Running, Target
@@ -227,15 +226,10 @@ def read_gateway_settings(path: Path | None) -> Mapping[str, object]:
     return loaded
 
 
-def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
-
-
 def main(arguments: list[str]) -> int:
     """Run, write, report; returns the exit status."""
     options = parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _end_on_sigterm)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit it ignored
+    end_on_signals()
     settings = settings_of(options)
     try:
         native.build()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from bench.speed import procfs
@@ -30,6 +31,16 @@ HTTP_OK: Final = 200
 
 class CannotRun(Exception):
     """Something the bench needs is missing or did not start; the message says what and, where known, what to do."""
+
+
+def end_on_signals() -> None:
+    """Leave every `with` block on SIGTERM and Ctrl-C, so that what was started is stopped."""
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would inherit it ignored
+
+
+def _end_on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,18 @@ def refused_by(answer: Answer) -> str:
     return message.removeprefix("the limit ").split()[0]
 
 
+Step = tuple[str, str, dict[str, Any], str]
+"""Who asks, for which model, with which more fields, and the limit that refuses it, "" for none."""
+
+
+def play(node: GatewayNode, steps: Iterable[Step]) -> None:
+    """Ask one after the other; each is answered, or refused by the limit that was expected."""
+    for index, (who, model, fields, refused) in enumerate(steps):
+        answer = ask(node, who, model, **fields)
+        assert answer.status == (429 if refused else 200), (index, answer)
+        assert refused_by(answer) == refused, (index, answer)
+
+
 def left(answer: Answer, kind: str = "tokens") -> int:
     """What remains by the headers of OpenAI."""
     return int(answer.header(f"x-ratelimit-remaining-{kind}"))

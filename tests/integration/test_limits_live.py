@@ -18,6 +18,7 @@ from tests.fakes.gateway_node import PROVIDER_KEY, GatewayNode, chat_body
 from tests.fakes.limited_node import (
     CHAT,
     MESSAGES,
+    Step,
     ask,
     balance,
     begun,
@@ -25,6 +26,7 @@ from tests.fakes.limited_node import (
     ended,
     left,
     limited,
+    play,
     refused_by,
     rewritten,
     rule,
@@ -108,7 +110,7 @@ def node() -> Iterator[GatewayNode]:
 Asked = tuple[str, str, dict[str, Any], str]
 """Who asks, for which model, with what in the body, and which limit refuses."""
 
-SEQUENCES: dict[str, list[tuple[str, str, dict[str, Any], str]]] = {
+SEQUENCES: dict[str, list[Step]] = {
     "orgs": [
         ("ann", "sim-org", {}, ""),
         ("ads", "sim-org", {}, "by-org"),
@@ -195,10 +197,7 @@ SEQUENCES: dict[str, list[tuple[str, str, dict[str, Any], str]]] = {
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_whom_a_limit_joins_and_whom_it_keeps_apart(node: GatewayNode, name: str) -> None:
-    for index, (who, model, fields, refused) in enumerate(SEQUENCES[name]):
-        answer = ask(node, who, model, **fields)
-        assert answer.status == (429 if refused else 200), (index, answer)
-        assert refused_by(answer) == refused, (index, answer)
+    play(node, SEQUENCES[name])
 
 
 def test_a_provider_whose_limit_is_used_up_is_skipped(node: GatewayNode) -> None:
