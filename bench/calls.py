@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from typing import Final
 import uvloop
 import yaml
 
+from bench import program
 from bench.speed import workload
 from bench.speed.targets import Gateway, Limited, Place
 from gateway.cli import serve
@@ -266,10 +267,18 @@ def _measured(gateway: Gateway) -> dict[str, Calls]:
         return runner.run(counted(Path(folder), gateway))
 
 
-def main() -> None:
-    """Print them."""
+def carry_out() -> int:
+    """Count, and print."""
     print(json.dumps({name: asdict(calls) for name, calls in measure().items()}))
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser("python -m bench.calls", description="How many calls a request takes in a worker.")
+    parser.parse_args(arguments)
+    return program.ended("bench.calls", carry_out)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -297,6 +297,12 @@ def known() -> list[str]:
     return sorted(path.parent.name for path in RESULTS.glob(f"*/{stored.RAW}") if stored.is_result(path.parent))
 
 
+def _no_result(problem: str) -> int:
+    found = "\n  ".join(known()) or "none yet"
+    print(f"bench-compare: {problem}; there are\n  {found}", file=sys.stderr)
+    return NO_RESULT
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the comparison; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -306,14 +312,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("b", metavar="B", type=folder, nargs="?", help="the later one")
     given = parser.parse_args(arguments)
     if given.b is None:
-        found = "\n  ".join(known()) or "none yet"
-        print(f"bench-compare: two results are needed, A=earlier B=later; there are\n  {found}", file=sys.stderr)
-        return NO_RESULT
+        return _no_result("two results are needed, A=earlier B=later")
     try:
         comparison = Comparison(stored.load(given.a), stored.load(given.b))
     except stored.NotAResult as problem:
-        print(f"bench-compare: {problem}", file=sys.stderr)
-        return NO_RESULT
+        return _no_result(str(problem))
     print(markdown(comparison, (given.a.name, given.b.name)), end="")
     subjects = {comparison.b.settings.subject}
     worse = [row for row in comparison.rows() if row.word is Word.WORSE and row.target in subjects]

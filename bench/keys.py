@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from gateway.config.keyfile import KeyFile, build
 from gateway.config.keyindex import KeyIndex, Overlay
 from gateway.config.keys import KeyRecord, digest
@@ -114,34 +116,52 @@ def measure(count: int, directory: Path) -> dict[str, float]:
     start = time.perf_counter()
     build(path, records(count))
     built_s = time.perf_counter() - start
-    command = [sys.executable, "-m", "bench.keys", "--read", str(path), str(count)]
-    readers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
-        for _ in range(READERS)
-    ]
-    for reader in readers:
-        assert reader.stdout is not None  # noqa: S101 - for the type checker: a pipe was asked for
-        reader.stdout.readline()
-    reports = [json.loads(reader.communicate("\n")[0]) for reader in readers]
+    with ExitStack() as stack:
+        readers = [stack.enter_context(reading(path, count)) for _ in range(READERS)]
+        for reader in readers:
+            assert reader.stdout is not None  # noqa: S101 - for the type checker: a pipe was asked for
+            reader.stdout.readline()
+        reports = [json.loads(reader.communicate("\n")[0]) for reader in readers]
     return {"file_mb": path.stat().st_size / _MB, "build_s": built_s, **reports[0]}
 
 
-def main() -> None:
+@contextmanager
+def reading(path: Path, count: int) -> Generator["subprocess.Popen[str]", None, None]:
+    """A process that reads the file; it is out of reach of the terminal's Ctrl-C, and ends with the block."""
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.keys", "--read", str(path), str(count)]
+    with subprocess.Popen(  # noqa: S603 - ourselves
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as reader:
+        try:
+            yield reader
+        finally:
+            reader.kill()
+
+
+def carry_out(sizes: Sequence[int]) -> int:
     """Measure each size and print one row for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keys", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.read:
-        print(json.dumps(read(Path(given.read[0]), int(given.read[1]))))
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        for number, count in enumerate(given.keys):
+    with tempfile.TemporaryDirectory(prefix="bench-keys-") as directory:
+        for number, count in enumerate(sizes):
             figures = {"keys": float(count), **measure(count, Path(directory))}
             if not number:
                 print("  ".join(figures))
             print("  ".join(f"{value:{len(name)}.{0 if name == 'keys' else 2}f}" for name, value in figures.items()))
+    return 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m bench.keys", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keys", type=program.count(), nargs="+", default=SIZES, metavar="N", help="sizes to measure")
+    parser.add_argument("--read", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.read:
+        print(json.dumps(read(Path(given.read[0]), int(given.read[1]))))
+        return 0
+    return program.ended("bench.keys", lambda: carry_out(given.keys))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -4,38 +4,27 @@ Exit status: 0 done, and with --check within the fifth; 1 --check found more; 2 
 """
 
 import argparse
-import signal
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.capacity import coefficients, measure, plan
-from bench.capacity.coefficients import Coefficients, NoCoefficients
+from bench.capacity.coefficients import Coefficients
 from bench.capacity.measure import Bench, Checked
 from bench.capacity.plan import Mix, Nodes
 from bench.speed import native, procfs
 from bench.speed.__main__ import read_gateway_settings
-from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import Gateway, Limited, Place, Running
 
-DONE, MISSED, CANNOT_RUN = 0, 1, 3
+DONE, MISSED = 0, 1
 MAX_ERROR: Final = 0.20
 CALIBRATION_S: Final = 90.0
-
-
-def _number(least: float, most: float = float("inf")) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
-        return value
-
-    return parse
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,18 +33,35 @@ def parser() -> argparse.ArgumentParser:
         "python -m bench.capacity", description="What a load takes: workers, nodes, memory, journal."
     )
     add = parsed.add_argument
-    add("--rps", type=_number(0.01), help="requests a second, all kinds together")
-    add("--stream-share", type=_number(0, 1), default=Mix.stream_share, help="how many of them stream (%(default)s)")
-    add("--prompt-kb", type=_number(0.2), default=Mix.prompt_kb, help="size of a request (%(default)s)")
-    add("--output-tokens", type=int, default=Mix.output_tokens, help="of an answer; a chunk each (%(default)s)")
-    add("--ttft-ms", type=_number(0), default=Mix.ttft_ms, help="until the first token (%(default)s)")
-    add("--token-ms", type=_number(0), default=Mix.token_ms, help="between two tokens (%(default)s)")
-    add("--cores-per-node", type=int, default=Nodes.cores, help="workers that a node may run (%(default)s)")
-    add("--spare-nodes", type=int, default=Nodes.spare, help="nodes that may be down at once (%(default)s)")
-    add("--target-load", type=_number(0.05, 1), default=Nodes.target_load, help="of a worker's core (%(default)s)")
+    add("--rps", type=program.number(0.01, 1e9), help="requests a second, all kinds together")
+    add(
+        "--stream-share",
+        type=program.number(0, 1),
+        default=Mix.stream_share,
+        help="how many of them stream (%(default)s)",
+    )
+    add("--prompt-kb", type=program.number(0.2), default=Mix.prompt_kb, help="size of a request (%(default)s)")
+    add(
+        "--output-tokens",
+        type=program.count(),
+        default=Mix.output_tokens,
+        help="of an answer; a chunk each (%(default)s)",
+    )
+    add("--ttft-ms", type=program.number(0), default=Mix.ttft_ms, help="until the first token (%(default)s)")
+    add("--token-ms", type=program.number(0), default=Mix.token_ms, help="between two tokens (%(default)s)")
+    add("--cores-per-node", type=program.count(), default=Nodes.cores, help="workers that a node may run (%(default)s)")
+    add(
+        "--spare-nodes", type=program.count(0), default=Nodes.spare, help="nodes that may be down at once (%(default)s)"
+    )
+    add(
+        "--target-load",
+        type=program.number(0.05, 1),
+        default=Nodes.target_load,
+        help="of a worker's core (%(default)s)",
+    )
     add("--calibrate", action="store_true", help="measure this machine first, three minutes")
     add("--check", action="store_true", help="run a small part of the load and compare with the prediction")
-    add("--seconds", type=_number(0.5), default=4.0, help="of one measurement (%(default)s)")
+    add("--seconds", type=program.number(0.5), default=4.0, help="of one measurement (%(default)s)")
     add("--coefficients", type=Path, default=coefficients.PATH, metavar="FILE", help="where they are (%(default)s)")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the gateway's, to calibrate with them")
     return parsed
@@ -93,6 +99,7 @@ def raised(options: argparse.Namespace, folder: Path, expected_s: float) -> Gene
 
 def calibrated(options: argparse.Namespace) -> Coefficients:
     """Measured now, and stored."""
+    program.require_writable(options.coefficients.parent)
     with tempfile.TemporaryDirectory(prefix="bench-capacity-") as made:
         folder = Path(made)
         with raised(options, folder, CALIBRATION_S + 8 * options.seconds) as bench:
@@ -101,7 +108,8 @@ def calibrated(options: argparse.Namespace) -> Coefficients:
             count = iter(range(100))
             held = measure.memory_of(lambda: started(gateway, bench.upstream, folder / f"memory-{next(count)}"), folder)
             found = measure.calibrate(bench, folder / "gateway" / "state", held, settled)
-    found.stored(options.coefficients)
+    with program.writing(options.coefficients):
+        found.stored(options.coefficients)
     return found
 
 
@@ -126,7 +134,6 @@ def carry_out(options: argparse.Namespace) -> int:
     """Calibrate, plan, check: what was asked for."""
     c = calibrated(options) if options.calibrate else coefficients.load(options.coefficients)
     if options.rps is None:
-        print(f"stored in {options.coefficients}", file=sys.stderr)
         return DONE
     mix = mix_of(options)
     nodes = Nodes(options.cores_per_node, options.spare_nodes, options.target_load)
@@ -144,17 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parsed.parse_args(arguments)
     if options.rps is None and (options.check or not options.calibrate):
         parsed.error("say --rps, or --calibrate")
-    if min(options.output_tokens, options.cores_per_node) < 1 or options.spare_nodes < 0:
-        parsed.error("--output-tokens and --cores-per-node must be at least 1, --spare-nodes at least 0")
-    end_on_signals()
-    try:
-        return carry_out(options)
-    except (CannotRun, NoCoefficients) as problem:
-        print(f"bench.capacity: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return program.ended("bench.capacity", lambda: carry_out(options))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from bench.speed.launch import CannotRun
+
 PATH: Final = Path(__file__).parent.parent / "results" / "coefficients.json"
 
 
-class NoCoefficients(Exception):
+class NoCoefficients(CannotRun):
     """There are none yet, or they cannot be read; the message says what to do."""
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import uvloop
 
+from bench import program
 from bench.journal.corpus import Exchanges, opened
 from gateway.config.schema import Config
 from gateway.control.database.handle import Database
@@ -166,11 +167,18 @@ def measure(count: int, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print; JSON with --json."""
+    """Returns the exit status."""
     parser = argparse.ArgumentParser("python -m bench.journal", description="What keeping a journal costs.")
-    parser.add_argument("--count", type=int, default=20_000, help="exchanges in each of eighteen rounds (20,000)")
+    parser.add_argument(
+        "--count", type=program.count(max(TURNS)), default=20_000, help="exchanges in each of eighteen rounds (20,000)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args(arguments)
+    return program.ended("bench.journal", lambda: carry_out(options))
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Measure and print."""
     found = measure(options.count, lambda what: print(f"… {what}", file=sys.stderr))
     found["python"] = platform.python_version()
     if options.json:

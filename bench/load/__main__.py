@@ -4,7 +4,6 @@ Exit status: 0 every threshold holds, 1 one is missed, 2 the words are wrong, 3 
 """
 
 import argparse
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,17 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.load import books, drive, judge, stage
 from bench.load.drive import Outcome, Size
 from bench.load.judge import Finding
 from bench.load.orders import Orders
 from bench.load.profiles import BY_NAME, PROFILES, Profile
 from bench.load.stage import Stage, Watch
-from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.sections import CLIENT_CORE
 from bench.speed.workload import MODEL
 
-HOLDS, MISSED, CANNOT_RUN = 0, 1, 3
+HOLDS, MISSED = 0, 1
 MIN_SECONDS: Final = 4.0  # of which the first two are not counted
 DISTRIBUTED: Final = """\
 several machines: --url GATEWAY --remote-workers N waits for N workers, each of them started elsewhere with
@@ -45,11 +44,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parsed.add_argument
     add("profile", choices=BY_NAME, metavar="PROFILE", help="one of the above")
-    add("--rate", type=float, help="requests (streams, conversations) a second, all users together")
-    add("--users", type=int, help="callers among whom the rate is divided")
-    add("--seconds", type=float, help=f"length of a run, at least {MIN_SECONDS:g}")
-    add("--workers", type=int, default=1, metavar="N", help="processes of Locust on this machine")
-    add("--remote-workers", type=int, default=0, metavar="N", help="workers of Locust on other machines")
+    add("--rate", type=program.number(0.01), help="requests (streams, conversations) a second, all users together")
+    add("--users", type=program.count(), help="callers among whom the rate is divided")
+    add("--seconds", type=program.number(MIN_SECONDS), help=f"length of a run, at least {MIN_SECONDS:g}")
+    add("--workers", type=program.count(), default=1, metavar="N", help="processes of Locust on this machine")
+    add("--remote-workers", type=program.count(0), default=0, metavar="N", help="workers of Locust on other machines")
     add("--web", action="store_true", help="Locust's web page in front of the gateway, until Ctrl-C; nothing is judged")
     add("--url", help="a gateway that runs already, instead of one of our own")
     add("--key", default="", help="the key to ask it with")
@@ -73,11 +72,6 @@ def size_of(options: argparse.Namespace, profile: Profile) -> Size:
 
 def problem_with(options: argparse.Namespace) -> str:
     """What is wrong with the words beyond their form; empty when nothing is."""
-    sizes = (options.rate, options.users, options.workers)
-    if any(value is not None and value <= 0 for value in sizes) or options.remote_workers < 0:
-        return "--rate, --users and --workers must be above zero"
-    if options.seconds is not None and options.seconds < MIN_SECONDS:
-        return f"--seconds must be at least {MIN_SECONDS:g}"
     if not options.url and (options.key or options.direct_url or options.neighbours_key or options.remote_workers):
         return "--key, --neighbours-key, --direct-url and --remote-workers go with --url"
     if options.url and (BY_NAME[options.profile].fails or BY_NAME[options.profile].quota):
@@ -183,15 +177,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parsed.parse_args(arguments)
     if problem := problem_with(options):
         parsed.error(problem)
-    end_on_signals()
-    try:
-        return carry_out(options)
-    except CannotRun as problem:
-        print(f"The load cannot be brought: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return program.ended("bench.load", lambda: carry_out(options))
 
 
 if __name__ == "__main__":

@@ -5,24 +5,23 @@ could not be run.
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.memory import drive, judge, report
 from bench.memory.drive import Drive, Driven
 from bench.memory.judge import Word
 from bench.memory.report import Result
 from bench.speed import conditions, native, targets
-from bench.speed.launch import CannotRun, end_on_signals
 from bench.speed.progress import Progress
 from bench.speed.report import fresh_folder
 from bench.speed.sections import CLIENT_CORE
 
-FLAT, GROWS, TOO_SHORT, CANNOT_RUN = 0, 1, 2, 3
+FLAT, GROWS, TOO_SHORT = 0, 1, 2
 RESULTS: Final = targets.ROOT / "bench" / "results"
 REQUESTS: Final = 10_000_000
 
@@ -34,9 +33,9 @@ def parser() -> argparse.ArgumentParser:
         description="Whether memory stays flat over millions of requests: a quarter of an hour.",
     )
     add = parsed.add_argument
-    add("--requests", type=int, default=REQUESTS, help=f"how many ({REQUESTS:,})")
+    add("--requests", type=program.count(), default=REQUESTS, help=f"how many ({REQUESTS:,})")
     bound = f"MB gained in a million requests that are still flat ({judge.MAX_SLOPE_MB:g})"
-    add("--max-slope", type=float, default=judge.MAX_SLOPE_MB, metavar="MB", help=bound)
+    add("--max-slope", type=program.number(1e-6), default=judge.MAX_SLOPE_MB, metavar="MB", help=bound)
     add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>-memory)")
     return parsed
 
@@ -60,30 +59,25 @@ def exit_status(result: Result) -> int:
     return TOO_SHORT if Word.TOO_SHORT in said else FLAT
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status."""
-    parsed = parser()
-    options = parsed.parse_args(arguments)
-    if options.requests < 1 or options.max_slope <= 0:
-        parsed.error("--requests and --max-slope must be above zero")
-    end_on_signals()
-    try:
-        native.build()
-        told = conditions.gather(arguments, "bench.memory")
-        with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
-            found = measure(options.requests, Path(folder))
-    except CannotRun as problem:
-        print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped; nothing written", file=sys.stderr)
-        return 128 + signal.SIGINT
+def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Measure, report, write; CannotRun when something is missing."""
+    program.require_writable(options.out or RESULTS)
+    native.build()
+    told = conditions.gather(arguments, "bench.memory")
+    with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
+        found = measure(options.requests, Path(folder))
     result = Result(found, options.max_slope, told)
     out = options.out or fresh_folder(RESULTS / conditions.folder_name(told["date"], "memory"))
-    report.write(result, out)
     print(report.markdown(result))
-    print(f"written to {out}", file=sys.stderr)
+    with program.writing(out):
+        report.write(result, out)
     return exit_status(result)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    options = parser().parse_args(arguments)
+    return program.ended("bench.memory", lambda: carry_out(options, arguments))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Exit status: 0 written, 2 wrong words, 3 it could not be run.
 """
 
 import argparse
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.profile import flame, stacks
 from bench.profile.stacks import Stack
 from bench.speed import conditions, native, peers, procfs, workload
 from bench.speed.__main__ import read_gateway_settings
-from bench.speed.launch import CannotRun, end_on_signals
+from bench.speed.launch import CannotRun
 from bench.speed.native import LoadResult
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import ROOT, Gateway, Limited, Place, Running
@@ -31,7 +31,7 @@ CONNECTIONS: Final = {"json": "64", "sse": "200"}
 OUT: Final = ROOT / "build" / "profile"
 FUNCTIONS: Final = 25
 MIN_SHARE: Final = 0.001
-WRITTEN, CANNOT_RUN = 0, 3
+WRITTEN: Final = 0
 
 
 def py_spy() -> Path:
@@ -93,10 +93,10 @@ class Target:
         """Requests, or chunks of streams."""
         return found.ok if self.kind == "json" else workload.chunks_seen(found.events, found.terminated)
 
-    def sampled(self, program: Path) -> list[Stack]:
+    def sampled(self, sampler: Path) -> list[Stack]:
         """Stacks of the worker under the load."""
         raw = self.folder / "stacks.txt"
-        command = [str(program), "record", "--pid", str(self.worker()), "--duration", f"{max(1, round(self.seconds))}"]
+        command = [str(sampler), "record", "--pid", str(self.worker()), "--duration", f"{max(1, round(self.seconds))}"]
         command += ["--rate", str(SAMPLES_PER_S), "--format", "raw", "--output", str(raw)]
         failures: list[CannotRun] = []
 
@@ -150,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     parsed = argparse.ArgumentParser("python -m bench.profile", description="Where a worker's time goes.")
     add = parsed.add_argument
     add("--kind", choices=CONNECTIONS, default="json", help="plain requests, or streams (%(default)s)")
-    add("--seconds", type=float, default=10.0, help="of each of the two runs (%(default)s)")
+    add("--seconds", type=program.number(1), default=10.0, help="of each of the two runs (%(default)s)")
     add("--unlimited", action="store_true", help="a key without limits, instead of one with four")
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the gateway's")
     add("--out", type=Path, default=OUT, metavar="DIR", help="folder of profile.svg and profile.md (%(default)s)")
@@ -159,10 +159,12 @@ def parser() -> argparse.ArgumentParser:
 
 def carry_out(options: argparse.Namespace) -> int:
     """Run both loads and write what was found."""
+    extra = read_gateway_settings(options.gateway_config)
+    program.require_writable(options.out)
     native.build()
-    program = py_spy()
+    sampler = py_spy()
     kind = Gateway if options.unlimited else Limited
-    gateway = kind(extra=read_gateway_settings(options.gateway_config))
+    gateway = kind(extra=extra)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-profile-")))
         port = stack.enter_context(native.upstream(CLIENT_CORE, folder / "upstream.log"))
@@ -171,33 +173,23 @@ def carry_out(options: argparse.Namespace) -> int:
         print(f"two runs of {options.seconds:g} s: what it costs, then where", file=sys.stderr)
         load, cpu_us = target.load()
         each_us = cpu_us / max(1, target.units(load))
-        found = target.sampled(program)
+        found = target.sampled(sampler)
     if not found:
         raise CannotRun("py-spy took no sample")
-    options.out.mkdir(parents=True, exist_ok=True)
     told = markdown(options.kind, each_us, found, conditions.gather([]) | {"command": f"bench.profile {options.kind}"})
-    (options.out / "profile.md").write_text(told)
-    (options.out / "profile.svg").write_text(flame.svg(found, f"a worker under {options.kind}, {each_us:.1f} µs each"))
     print(told)
-    print(f"written to {options.out}", file=sys.stderr)
+    with program.writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "profile.md").write_text(told)
+        graph = flame.svg(found, f"a worker under {options.kind}, {each_us:.1f} µs each")
+        (options.out / "profile.svg").write_text(graph)
     return WRITTEN
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
-    parsed = parser()
-    options = parsed.parse_args(arguments)
-    if options.seconds < 1:
-        parsed.error("--seconds must be at least 1")
-    end_on_signals()
-    try:
-        return carry_out(options)
-    except CannotRun as problem:
-        print(f"bench.profile: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+    options = parser().parse_args(arguments)
+    return program.ended("bench.profile", lambda: carry_out(options))
 
 
 if __name__ == "__main__":

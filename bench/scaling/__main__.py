@@ -6,13 +6,13 @@ it, or a part of it, could not be run; what was measured is written all the same
 
 import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.scaling import points
 from bench.scaling.parts import PARTS, expected_s
 from bench.scaling.points import Point, Result
@@ -22,7 +22,7 @@ from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, Settings
 
-MEASURED, BROKEN, CANNOT_RUN = 0, 1, 3
+MEASURED, BROKEN = 0, 1
 RESULTS: Final = targets.ROOT / "bench" / "results"
 
 
@@ -35,18 +35,17 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parsed.add_argument
-    add("--only", type=_parts, default=tuple(PARTS), metavar="PARTS", help="some of them, with commas")
-    add("--repeats", type=int, default=3, help="of each setting (3)")
-    add("--seconds", type=float, default=2.0, help="length of one measurement (2)")
+    add(
+        "--only",
+        type=program.names(tuple(PARTS)),
+        default=tuple(PARTS),
+        metavar="PARTS",
+        help="some of them, with commas",
+    )
+    add("--repeats", type=program.count(), default=3, help="of each setting (3)")
+    add("--seconds", type=program.number(0.1), default=2.0, help="length of one measurement (2)")
     add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>-scaling)")
     return parsed
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    chosen = tuple(text.split(","))
-    if unknown := [name for name in chosen if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}")
-    return tuple(part for part in PARTS if part in chosen)
 
 
 def measure(only: Sequence[str], settings: Settings, folder: Path, told: Mapping[str, str]) -> Result:
@@ -81,34 +80,29 @@ def write(result: Result, folder: Path) -> None:
     (folder / page.NAME).write_text(points.html(result))
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status."""
-    parsed = parser()
-    options = parsed.parse_args(arguments)
-    if options.repeats < 1 or options.seconds <= 0:
-        parsed.error("--repeats and --seconds must be above zero")
-    launch.end_on_signals()
+def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Measure, report, write; CannotRun when something is missing."""
     settings = Settings(repeats=options.repeats, seconds=options.seconds, warmup=0.5)
-    try:
-        native.build()
-        if "prompts" in options.only:
-            launch.ensure("nginx:nginx-light")
-        told = conditions.gather(arguments, "bench.scaling")
-        with tempfile.TemporaryDirectory(prefix="bench-scaling-") as folder:
-            result = measure(options.only, settings, Path(folder), told)
-    except CannotRun as problem:
-        print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped; nothing written", file=sys.stderr)
-        return 128 + signal.SIGINT
+    program.require_writable(options.out or RESULTS)
+    native.build()
+    if "prompts" in options.only:
+        launch.ensure("nginx:nginx-light")
+    told = conditions.gather(arguments, "bench.scaling")
+    with tempfile.TemporaryDirectory(prefix="bench-scaling-") as folder:
+        result = measure(options.only, settings, Path(folder), told)
     out = options.out or report.fresh_folder(RESULTS / conditions.folder_name(told["date"], "scaling"))
-    write(result, out)
     print(points.markdown(result))
-    print(f"written to {out}", file=sys.stderr)
+    with program.writing(out):
+        write(result, out)
     if not result.holds:
         return BROKEN
-    return CANNOT_RUN if result.broken else MEASURED
+    return program.CANNOT_RUN if result.broken else MEASURED
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    options = parser().parse_args(arguments)
+    return program.ended("bench.scaling", lambda: carry_out(options, arguments))
 
 
 if __name__ == "__main__":

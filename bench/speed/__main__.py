@@ -4,7 +4,6 @@ Exit status: 0 all goals that were measured are met, 1 one is missed, 2 the run 
 """
 
 import argparse
-import signal
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from bench import program
 from bench.speed import (
     conditions,
     launch,
@@ -30,7 +30,7 @@ from bench.speed import (
     verdict,
     workload,
 )
-from bench.speed.launch import CannotRun, end_on_signals
+from bench.speed.launch import CannotRun
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, SECTIONS, TARGET_CORE, Bench, Sample, Settings
 from bench.speed.targets import Place, Running, Target
@@ -39,7 +39,7 @@ from bench.speed.verdict import Range, Status
 if TYPE_CHECKING:
     from bench.speed.memory import MemoryResult
 
-MET, MISSED, VOID, CANNOT_RUN = 0, 1, 2, 3
+MET, MISSED, VOID = 0, 1, 2
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
 QUICK: Final = Settings(
@@ -55,26 +55,20 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parsed.add_argument
     add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
-    add("--only", type=_names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
-    add("--targets", type=_names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
+    add("--only", type=program.names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
+    add("--targets", type=program.names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
     add("--subject", choices=KNOWN[1:], default="limited", help="the target the goals are for")
-    add("--repeats", type=int, help="interleaved repeats (5)")
-    add("--seconds", type=float, help="length of one measurement (3)")
-    add("--streams", type=int, help="idle streams to hold open (10,000)")
-    add("--rate", type=float, help="requests a second of the latency section (half of what the subject can do)")
+    add("--repeats", type=program.count(), help="interleaved repeats (5)")
+    add("--seconds", type=program.number(0.1), help="length of one measurement (3)")
+    add("--streams", type=program.count(), help="idle streams to hold open (10,000)")
+    add(
+        "--rate",
+        type=program.number(1),
+        help="requests a second of the latency section (half of what the subject can do)",
+    )
     add("--gateway-config", type=Path, metavar="FILE", help="settings laid over the generated gateway.yaml")
     add("--out", type=Path, metavar="DIR", help="folder of the result (bench/results/<date>-<machine>, and -quick)")
     return parsed
-
-
-def _names(known: Sequence[str]) -> "type[str]":
-    def parse(text: str) -> tuple[str, ...]:
-        chosen = tuple(text.split(","))
-        if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
-        return tuple(name for name in known if name in chosen)
-
-    return parse  # type: ignore[return-value] # argparse takes any callable; typeshed wants one type
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -226,33 +220,31 @@ def read_gateway_settings(path: Path | None) -> Mapping[str, object]:
     return loaded
 
 
-def main(arguments: list[str]) -> int:
-    """Run, write, report; returns the exit status."""
-    options = parser().parse_args(arguments)
-    end_on_signals()
-    settings = settings_of(options)
-    try:
-        native.build()
-        if "nginx" in settings.targets:
-            launch.ensure("nginx:nginx-light")
-        found = conditions.gather(arguments)
-        with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
-            run = Run(settings, Path(folder), read_gateway_settings(options.gateway_config))
-            run.measure()
-    except CannotRun as problem:
-        print(f"\nThe bench cannot run: {problem}", file=sys.stderr)
-        return CANNOT_RUN
-    except KeyboardInterrupt:
-        print("\nstopped; nothing written", file=sys.stderr)
-        return 128 + signal.SIGINT
+def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run, report, write; CannotRun when something is missing."""
+    settings, extra = settings_of(options), read_gateway_settings(options.gateway_config)
+    program.require_writable(options.out or RESULTS)
+    native.build()
+    if "nginx" in settings.targets:
+        launch.ensure("nginx:nginx-light")
+    found = conditions.gather(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
+        run = Run(settings, Path(folder), extra)
+        run.measure()
     result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown)
     name = conditions.folder_name(found["date"], "quick" if options.quick else "")
     destination = options.out or report.fresh_folder(RESULTS / name)
-    report.write(result, destination)
-    page.write(result, destination)
     print(report.markdown(result))
-    print(f"written to {destination}", file=sys.stderr)
+    with program.writing(destination):
+        report.write(result, destination)
+        page.write(result, destination)
     return exit_status(result)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    options = parser().parse_args(arguments)
+    return program.ended("bench.speed", lambda: carry_out(options, arguments))
 
 
 if __name__ == "__main__":

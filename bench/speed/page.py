@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from bench import program
 from bench.speed import plot, report, stored, verdict
 from bench.speed.histogram import Histogram, bucket_upper
 from bench.speed.memory import MemoryResult
@@ -206,11 +207,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, help="a folder that `python -m bench.speed` wrote")
     folder = parser.parse_args(arguments).folder
     try:
-        write(stored.load(folder), folder)
+        result = stored.load(folder)
     except stored.NotAResult as problem:
         print(f"bench.speed.page: {problem}", file=sys.stderr)
         return 2
-    print(f"written to {folder / NAME}", file=sys.stderr)
+    return program.ended("bench.speed.page", lambda: _written(result, folder))
+
+
+def _written(result: Result, folder: Path) -> int:
+    with program.writing(folder):
+        write(result, folder)
     return 0
 
 

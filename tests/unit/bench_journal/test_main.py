@@ -22,3 +22,10 @@ def test_it_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bytes_per_exchange" in json.loads(capsys.readouterr().out)
     assert main(["--count", "64"]) == 0
     assert capsys.readouterr().out.startswith("append_us_per_exchange")
+
+
+def test_fewer_exchanges_than_a_turn_holds_measure_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--count", str(max(TURNS) - 1)])
+    assert ended.value.code == 2
+    assert "at least 64" in capsys.readouterr().err

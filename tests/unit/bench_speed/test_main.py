@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import program
 from bench.speed import __main__ as speed
 from bench.speed.launch import CannotRun
 from bench.speed.report import Result
@@ -86,5 +87,25 @@ def test_what_cannot_run_is_said_with_its_own_status(
         raise CannotRun("cc is missing")
 
     monkeypatch.setattr("bench.speed.native.build", no_compiler)
-    assert speed.main(["--quick"]) == speed.CANNOT_RUN
+    assert speed.main(["--quick"]) == program.CANNOT_RUN
     assert "cc is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--repeats", "0"], ["--seconds", "-1"], ["--streams", "0"], ["--rate", "0"]])
+def test_wrong_words_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        speed.main(words)
+    assert ended.value.code == 2
+    assert "at least" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measured() -> None:
+        raise AssertionError("too late")
+
+    monkeypatch.setattr("bench.speed.native.build", measured)
+    (tmp_path / "file").touch()
+    assert speed.main(["--out", str(tmp_path / "file")]) == program.CANNOT_RUN
+    assert "no folder that may be written to" in capsys.readouterr().err

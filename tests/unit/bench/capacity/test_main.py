@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import program
 from bench.capacity import __main__ as capacity
 from bench.capacity.measure import Checked
 from tests.unit.bench.capacity.test_plan import COSTS, MIX
@@ -46,6 +47,7 @@ def test_a_calibration_alone_plans_nothing(monkeypatch: pytest.MonkeyPatch, caps
         ["--rps", "1", "--output-tokens", "0"],
         ["--rps", "1", "--target-load", "0"],
         ["--rps", "many"],
+        ["--rps", "inf"],
     ],
 )
 def test_wrong_words_are_told(words: list[str]) -> None:
@@ -55,5 +57,5 @@ def test_wrong_words_are_told(words: list[str]) -> None:
 
 
 def test_without_coefficients_there_is_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert capacity.main(["--rps", "1", "--coefficients", str(tmp_path / "no")]) == capacity.CANNOT_RUN
+    assert capacity.main(["--rps", "1", "--coefficients", str(tmp_path / "no")]) == program.CANNOT_RUN
     assert "--calibrate" in capsys.readouterr().err

@@ -184,7 +184,7 @@ def test_scenarios_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> Non
     assert chosen.only == ("nodes", "store")
     with pytest.raises(SystemExit):
         limits.parser().parse_args(["proof", "--only", "nods"])
-    assert "unknown: nods; there are requests-table," in capsys.readouterr().err
+    assert "unknown: nods; known: requests-table," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["proof", "--seconds", "2"], ["cost", "--repeats", "0"], []])

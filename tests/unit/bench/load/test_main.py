@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import program
 from bench.load import __main__ as load
 from bench.load import drive
 from bench.load.drive import Entry, Outcome, Size
@@ -69,7 +70,7 @@ def test_the_quiet_ones_run_alone_first_as_many_as_later(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["chat", "--rate", "0"], "above zero"),
+        (["chat", "--rate", "0"], "at least 0.01"),
         (["chat", "--seconds", "1"], "at least 4"),
         (["chat", "--key", "k"], "go with --url"),
         (["degraded", "--url", "http://h"], "leave --url out"),
@@ -90,7 +91,7 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise CannotRun("locust is missing")
 
     monkeypatch.setattr(drive, "program", missing)
-    assert load.main(GIVEN) == load.CANNOT_RUN
+    assert load.main(GIVEN) == program.CANNOT_RUN
     assert "locust is missing" in capsys.readouterr().err
 
 

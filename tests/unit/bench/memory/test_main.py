@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import program
 from bench.memory import __main__ as memory
 from bench.memory.drive import Driven
 from bench.memory.report import Result
@@ -52,7 +53,7 @@ def test_a_result_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 def test_wrong_words_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         memory.main(words)
-    assert "must be above zero" in capsys.readouterr().err
+    assert "at least" in capsys.readouterr().err
 
 
 def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,5 +61,5 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise CannotRun("cc is missing")
 
     monkeypatch.setattr("bench.speed.native.build", missing)
-    assert memory.main([]) == memory.CANNOT_RUN
+    assert memory.main([]) == program.CANNOT_RUN
     assert "cc is missing" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench import program
 from bench.profile import __main__ as profile
 from bench.profile import stacks
 from bench.speed.launch import CannotRun
@@ -23,7 +24,7 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise CannotRun("cc is missing")
 
     monkeypatch.setattr("bench.speed.native.build", missing)
-    assert profile.main([]) == profile.CANNOT_RUN
+    assert profile.main([]) == program.CANNOT_RUN
     assert "cc is missing" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import program
 from bench.load.judge import Finding
 from bench.scaling import __main__ as scaling
 from bench.scaling.points import Point
@@ -22,9 +23,9 @@ def test_parts_come_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--only", "cpu"], "unknown: cpu; there are prompts,"),
-        (["--repeats", "0"], "above zero"),
-        (["--seconds", "0"], "above"),
+        (["--only", "cpu"], "unknown: cpu; known: prompts,"),
+        (["--repeats", "0"], "at least 1"),
+        (["--seconds", "0"], "at least 0.1"),
     ],
 )
 def test_wrong_words_are_told(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +90,7 @@ def test_a_run_that_found_nothing_says_why_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Played(monkeypatch, found=False)
-    assert scaling.main(["--only", "keys", "--out", str(tmp_path / "out")]) == scaling.CANNOT_RUN
+    assert scaling.main(["--only", "keys", "--out", str(tmp_path / "out")]) == program.CANNOT_RUN
     assert "cannot run: a remark" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -104,7 +105,7 @@ def test_a_part_that_breaks_off_costs_no_other(
         raise CannotRun("wrong answers: 7")
 
     monkeypatch.setattr(scaling, "PARTS", {"limits": breaking, "keys": vars(scaling)["PARTS"]["keys"]})
-    assert scaling.main(["--only", "limits,keys", "--out", str(tmp_path)]) == scaling.CANNOT_RUN
+    assert scaling.main(["--only", "limits,keys", "--out", str(tmp_path)]) == program.CANNOT_RUN
     raw = json.loads((tmp_path / "raw.json").read_text())
     assert ([point["part"] for point in raw["points"]], raw["broken"]) == (["limits", "keys"], ["limits"])
     assert "limits could not be measured, or not to the end: wrong answers: 7" in capsys.readouterr().out
@@ -115,7 +116,7 @@ def test_what_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise CannotRun("cc is missing")
 
     monkeypatch.setattr("bench.speed.native.build", missing)
-    assert scaling.main(["--only", "keys"]) == scaling.CANNOT_RUN
+    assert scaling.main(["--only", "keys"]) == program.CANNOT_RUN
     assert "cc is missing" in capsys.readouterr().err
 
 
@@ -129,5 +130,5 @@ def test_wrong_answers_are_not_thrown_away_with_a_disturbed_measurement(
 
     Played(monkeypatch)
     monkeypatch.setattr(scaling, "PARTS", {"limits": disturbed})
-    assert scaling.main(["--only", "limits", "--out", str(tmp_path)]) == scaling.CANNOT_RUN
+    assert scaling.main(["--only", "limits", "--out", str(tmp_path)]) == program.CANNOT_RUN
     assert "limits-4 could not be measured, or not to the end: wrong answers" in capsys.readouterr().out
