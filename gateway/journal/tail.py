@@ -99,7 +99,7 @@ class Tail:
             self.close()
             raise
         self._doubtful = False
-        return Batch(walk.leaves, walk.at, walk.more)
+        return Batch(walk.leaves, walk.end, walk.more)
 
     def advance(self, batch: Batch) -> None:
         """This batch was signed: go on behind it."""
@@ -204,11 +204,18 @@ class _Walk:
         self.at = at
         self.leaves: list[bytes] = []
         self.more = False
+        self._left = at
         self._budget_bytes = budget_bytes
         self._breathe = breathe
 
+    @property
+    def end(self) -> Reached:
+        """Behind the last right line: a segment of which no line is whole and right yet was not reached."""
+        return self.at if self.at.offset else self._left
+
     def enter(self, segment: int) -> None:
         """Go on at the beginning of another segment."""
+        self._left = self.end
         self.at = self.at._replace(segment=segment, offset=0)
 
     def where(self) -> str:

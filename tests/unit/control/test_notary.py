@@ -1,7 +1,7 @@
 """What is new is signed each second and then readable; what fails changes nothing and is done next time."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -392,6 +392,34 @@ def test_a_chain_that_was_tampered_with_is_reported_once_and_the_others_go_on(
     assert notary.broken == {}
     assert notary.head_seq["w0"] == 2
     assert "chain w0 goes on" in caplog.text
+    scene.manifests()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda line: line[:50], id="incomplete"),
+        pytest.param(lambda line: b"x" + line[1:], id="changed"),
+    ],
+)
+def test_a_segment_whose_first_line_is_not_right_does_not_stop_the_others(
+    scene: Scene, spoil: Callable[[bytes], bytes]
+) -> None:
+    scene.w0.append(1)
+    notary = scene.notary()
+    notary.turn()
+    end = scene.manifests()[0].end_of("w0")
+    scene.w0.roll()
+    (line,) = scene.w0.append(1)
+    scene.w0.path.write_bytes(spoil(line))
+    scene.w1.append(1)
+    notary.turn()
+    assert (notary.problem, notary.head_seq) == ("", {"w0": 0, "w1": 0})
+    assert scene.manifests()[-1].end_of("w0") == end
+    scene.w0.path.write_bytes(line)
+    notary.turn()
+    assert notary.head_seq == {"w0": 1, "w1": 0}
+    assert notary.signed["w0"] == Place(2, len(line))
     scene.manifests()
 
 

@@ -126,6 +126,22 @@ def test_an_incomplete_line_waits_for_its_end(chain: ChainFiles, tail: Tail) -> 
     assert taken(tail).leaves == chain.leaves[1:]
 
 
+def test_a_segment_without_a_whole_line_is_not_reached(chain: ChainFiles, tail: Tail) -> None:
+    chain.append(1)
+    end = taken(tail).end
+    chain.roll()
+    (line,) = chain.append(1)
+    for cut in range(len(line)):
+        chain.path.write_bytes(line[:cut])
+        assert taken(tail) == ([], end, False)
+        assert tail.broken == ""
+    chain.path.write_bytes(b"x" + line[1:])
+    assert taken(tail) == ([], end, False)
+    assert tail.broken == "segment 2, byte 0, line 1: it does not follow from the line before it"
+    chain.path.write_bytes(line)
+    assert taken(tail) == (chain.leaves[1:], Reached(2, len(line), 1, chain.head), False)
+
+
 def test_a_failed_write_may_be_taken_back(chain: ChainFiles, tail: Tail) -> None:
     chain.append(1)
     whole = chain.path.read_bytes()
