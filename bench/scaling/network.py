@@ -8,12 +8,15 @@ What runs in a host has its own loopback, ports and TCP tables, and reaches othe
 kept for benchmarks (RFC 2544). The machine's own namespace sees one interface more and no bridge, so its firewall and
 its routes have no say in what hosts tell each other.
 
+Networks of different runs have nothing to do with each other: each has a number that no other has now, which is in its
+interface's name and in its addresses. The kernel decides who has it, since no two interfaces have one name.
+
 Nothing can be left behind: a namespace has no name, it lives by a sleeping process that the kernel ends with this one,
 however that ends; with a namespace go its ends of the cables, and with an end the other. On a usual way out the one
 interface that others see is removed at once.
 
 It takes root, or who else may make namespaces and interfaces, and `ip`, `unshare` and `nsenter`. CannotRun says what is
-missing. Two networks at a time are one too many, and that is said as well.
+missing.
 """
 
 import subprocess
@@ -26,20 +29,25 @@ from typing import Final
 from bench.speed import launch
 from bench.speed.launch import CannotRun, Host
 
-INTERFACE: Final = "sluice-bench"
+INTERFACE: Final = "sluice-bench"  # and up to three digits: a name has 15 characters
 PACKAGES: Final = {"ip": "iproute2", "unshare": "util-linux", "nsenter": "util-linux"}
 IP_PATIENCE_S: Final = 10.0
 MAX_HOSTS: Final = 200
-_SUBNET: Final = "198.18.0"
+MAX_NETWORKS: Final = 512  # as many as 198.18.0.0/15 has of 256 addresses
 _FIRST: Final = 11
 
 
 @dataclass(frozen=True)
 class Network:
-    """This machine as the others see it, and the others."""
+    """This machine as the others see it, and the others; `interface` is the one that it has more meanwhile."""
 
     here: Host
     hosts: Sequence[Host]
+    interface: str
+
+
+class _Taken(CannotRun):
+    """There is something of that name already."""
 
 
 @contextmanager
@@ -50,12 +58,13 @@ def network(hosts: int, folder: Path) -> Generator[Network, None, None]:
     _look_for_programs()
     with ExitStack() as stack:
         bridge = stack.enter_context(_namespace("bridge", folder))
-        _ip(f"link add {INTERFACE} type veth peer name here netns {bridge}")
-        stack.callback(_remove)
-        _ip(f"address add {_SUBNET}.1/24 dev {INTERFACE}", f"link set {INTERFACE} up")
+        number = _connect(bridge)
+        interface, subnet = f"{INTERFACE}{number}", f"198.{18 + number // 256}.{number % 256}"
+        stack.callback(_ip, f"link delete {interface}")  # its other end goes with it
+        _ip(f"address add {subnet}.1/24 dev {interface}", f"link set {interface} up")
         _ip("link add bridge type bridge", "link set bridge up", "link set here master bridge up", of=bridge)
-        made = [_host(number, bridge, stack, folder) for number in range(hosts)]
-        yield Network(Host(f"{_SUBNET}.1"), made)
+        made = [_host(f"host{at}", f"{subnet}.{_FIRST + at}", bridge, stack, folder) for at in range(hosts)]
+        yield Network(Host(f"{subnet}.1"), made, interface)
 
 
 def _look_for_programs() -> None:
@@ -64,11 +73,19 @@ def _look_for_programs() -> None:
             raise CannotRun(f"{name} is missing; on Debian: apt-get install {package}")
 
 
-def _host(number: int, bridge: int, stack: ExitStack, folder: Path) -> Host:
+def _connect(bridge: int) -> int:
+    """A cable from here to the bridge; the number of the network, the first that nobody has."""
+    for number in range(MAX_NETWORKS):
+        with suppress(_Taken):
+            _ip(f"link add {INTERFACE}{number} type veth peer name here netns {bridge}")
+            return number
+    raise CannotRun(f"there are {MAX_NETWORKS} networks of benches already: `ip link` shows them")
+
+
+def _host(name: str, address: str, bridge: int, stack: ExitStack, folder: Path) -> Host:
     """A namespace on the bridge."""
-    pid, address = stack.enter_context(_namespace(f"host-{number}", folder)), f"{_SUBNET}.{_FIRST + number}"
-    cable = f"host{number}"
-    _ip(f"link add {cable} type veth peer name eth0 netns {pid}", f"link set {cable} master bridge up", of=bridge)
+    pid = stack.enter_context(_namespace(name, folder))
+    _ip(f"link add {name} type veth peer name eth0 netns {pid}", f"link set {name} master bridge up", of=bridge)
     _ip("link set lo up", f"address add {address}/24 dev eth0", "link set eth0 up", of=pid)
     return Host(address, ("nsenter", f"--net={_namespace_of(pid)}"))
 
@@ -105,10 +122,5 @@ def _ip(*lines: str, of: int | None = None) -> None:
         timeout=IP_PATIENCE_S,
     )
     if done.returncode:
-        hint = " (is another bench under way?)" if INTERFACE in lines[0] and "exists" in done.stderr else ""
-        raise CannotRun(f"no network between namespaces: ip {'; '.join(lines)}: {done.stderr.strip()}{hint}")
-
-
-def _remove() -> None:
-    """The interface here; with it goes its other end."""
-    _ip(f"link delete {INTERFACE}")
+        kind = _Taken if "File exists" in done.stderr else CannotRun
+        raise kind(f"no network between namespaces: ip {'; '.join(lines)}: {done.stderr.strip()}")

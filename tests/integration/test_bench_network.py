@@ -9,15 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from bench.scaling.network import INTERFACE, network
+from bench.scaling.network import network
 from bench.speed import launch, procfs
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, Host
 from tests.fakes.patience import PATIENCE_S
 
 ALLOWED: Final = os.geteuid() == 0 and subprocess.run(["unshare", "--net", "true"], check=False).returncode == 0
@@ -36,7 +37,7 @@ import sys, time
 from pathlib import Path
 from bench.scaling.network import network
 with network(1, Path(sys.argv[1])) as made:
-    print(made.hosts[0].enter[1], flush=True)
+    print(made.interface, made.hosts[0].enter[1], flush=True)
     time.sleep(60)
 """
 
@@ -51,6 +52,15 @@ def ask(enter: Sequence[str], address: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@contextmanager
+def serving(host: Host, folder: Path) -> Generator[None, None, None]:
+    """A server in a host that tells two callers their addresses."""
+    words = [*host.enter, sys.executable, "-c", SERVE, host.address]
+    with launch.started("server", words, core=None, log=folder / "server.log") as server:
+        server.wait_for("`serving`", lambda: server.log.read_text() == "serving\n")
+        yield
+
+
 def comes_true(holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + PATIENCE_S
     while not holds() and time.monotonic() < deadline:
@@ -59,10 +69,9 @@ def comes_true(holds: Callable[[], bool]) -> bool:
 
 
 def told(folder: Path) -> None:
-    """Where there can be no network, CannotRun says so, and nothing is there afterwards."""
+    """Where there can be no network, CannotRun says so."""
     with pytest.raises(CannotRun, match="network namespace"):
         network(1, folder).__enter__()
-    assert INTERFACE not in interfaces()
 
 
 def test_hosts_reach_each_other_by_addresses_of_their_own(tmp_path: Path) -> None:
@@ -71,22 +80,26 @@ def test_hosts_reach_each_other_by_addresses_of_their_own(tmp_path: Path) -> Non
         return
     with network(2, tmp_path) as made:
         host, other = made.hosts
-        words = [*host.enter, sys.executable, "-c", SERVE, host.address]
-        with launch.started("server", words, core=None, log=tmp_path / "server.log") as server:
-            server.wait_for("`serving`", lambda: server.log.read_text() == "serving\n")
+        with serving(host, tmp_path):
             assert ask(other.enter, host.address) == other.address
             assert ask((), host.address) == made.here.address
-    assert INTERFACE not in interfaces()
+        assert made.interface in interfaces()
+    assert made.interface not in interfaces()
 
 
-def test_a_second_network_is_refused_and_leaves_the_first_as_it_is(tmp_path: Path) -> None:
+def test_two_networks_at_a_time_have_nothing_to_do_with_each_other(tmp_path: Path) -> None:
     if not ALLOWED:
         told(tmp_path)
         return
-    with network(1, tmp_path):
-        with pytest.raises(CannotRun, match="is another bench under way"):
-            network(1, tmp_path).__enter__()
-        assert INTERFACE in interfaces()
+    with network(1, tmp_path) as one, network(1, tmp_path) as another:
+        assert one.interface != another.interface
+        for made in (one, another):
+            with serving(made.hosts[0], tmp_path):
+                assert ask((), made.hosts[0].address) == made.here.address
+                assert ask(made.hosts[0].enter, made.hosts[0].address) == made.hosts[0].address
+        with serving(one.hosts[0], tmp_path), pytest.raises(subprocess.CalledProcessError):
+            ask(another.hosts[0].enter, one.hosts[0].address)
+    assert not {one.interface, another.interface} & set(interfaces())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -97,8 +110,9 @@ def test_nothing_stays_of_a_bench_that_was_killed(number: signal.Signals, tmp_pa
     words = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as holding:
         assert holding.stdout is not None
-        process = int(holding.stdout.readline().split("/")[2])
-        assert INTERFACE in interfaces()
+        interface, namespace = holding.stdout.readline().split()
+        process = int(namespace.split("/")[2])
+        assert interface in interfaces()
         holding.send_signal(number)
-    assert comes_true(lambda: INTERFACE not in interfaces())
+    assert comes_true(lambda: interface not in interfaces())
     assert comes_true(lambda: not procfs.alive(process))

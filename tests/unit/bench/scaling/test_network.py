@@ -54,7 +54,7 @@ def test_hosts_and_this_machine_meet_at_a_bridge(played: Played, tmp_path: Path)
         assert [host.address for host in made.hosts] == ["198.18.0.11", "198.18.0.12"]
         assert made.hosts[0].enter == ("nsenter", "--net=/proc/101/ns/net")
         assert played.alive == [100, 101, 102]
-    assert ("here", "link add sluice-bench type veth peer name here netns 100") in played.lines
+    assert ("here", "link add sluice-bench0 type veth peer name here netns 100") in played.lines
     assert ("100", "link add host1 type veth peer name eth0 netns 102") in played.lines
     assert ("102", "address add 198.18.0.12/24 dev eth0") in played.lines
     assert [line for where, line in played.lines if where == "100" and "master bridge" in line] == [
@@ -67,7 +67,7 @@ def test_hosts_and_this_machine_meet_at_a_bridge(played: Played, tmp_path: Path)
 def test_nothing_stays_however_the_block_ends(played: Played, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), network.network(2, tmp_path):
         raise KeyboardInterrupt
-    assert played.lines[-1] == ("here", "link delete sluice-bench")
+    assert played.lines[-1] == ("here", "link delete sluice-bench0")
     assert played.alive == []
 
 
@@ -75,15 +75,25 @@ def test_nothing_stays_of_what_could_not_be_finished(played: Played, tmp_path: P
     played.fails = {"link add host1": "Operation not supported"}
     with pytest.raises(CannotRun, match=r"Operation not supported$"), network.network(2, tmp_path):
         pytest.fail("there is no second host")
-    assert played.lines[-1] == ("here", "link delete sluice-bench")
+    assert played.lines[-1] == ("here", "link delete sluice-bench0")
     assert played.alive == []
 
 
-def test_an_interface_that_is_there_already_is_another_bench(played: Played, tmp_path: Path) -> None:
+def test_another_network_has_another_number_and_other_addresses(played: Played, tmp_path: Path) -> None:
+    played.fails = {f"link add sluice-bench{number} ": "RTNETLINK answers: File exists" for number in range(257)}
+    with network.network(1, tmp_path) as made:
+        assert made.interface == "sluice-bench257"
+        assert (made.here.address, made.hosts[0].address) == ("198.19.1.1", "198.19.1.11")
+    assert [line for _, line in played.lines if "delete" in line] == ["link delete sluice-bench257"]
+
+
+def test_when_there_is_no_number_left_that_is_said(played: Played, tmp_path: Path) -> None:
     played.fails = {"link add sluice-bench": "RTNETLINK answers: File exists"}
-    with pytest.raises(CannotRun, match="is another bench under way"), network.network(1, tmp_path):
-        pytest.fail("there are two")
-    assert "link delete sluice-bench" not in [line for _, line in played.lines]  # it is the other's
+    with pytest.raises(CannotRun, match="512 networks"), network.network(1, tmp_path):
+        pytest.fail("there is none")
+    assert not any("delete" in line for _, line in played.lines)  # they are others'
+    assert len(f"{network.INTERFACE}{network.MAX_NETWORKS - 1}") <= 15
+    assert played.alive == []
 
 
 def test_a_program_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class Played:
 
     @contextmanager
     def _network(self, hosts: int, _: Path) -> Generator[Network, None, None]:
-        yield Network(Host("198.18.0.1"), HOSTS[:hosts])
+        yield Network(Host("198.18.0.1"), HOSTS[:hosts], "sluice-bench0")
 
     def _running_of(self) -> Callable[[Target, Place], AbstractContextManager[Running]]:
         @contextmanager
