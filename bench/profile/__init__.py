@@ -1,8 +1,9 @@
-"""Where a worker's time goes under the standard load: a flame graph, and µs a request by stage and by module.
+"""Where a worker's time goes under the standard load: a flame graph, and µs a request by stage of its journey.
 
     make profile        or  python -m bench.profile [--kind sse] [--seconds 10] [--out DIR]
 
-    stacks      samples of py-spy, read, and attributed to the stages of the journey
+    stacks      samples of py-spy, read; whose function and module they are
+    journey     to which stage of a request's journey they belong
     flame       the same as an SVG that needs no script
     __main__    the processes, and the report
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import program
-from bench.profile import flame, stacks
+from bench.profile import flame, journey, stacks
 from bench.profile.stacks import Stack
 from bench.speed import conditions, native, peers, procfs, workload
 from bench.speed.__main__ import read_gateway_settings
@@ -127,21 +127,26 @@ def markdown(kind: str, each_us: float, found: Sequence[Stack], conditions_found
             f"{each_us:.1f} µs of CPU a {unit} in the worker's serving thread, shared out by {samples:,} samples. Time "
             "in libraries and in the kernel is with the function of the gateway that asked for it."
         ),
-        *(_table(head, stacks.shares(found, of)[:most], each_us) for head, of, most in _TABLES),
+        _table("stage of the journey", _in_order(stacks.shares(found, journey.stage)), each_us),
+        _table("module", _seen(stacks.shares(found, stacks.module)), each_us),
+        _table("function", _seen(stacks.shares(found, stacks.function)[:FUNCTIONS]), each_us),
         "\n".join(f"- {name}: {value}" for name, value in conditions_found.items()),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-_TABLES: Final = (
-    ("stage", stacks.stage, 100),
-    ("module", stacks.module, 100),
-    ("function", stacks.function, FUNCTIONS),
-)
+def _in_order(rows: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """All stages, also one in which no sample was taken."""
+    shares = dict(rows)
+    return [(stage, shares.get(stage, 0.0)) for stage in journey.JOURNEY]
+
+
+def _seen(rows: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [row for row in rows if row[1] >= MIN_SHARE]
 
 
 def _table(head: str, rows: Sequence[tuple[str, float]], each_us: float) -> str:
-    lines = [f"| {name} | {share * each_us:.1f} | {share:.1%} |" for name, share in rows if share >= MIN_SHARE]
+    lines = [f"| {name} | {share * each_us:.1f} | {share:.1%} |" for name, share in rows]
     return "\n".join([f"| {head} | µs | share |", "|---|---|---|", *lines])
 
 
@@ -157,7 +162,7 @@ def parser() -> argparse.ArgumentParser:
     return parsed
 
 
-def carry_out(options: argparse.Namespace) -> int:
+def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Run both loads and write what was found."""
     extra = read_gateway_settings(options.gateway_config)
     program.require_writable(options.out)
@@ -176,7 +181,7 @@ def carry_out(options: argparse.Namespace) -> int:
         found = target.sampled(sampler)
     if not found:
         raise CannotRun("py-spy took no sample")
-    told = markdown(options.kind, each_us, found, conditions.gather([]) | {"command": f"bench.profile {options.kind}"})
+    told = markdown(options.kind, each_us, found, conditions.gather(arguments, "bench.profile"))
     print(told)
     with program.writing(options.out):
         options.out.mkdir(parents=True, exist_ok=True)
@@ -189,7 +194,7 @@ def carry_out(options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     options = parser().parse_args(arguments)
-    return program.ended("bench.profile", lambda: carry_out(options))
+    return program.ended("bench.profile", lambda: carry_out(options, arguments))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Samples as py-spy writes them (`frame;frame;frame count`), and whose they are.
 
-A sample belongs to the stage of its deepest frame inside gateway/: what a library or a C function does is done for who
-called it. Samples without such a frame are the event loop's: polling, reading and writing that no stage asked for.
+A sample belongs to the module and the function of its deepest frame inside gateway/: what a library or a C function
+does is done for who called it. Samples without such a frame are the event loop's: polling, reading and writing that
+nobody asked for. To which stage of a request's journey a sample belongs, `journey` says.
 """
 
 import re
@@ -10,29 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-LOOP: Final = "event loop, outside of any stage"
+LOOP: Final = "event loop, for all of them"
 SERVING: Final = "run_worker"
 """The function that everything in the serving thread is called from."""
-STAGES: Final = (
-    ("listener/", "downstream: requests read, answers written"),
-    ("pipeline.py", "pipeline and exchange"),
-    ("exchange.py", "pipeline and exchange"),
-    ("identity/", "identity"),
-    ("inspection/", "inspection"),
-    ("policy/", "policy"),
-    ("routing/", "routing"),
-    ("limiter/", "limits"),
-    ("providers/", "provider: URL, credential, head"),
-    ("dialects/", "dialect: fields read, usage"),
-    ("relay/", "upstream: request written, answer relayed"),
-    ("ledger/", "cost"),
-    ("spending.py", "cost"),
-    ("record.py", "record"),
-    ("journal/", "journal"),
-    ("telemetry/", "metrics and log"),
-    ("process/", LOOP),
-    ("", "the rest of the gateway"),
-)
 _FRAME: Final = re.compile(r"^(?P<function>.*) \((?P<path>[^()]*?)(?::\d+)?\)$")
 _GATEWAY: Final = re.compile(r"(?:^|/)gateway/(?P<inside>.+\.py)$")
 
@@ -86,12 +67,6 @@ def _frame(word: str) -> Frame:
 def owner(stack: Stack) -> Frame | None:
     """The deepest frame of the gateway's own."""
     return next((frame for frame in reversed(stack.frames) if frame.inside), None)
-
-
-def stage(stack: Stack) -> str:
-    """To which stage its samples belong."""
-    own = owner(stack)
-    return next(name for prefix, name in STAGES if own.inside.startswith(prefix)) if own else LOOP
 
 
 def module(stack: Stack) -> str:

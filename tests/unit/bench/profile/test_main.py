@@ -4,7 +4,7 @@ import pytest
 
 from bench import program
 from bench.profile import __main__ as profile
-from bench.profile import stacks
+from bench.profile import journey, stacks
 from bench.speed.launch import CannotRun
 from tests.unit.bench.profile.test_stacks import RAW
 
@@ -12,7 +12,7 @@ from tests.unit.bench.profile.test_stacks import RAW
 def test_microseconds_are_shares_of_what_was_measured() -> None:
     text = profile.markdown("json", 200.0, stacks.serving(stacks.parse(RAW)), {"date": "2026-01-02"})
     assert "200.0 µs of CPU a request in the worker's serving thread, shared out by 100 samples" in text
-    assert "| pipeline and exchange | 60.0 | 30.0% |" in text
+    assert "| the pipeline itself | 60.0 | 30.0% |" in text
     assert "| relay/upstream.py | 40.0 | 20.0% |" in text
     assert "| compose (journal/line.py) | 20.0 | 10.0% |" in text
     assert "- date: 2026-01-02" in text
@@ -33,3 +33,10 @@ def test_wrong_words_are_told(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         profile.main(words)
     assert ended.value.code == 2
+
+
+def test_stages_stand_in_the_order_of_the_journey() -> None:
+    text = profile.markdown("json", 200.0, stacks.serving(stacks.parse(RAW)), {})
+    rows = text.split("\n\n")[2].splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [*journey.JOURNEY]
+    assert f"| {journey.SETTLE} | 0.0 | 0.0% |" in rows, "a stage without a sample has its row"

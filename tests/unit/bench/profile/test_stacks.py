@@ -1,4 +1,4 @@
-"""Samples belong to the stage whose function they were taken in or under."""
+"""Samples belong to the function of the gateway that they were taken in or under."""
 
 import pytest
 
@@ -16,12 +16,12 @@ bootstrap (threading.py:9);_wait (gateway/journal/syncer.py:4) 500
 
 def test_only_the_serving_thread_counts_and_its_shares_are_whole() -> None:
     found = stacks.serving(stacks.parse(RAW))
-    shares = stacks.shares(found, stacks.stage)
+    shares = stacks.shares(found, stacks.module)
     assert shares == [
-        (stacks.LOOP, 0.4),
-        ("pipeline and exchange", 0.3),
-        ("upstream: request written, answer relayed", 0.2),
-        ("journal", 0.1),
+        ("process/worker.py", 0.4),
+        ("pipeline.py", 0.3),
+        ("relay/upstream.py", 0.2),
+        ("journal/line.py", 0.1),
     ]
     assert sum(share for _, share in shares) == pytest.approx(1)
 
@@ -33,7 +33,7 @@ def test_what_a_library_does_is_its_callers() -> None:
 
 def test_a_stack_without_the_gateway_is_the_loops() -> None:
     alone = Stack([Frame("run", "asyncio/runners.py")], 1)
-    assert {of(alone) for of in (stacks.stage, stacks.module, stacks.function)} == {stacks.LOOP}
+    assert {of(alone) for of in (stacks.module, stacks.function)} == {stacks.LOOP}
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_a_line_without_a_count_is_refused() -> None:
 
 
 def test_no_samples_have_no_shares() -> None:
-    assert stacks.shares([], stacks.stage) == []
+    assert stacks.shares([], stacks.module) == []
