@@ -24,7 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.speed import stored, verdict
+from bench.speed import stored, tls, verdict
 from bench.speed.histogram import Histogram
 from bench.speed.report import Result
 from bench.speed.sections import Sample
@@ -79,7 +79,7 @@ class Measure:
     @property
     def voided_with(self) -> str:
         """The name that `verdict.void_reasons` knows its section by."""
-        return "sse" if self.section.startswith("sse") else self.section
+        return next((name for name in ("sse", "tls") if self.section.startswith(name)), self.section)
 
 
 def _own(section: str, value: Callable[[Sample], float]) -> Values:
@@ -148,6 +148,11 @@ MEASURES: Final = (
         Moves.WITH_MACHINE,
         _beside("latency", "direct", _added_ms(0.99)),
     ),
+    Measure("TLS: CPU a request", tls.KEPT, "µs", Good.LESS, Moves.WITH_MACHINE, _own(tls.KEPT, _cpu)),
+    Measure(
+        "TLS: CPU beside nginx", tls.KEPT, "×", Good.LESS, Moves.ALONE, _beside(tls.KEPT, "nginx", verdict.cost_ratio)
+    ),
+    Measure("TLS: CPU a new connection", tls.ANEW, "µs", Good.LESS, Moves.WITH_MACHINE, _own(tls.ANEW, _cpu)),
 )
 
 
@@ -236,7 +241,12 @@ class Comparison:
                 if moment.when in {"idle", "1,000 connections"} and then:
                     figures.append((f"memory: {moment.when}", "MB", moment.rss_kb / 1024, then.rss_kb / 1024))
             rows += [_once(result.target, name, unit, a, b) for name, unit, a, b in figures if a and b]
-        return rows
+        return rows + self._tls_memory_rows()
+
+    def _tls_memory_rows(self) -> list[Row]:
+        before = {result.target: result.kb_per_stream for result in self.a.tls_memory}
+        both = ((r.target, before.get(r.target), r.kb_per_stream) for r in self.b.tls_memory)
+        return [_once(target, "TLS: KB a stream", "KB", a, b) for target, a, b in both if a and b]
 
 
 def _once(target: str, name: str, unit: str, a: float, b: float) -> Row:

@@ -7,7 +7,9 @@ bench/README.md; what makes a run void is in verdict.py; the two C programs are 
     histogram, procfs     what is read: distributions, CPU, memory, descriptors
     launch, native        what is started: pinned processes that never outlive the driver; upstream and load
     targets, workload     what is compared, and what is asked of it
+    certificates, nginx   what TLS is spoken with, and who speaks it beside the target
     sections, memory      the measurements, target by target inside each repeat
+    tls                   the same with TLS on both sides
     verdict, report       medians with their range, the goals, the words
     page, plot            the same with charts, as one HTML file
     stored                a result read back from its folder

@@ -7,7 +7,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from bench.speed import (
     report,
     sections,
     targets,
+    tls,
     verdict,
     workload,
 )
@@ -43,7 +44,15 @@ MET, MISSED, VOID = 0, 1, 2
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
 RESULTS: Final = Path(__file__).parent.parent / "results"
 QUICK: Final = Settings(
-    repeats=2, seconds=1.0, warmup=0.5, long=False, hold=1_000, hold_seconds=3.0, sweep=(), again=0.0
+    repeats=2,
+    seconds=1.0,
+    warmup=0.5,
+    sections=("json", "sse", "latency", "memory"),
+    long=False,
+    hold=1_000,
+    hold_seconds=3.0,
+    sweep=(),
+    again=0.0,
 )
 MEMORY_TARGET_S: Final = 15.0  # of the memory section on one target, beside holding its streams
 
@@ -55,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parsed.add_argument
     add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
-    add("--only", type=program.names(SECTIONS), default=SECTIONS, help=f"sections to run, of {','.join(SECTIONS)}")
+    add("--only", type=program.names(SECTIONS), help=f"sections to run, of {','.join(SECTIONS)} (quick: not tls)")
     add("--targets", type=program.names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
     add("--subject", choices=KNOWN[1:], default="limited", help="the target the goals are for")
     add("--repeats", type=program.count(), help="interleaved repeats (5)")
@@ -79,9 +88,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
         "seconds": options.seconds,
         "hold": options.streams,
         "rate": options.rate,
+        "sections": options.only,
     }
     values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
-    values |= {"sections": options.only, "subject": options.subject}
+    values["subject"] = options.subject
     values["targets"] = tuple(name for name in KNOWN if name in {*options.targets, options.subject})
     return Settings(**values)
 
@@ -98,6 +108,8 @@ def expected_s(settings: Settings) -> float:
         total += len(settings.sweep) * len({"direct", "nginx", settings.subject}) * settings.measurement_s()
     if "memory" in settings.sections:
         total += 2 * (MEMORY_TARGET_S + settings.hold_seconds)
+    if "tls" in settings.sections:
+        total += tls.expected_s(settings, len({"nginx", settings.subject} & set(settings.targets)))
     return total
 
 
@@ -113,6 +125,7 @@ class Run:
         self.again = sections.again(settings, expected_s(settings), self.progress)
         self.samples: list[Sample] = []
         self.memory: list[MemoryResult] = []
+        self.tls_memory: list[MemoryResult] = []
         self.rate: float | None = None
         self.remarks: list[str] = []
 
@@ -122,6 +135,8 @@ class Run:
             self._speed(port)
             if "memory" in self.settings.sections:
                 self._memory(port)
+            if "tls" in self.settings.sections:
+                self._tls(port)
         self.progress.close()
 
     def _place(self, port: int, name: str) -> Place:
@@ -199,6 +214,26 @@ class Run:
         with target.running(self._place(port, f"{target.name}-memory")) as running:
             yield running
 
+    def _tls(self, port: int) -> None:
+        settings = tls.shorter(self.settings)
+        found = tls.measured(self.targets, settings.subject)
+        if settings.subject not in {target.name for target in found}:
+            self.remarks.append(f"{settings.subject} is not measured with TLS: the bench does not set it up for that.")
+        if not found:
+            return
+
+        def surrounded(target: Target, of: str) -> AbstractContextManager[tls.Surrounded]:
+            return tls.surrounded(target, self._place(port, f"{target.name}-{of}"))
+
+        with ExitStack() as stack:
+            running = [stack.enter_context(surrounded(target, "tls")) for target in found]
+            bench = Bench(settings, tuple(one.running for one in running), self.folder, self.progress, self.again)
+            self.samples += tls.requests(bench, running)
+        for target in found:
+            start = partial(surrounded, target, "tls-memory")
+            memory = tls.idle_streams(target.name, start, settings, self.descriptors, self.folder, self.progress)
+            self.tls_memory.append(memory)
+
 
 def exit_status(result: report.Result) -> int:
     """Void before missed: a run that says nothing misses nothing."""
@@ -231,7 +266,9 @@ def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-speed-") as folder:
         run = Run(settings, Path(folder), extra)
         run.measure()
-    result = report.Result(found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown)
+    result = report.Result(
+        found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown, run.tls_memory
+    )
     name = conditions.folder_name(found["date"], "quick" if options.quick else "")
     destination = options.out or report.fresh_folder(RESULTS / name)
     print(report.markdown(result))

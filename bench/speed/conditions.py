@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import ssl
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -64,7 +65,8 @@ def gather(arguments: Sequence[str], module: str = "bench.speed") -> dict[str, s
         "gateway": _version("sluice-gateway"),
         "nginx": _first_line(nginx, "-v").rpartition("/")[2] if nginx else "absent",
         "compiler": _first_line("cc", "--version"),
-        "loopback": f"plain HTTP, congestion control {_read('/proc/sys/net/ipv4/tcp_congestion_control')}",
+        "openssl": ssl.OPENSSL_VERSION,
+        "loopback": f"plain HTTP unless TLS is said; {_read('/proc/sys/net/ipv4/tcp_congestion_control')}",
         "descriptors": f"{procfs.raise_descriptor_limit():,} a process",
         "load before": " ".join(_read("/proc/loadavg").split()[:3]),
     }

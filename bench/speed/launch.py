@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -135,10 +136,11 @@ def free_port() -> int:
         return port
 
 
-def answers(port: int, path: str, address: str = LOOPBACK.address) -> bool:
-    """Whether a GET is answered with 200."""
+def answers(port: int, path: str, address: str = LOOPBACK.address, tls: ssl.SSLContext | None = None) -> bool:
+    """Whether a GET is answered with 200; over TLS with these settings."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=tls))
     try:
-        with WITHOUT_PROXY.open(f"http://{address}:{port}{path}", timeout=2) as response:
+        with opener.open(f"http{'s' if tls else ''}://{address}:{port}{path}", timeout=2) as response:
             return bool(response.status == HTTP_OK)
     except (urllib.error.URLError, OSError):
         return False

@@ -7,8 +7,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
-from bench.speed import disturbance, verdict
+from bench.speed import disturbance, tls, verdict
 from bench.speed.disturbance import Thrown
 from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult
@@ -28,6 +29,7 @@ class Result:
     rate: float | None = None  # of the latency section, requests a second
     remarks: Sequence[str] = ()
     thrown: Sequence[Thrown] = ()
+    tls_memory: Sequence[MemoryResult] = ()
 
     @property
     def void(self) -> dict[str, list[str]]:
@@ -37,8 +39,15 @@ class Result:
     def goals(self) -> list[Goal]:
         """All goals, as they stand for the subject."""
         subject = self.settings.subject
-        memory = next((result for result in self.memory if result.target == subject), None)
-        return [*verdict.speed_goals(self.samples, subject, self.void, self.thrown), *verdict.memory_goals(memory)]
+        memory, tls = (
+            next((result for result in results if result.target == subject), None)
+            for results in (self.memory, self.tls_memory)
+        )
+        return [
+            *verdict.speed_goals(self.samples, subject, self.void, self.thrown),
+            *verdict.memory_goals(memory),
+            *verdict.tls_goals(tls),
+        ]
 
     def raw(self) -> dict[str, object]:
         """For raw.json."""
@@ -51,6 +60,7 @@ class Result:
             "samples": [sample.summary() for sample in self.samples],
             "thrown": [one.summary() for one in self.thrown],
             "memory": [result.summary() for result in self.memory],
+            "tls_memory": [result.summary() for result in self.tls_memory],
         }
 
 
@@ -90,6 +100,7 @@ def markdown(result: Result) -> str:
         _section("Streams as fast as they go", "", _sse_table(result.samples, targets, "sse-flat-out")),
         _section("Latency at half load", _latency_lead(result), _latency_tables(result.samples, targets)),
         _memory(result.memory),
+        _section("TLS on both sides", TLS_LEAD, _tls_tables(result)),
         _conditions(result),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -275,6 +286,47 @@ def _latency_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
 
     head = ("target", "p50 ms", "p99 ms", "p50 added", "p99 added", "p99.9 / max ms", "generator late p99 ms")
     return _table(head, _each(samples, targets, "latency", row))
+
+
+TLS_LEAD: Final = (
+    "The plain requests of above, with TLS between callers and target and between target and provider; certificates "
+    "are verified. It is TLS 1.3 with ECDSA on P-256. The callers' and the provider's side of it is an nginx each, on "
+    "core 1 with the rest, so rates end where core 1 does: CPU is the figure. Kept: connections carry one request "
+    "after the other. New: a connection and a whole handshake for each request on the callers' side; the target keeps "
+    "its own to the provider."
+)
+
+
+def _tls_tables(result: Result) -> str:
+    requests, streams = _tls_requests(result.samples, result.settings.targets), _tls_streams(result.tls_memory)
+    return "\n\n".join(table for table in (requests, streams) if table)
+
+
+def _tls_requests(samples: Sequence[Sample], targets: Sequence[str]) -> str:
+    rows = []
+    for section, connections in ((tls.KEPT, "kept"), (tls.ANEW, "new")):
+        for target in targets:
+            own = verdict.of(samples, section, target)
+            if own:
+                beside = verdict.paired(samples, section, (target, "nginx"), verdict.cost_ratio)
+                latency = _pooled_ms(own, lambda s: s.load.latency, 0.5, 0.99)
+                rate = _figure(own, lambda s: s.load.rps, 0)
+                rows.append([target, connections, *_cpu(own), _range(beside, 2), rate, latency])
+    head = ("target", "connections", "µs CPU/request", "busiest process", "× nginx CPU", "requests/s", "p50 / p99 ms")
+    return _table(head, rows)
+
+
+def _tls_streams(results: Sequence[MemoryResult]) -> str:
+    def kb(value: float | None) -> str:
+        return "–" if value is None else f"{value:.1f}"
+
+    def mb(result: MemoryResult, when: str) -> str:
+        moment = result.at(when)
+        return f"{moment.rss_kb / 1024:.1f}" if moment else "–"
+
+    moments = ("before streams", "streams open", "streams closed")
+    rows = [[r.target, f"{r.streams:,}", kb(r.kb_per_stream), *(mb(r, when) for when in moments)] for r in results]
+    return _table(("target", "open idle streams", "KB each", *(f"MB, {when}" for when in moments)), rows)
 
 
 def _memory(results: Sequence[MemoryResult]) -> str:

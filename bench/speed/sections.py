@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TARGET_CORE: Final = 0
 CLIENT_CORE: Final = 1
-SECTIONS: Final = ("json", "sse", "latency", "memory")
+SECTIONS: Final = ("json", "sse", "latency", "memory", "tls")
 LATENCY_CONNECTIONS: Final = 128
 START_S: Final = 0.5  # of a measurement, beside its warm-up and window
 CALM_LOOK_S: Final = 0.1

@@ -64,6 +64,7 @@ def _result(raw: Mapping[str, Any]) -> Result:
         rate=raw["rate"],
         remarks=list(raw["remarks"]),
         thrown=[_thrown(one) for one in raw.get("thrown", ())],
+        tls_memory=[_memory(result) for result in raw.get("tls_memory", ())],
     )
 
 

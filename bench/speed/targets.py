@@ -4,9 +4,6 @@ Each target is one worker on one core in front of the same upstream. `port` take
 streams: the same but for nginx, which is given its best setting for each (buffered answers, unbuffered streams).
 """
 
-import grp
-import os
-import pwd
 import secrets
 import sys
 from abc import ABC, abstractmethod
@@ -18,7 +15,8 @@ from typing import ClassVar, Final
 
 import yaml
 
-from bench.speed import launch, procfs
+from bench.speed import launch, nginx, procfs
+from bench.speed.certificates import Certificates
 from bench.speed.launch import LOOPBACK, CannotRun, Host
 from bench.speed.workload import MODEL
 
@@ -30,7 +28,8 @@ UPSTREAM_MODEL: Final = "bench-upstream-model"
 class Place:
     """Where a target runs: its core, the upstream behind it, a folder of its own, and the descriptors it may open.
 
-    A gateway may be on another host than loopback, and its upstream at another address.
+    A gateway may be on another host than loopback, and its upstream at another address. With certificates a target that
+    can speaks TLS on both sides.
     """
 
     core: int | None  # None: wherever there is room
@@ -39,6 +38,7 @@ class Place:
     descriptors: int
     host: Host = LOOPBACK
     upstream_address: str = LOOPBACK.address
+    certificates: Certificates | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Target(ABC):
 
     name: ClassVar[str]
     optional: ClassVar[bool] = False  # where it cannot run, the others do without it
+    speaks_tls: ClassVar[bool] = False  # on both sides, with the certificates of its place
 
     @abstractmethod
     def run(self, place: Place) -> Generator[Running, None, None]:
@@ -86,76 +87,18 @@ class Direct(Target):
         yield Running(self.name, place.upstream_port, place.upstream_port)
 
 
-NGINX_CONF: Final = """
-{user}
-worker_processes 1;
-worker_rlimit_nofile {descriptors};
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections {connections}; }}
-http {{
-  access_log off;
-  keepalive_requests 1000000000;
-  client_body_buffer_size 1m;
-  client_max_body_size 64m;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  upstream provider {{
-    server 127.0.0.1:{upstream};
-    keepalive 1024;
-    keepalive_requests 1000000000;
-  }}
-  proxy_http_version 1.1;
-  proxy_set_header Connection "";
-  proxy_read_timeout 3600s;
-  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://provider; }} }}
-  server {{
-    listen 127.0.0.1:{stream_port} backlog=4096;
-    location / {{ proxy_pass http://provider; proxy_buffering off; }}
-  }}
-}}
-"""
-
-
 class Nginx(Target):
     """nginx as a reverse proxy with one worker and keep-alive on both sides: the practical limit."""
 
     name = "nginx"
+    speaks_tls = True
 
     def run(self, place: Place) -> Generator[Running, None, None]:
-        """Write its configuration and start it in the foreground."""
-        nginx = launch.program("nginx")
-        if nginx is None:
-            raise CannotRun("nginx is missing; on Debian: apt-get install nginx-light")
-        port, stream_port = launch.free_port(), launch.free_port()
-        config = place.folder / "nginx.conf"
-        config.write_text(
-            NGINX_CONF.format(
-                user=_nginx_user(),
-                descriptors=place.descriptors,
-                # nginx sheds idle callers when a sixteenth of this is left; descriptors are the limit that is meant.
-                connections=2 * place.descriptors,
-                folder=place.folder,
-                upstream=place.upstream_port,
-                port=port,
-                stream_port=stream_port,
-            )
-        )
-        command = [nginx, "-p", str(place.folder), "-c", str(config), "-g", "daemon off;"]
-        with launch.started(self.name, command, core=place.core, log=place.folder / "log") as process:
-            process.wait_for("open port", lambda: launch.accepts(port))
-            yield Running(self.name, port, stream_port, process.pid)
-
-
-def _nginx_user() -> str:
-    """As root its worker would become `nobody`, who may not enter our folder; otherwise the directive is ignored."""
-    if os.geteuid() != 0:
-        return ""
-    entry = pwd.getpwuid(os.geteuid())
-    return f"user {entry.pw_name} {grp.getgrgid(entry.pw_gid).gr_name};"
+        """Started in the foreground."""
+        port, tls = place.upstream_port, place.certificates
+        ways = nginx.Ways(port, port, place.descriptors, callers=tls, upstream=tls)
+        with nginx.started(self.name, ways, place.folder, place.core) as found:
+            yield Running(self.name, found.port, found.stream_port, found.process.pid)
 
 
 class AiohttpProxy(Target):
@@ -187,6 +130,7 @@ class Gateway(Target):
     """The gateway with keys and metrics on, the model name rewritten for the provider, and no line per request."""
 
     name = "gateway"
+    speaks_tls = True
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def run(self, place: Place) -> Generator[Running, None, None]:
@@ -200,7 +144,8 @@ class Gateway(Target):
         serve = [*place.host.enter, str(command), "serve", "--config", str(config)]
         address = place.host.address
         with launch.started(self.name, serve, core=place.core, log=place.folder / "log") as process:
-            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz", address))
+            trust = place.certificates.trust() if place.certificates else None
+            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz", address, trust))
             headers = (f"authorization: Bearer {secret}",)
             yield Running(self.name, port, port, process.pid, headers, address=address)
 
@@ -224,7 +169,19 @@ class Gateway(Target):
             "keys": [{"id": "bench", "secret": secret, "org": "bench", "models": ["*"]}],
             "log": {"requests": "none"},
         }
-        return overlaid(base, self.extra)
+        return overlaid(overlaid(base, _with_tls(place)), self.extra)
+
+
+def _with_tls(place: Place) -> dict[str, object]:
+    """What gateway.yaml says where both sides speak TLS."""
+    made = place.certificates
+    if made is None:
+        return {}
+    url = f"https://{place.upstream_address}:{place.upstream_port}/v1"
+    return {
+        "listen": {"tls": {"cert": str(made.cert), "key": str(made.key)}},
+        "providers": {"bench": {"base_url": url, "ca_file": str(made.ca_file)}},
+    }
 
 
 @dataclass

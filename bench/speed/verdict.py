@@ -16,6 +16,7 @@ from typing import Final, Self
 from bench.speed.disturbance import Thrown
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.sections import Sample
+from bench.speed.tls import KEPT
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
 MAX_NGINX_SPREAD: Final = 0.10
@@ -28,10 +29,13 @@ MIN_JSON_RATIO: Final = 0.40
 MIN_LIMITED_RATIO: Final = 0.33  # with four limits on every request
 MIN_BESIDE_UNLIMITED: Final = 0.9
 MAX_SSE_CPU_RATIO: Final = 1.3
-_STREAMED: Final = (("sse", "sse-paced"), ("sse-long", "sse-long"))  # what a void names, and what was measured
+_STREAMED: Final = (("sse", "sse-paced", "chunk"), ("sse-long", "sse-long", "chunk"))
+_SECURED: Final = ("tls", KEPT, "request")
+"""What a void names, what was measured, and in what."""
 MAX_P99_ADDED_MS: Final = 1.0
 MAX_WORKER_MB: Final = 100.0
 MAX_STREAM_KB: Final = 30.0
+MAX_TLS_STREAM_KB: Final = 100.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
     def void(section: str, reason: str) -> None:
         reasons.setdefault(section, []).append(reason)
 
-    for section, measured in (("json", "json"), *_STREAMED, ("latency", "latency")):
+    for section, measured, _ in (("json", "json", ""), *_STREAMED, ("latency", "latency", ""), _SECURED):
         others = Range.of(sample.others for sample in samples if sample.section == measured)
         if others and others.median > MAX_OTHERS:
             void(section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})")
@@ -143,10 +147,10 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
         void("json", f"nginx's rate varied by {nginx.spread:.0%} between repeats (at most {MAX_NGINX_SPREAD:.0%})")
     if nginx and direct and direct.median < MIN_DIRECT_OVER_NGINX * nginx.median:
         void("json", f"direct is only {direct.median / nginx.median:.2f} × nginx (at least {MIN_DIRECT_OVER_NGINX} ×)")
-    for section, measured in _STREAMED:
-        chunk = Range.of(sample.cpu_us_per_unit for sample in of(samples, measured, "nginx"))
-        if chunk and chunk.spread > MAX_NGINX_SPREAD:
-            void(section, f"nginx's CPU per chunk varied by {chunk.spread:.0%} between repeats")
+    for section, measured, unit in (*_STREAMED, _SECURED):
+        cost = Range.of(sample.cpu_us_per_unit for sample in of(samples, measured, "nginx"))
+        if cost and cost.spread > MAX_NGINX_SPREAD:
+            void(section, f"nginx's CPU per {unit} varied by {cost.spread:.0%} between repeats")
     held = Range.of(sample.load.rps for sample in of(samples, "latency", "direct"))
     if held and asked_rate and held.median < MIN_RATE_HELD * asked_rate:
         void("latency", f"even direct, only {held.median:,.0f} of {asked_rate:,.0f} requests a second were answered")
@@ -245,4 +249,17 @@ def memory_goals(result: MemoryResult | None) -> list[Goal]:
             _one(result.kb_per_stream if result else None),
             wrong_answers=wrong,
         ),
+    ]
+
+
+def tls_goals(result: MemoryResult | None) -> list[Goal]:
+    """The goal of TLS on both sides."""
+    return [
+        Goal(
+            "memory per open idle stream, TLS on both sides",
+            MAX_TLS_STREAM_KB,
+            "KB",
+            _one(result.kb_per_stream if result else None),
+            wrong_answers=sum(result.errors.values()) if result else 0,
+        )
     ]

@@ -107,6 +107,18 @@ def test_memory_is_measured_once_and_given_a_band() -> None:
     assert same.word is Word.CANNOT_TELL
 
 
+def test_tls_is_compared_by_cost_and_by_what_a_stream_takes() -> None:
+    def secured(kb: int, cpu_us: float) -> Result:
+        samples = [*repeats("tls", "nginx", STEADY, cpu_us=20), *repeats("tls", "gateway", STEADY, cpu_us=cpu_us)]
+        moments = [Moment("before streams", 50_000, 20), Moment("streams open", 50_000 + 10 * kb, 30)]
+        return replace(result(), samples=samples, tls_memory=[MemoryResult("gateway", 10, 10, moments)])
+
+    a, b = secured(80, 40), secured(95, 60)
+    for name in ("TLS: CPU a request", "TLS: CPU beside nginx", "TLS: KB a stream"):
+        assert row(a, b, name).word is Word.WORSE
+        assert row(a, a, name).word is Word.CANNOT_TELL
+
+
 def test_what_only_one_result_has_is_left_out() -> None:
     alone = result()
     without = replace(alone, samples=[sample for sample in alone.samples if sample.target != "nginx"])

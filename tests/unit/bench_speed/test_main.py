@@ -19,11 +19,17 @@ def settings(*arguments: str) -> Settings:
 def test_the_standard_set_is_five_repeats_of_everything() -> None:
     standard = settings()
     assert standard == Settings()
-    assert (standard.repeats, standard.hold, standard.sections) == (5, 10_000, ("json", "sse", "latency", "memory"))
+    assert (standard.repeats, standard.hold) == (5, 10_000)
+    assert standard.sections == ("json", "sse", "latency", "memory", "tls")
 
 
 def test_quick_takes_under_two_minutes() -> None:
     assert speed.expected_s(settings("--quick")) < 120 < speed.expected_s(settings())
+
+
+def test_quick_leaves_tls_out_unless_it_is_asked_for() -> None:
+    assert "tls" not in settings("--quick").sections
+    assert settings("--quick", "--only", "tls").sections == ("tls",)
 
 
 def test_what_the_command_line_says_wins() -> None:
@@ -39,7 +45,7 @@ def test_the_subject_is_always_among_the_targets() -> None:
 def test_an_unknown_section_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         settings("--only", "json,cpu")
-    assert "unknown: cpu; known: json, sse, latency, memory" in capsys.readouterr().err
+    assert "unknown: cpu; known: json, sse, latency, memory, tls" in capsys.readouterr().err
 
 
 def result(samples: list[Sample]) -> Result:

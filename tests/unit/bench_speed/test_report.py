@@ -77,6 +77,7 @@ def test_sections_that_did_not_run_have_no_table() -> None:
     text = report.markdown(result(steady()))
     assert "## Latency at half load" not in text
     assert "## Memory" not in text
+    assert "## TLS" not in text
 
 
 def test_latency_is_shown_with_whose_the_core_was() -> None:
@@ -98,6 +99,25 @@ def test_memory_shows_each_moment() -> None:
     text = report.markdown(result(steady(), [memory]))
     assert "| before streams | 2.0 | 9 |" in text
     assert "100 streams held open: 20.0 KB each." in text
+
+
+def test_tls_shows_kept_and_new_connections_beside_nginx_and_what_a_stream_takes() -> None:
+    samples = [
+        *(one for name, us in (("nginx", 20), ("gateway", 50)) for one in repeats("tls", name, [80, 90], cpu_us=us)),
+        *(one for name, us in (("nginx", 400), ("gateway", 600)) for one in repeats("tls-new", name, [9], cpu_us=us)),
+    ]
+    moments = [Moment("before streams", 2048, 9), Moment("streams open", 7048, 209), Moment("streams closed", 3072, 9)]
+    told = replace(result(samples), tls_memory=[MemoryResult("gateway", 100, 100, moments)])
+    text = report.markdown(told)
+    assert "| gateway | kept | 50.0 | 50.0 | 2.50 | 85 (80 – 90) | 0.20 / 0.20 |" in text
+    assert "| gateway | new | 600.0 | 600.0 | 1.50 | 9 | 0.20 / 0.20 |" in text
+    assert "| gateway | 100 | 50.0 | 2.0 | 6.9 | 3.0 |" in text
+    assert "| memory per open idle stream, TLS on both sides | ≤ 100 KB | 50.00 | **met** |" in text
+
+
+def test_tls_of_streams_that_were_not_open_shows_no_figure() -> None:
+    text = report.markdown(replace(result(steady()), tls_memory=[MemoryResult("gateway", 100)]))
+    assert "| gateway | 0 | – | – | – | – |" in text
 
 
 def test_raw_data_has_every_sample_with_its_distribution(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def a_result() -> Result:
     settings = Settings(repeats=2, targets=("nginx", "gateway"))
     thrown = [Thrown("json", TAKEN, {"target": "gateway", "load": {"errors": {"reset": 7}}})]
     conditions = {"date": "2026-01-02 03:04 UTC"}
-    return Result(conditions, settings, samples, [memory], rate=50, remarks=["a remark"], thrown=thrown)
+    tls_memory = [replace(memory, streams=80)]
+    return Result(conditions, settings, samples, [memory], 50, ["a remark"], thrown, tls_memory)
 
 
 def test_a_result_survives_its_folder(tmp_path: Path) -> None:
@@ -34,6 +35,7 @@ def test_a_result_survives_its_folder(tmp_path: Path) -> None:
     read = stored.load(tmp_path)
     assert (read.conditions, read.settings, read.rate) == (written.conditions, written.settings, 50)
     assert (read.memory, read.remarks, read.thrown) == (written.memory, ["a remark"], written.thrown)
+    assert read.tls_memory == written.tls_memory
     assert read.goals() == written.goals()
     last, was = read.samples[-1], written.samples[-1]
     assert (last.rate, last.disturbance, last.load.errors) == (70.0, TAKEN, {"short_body": 3})
@@ -50,12 +52,13 @@ def test_an_older_result_lacks_what_was_not_known_then(tmp_path: Path) -> None:
     for one in raw["samples"]:
         del one["rate"], one["disturbance"]
         one["others"] = 0.25
-    del raw["thrown"]
+    del raw["thrown"], raw["tls_memory"]
     (tmp_path / "raw.json").write_text(json.dumps(raw))
     read = stored.load(tmp_path)
     assert read.settings.sweep == Settings().sweep
     assert read.memory[0].moments[0].at_s is None
     assert (read.samples[-1].rate, read.samples[-1].others, read.thrown) == (None, 0.25, [])
+    assert read.tls_memory == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"conditions": {}, "settings": 3}'])

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from bench.speed import targets
+from bench.speed.certificates import Certificates
 from bench.speed.launch import Host
 from bench.speed.targets import AMPLE, Gateway, Limited, Place
 from bench.speed.workload import MODEL
@@ -42,6 +43,15 @@ def test_a_gateway_on_another_host_listens_there_and_finds_its_upstream() -> Non
     config = Gateway().config(place, port=8000, secret="gw-secret")
     assert "'host': '198.18.0.12'" in str(config["listen"])
     assert "http://198.18.0.1:9000/v1" in str(config["providers"])
+
+
+def test_with_certificates_both_sides_speak_tls_and_the_provider_is_verified() -> None:
+    made = Certificates(Path("/ca"), Path("/cert"), Path("/key"))
+    config = Gateway().config(replace(PLACE, certificates=made), port=8000, secret="gw-secret")
+    assert "'tls': {'cert': '/cert', 'key': '/key'}" in str(config["listen"])
+    assert "'base_url': 'https://127.0.0.1:9000/v1'" in str(config["providers"])
+    assert "'ca_file': '/ca'" in str(config["providers"])
+    assert "tls" not in str(Gateway().config(PLACE, port=8000, secret="gw-secret"))
 
 
 def test_what_the_bench_is_told_wins() -> None:

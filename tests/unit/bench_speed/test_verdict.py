@@ -13,6 +13,7 @@ from bench.speed.verdict import (
     paired,
     rate_ratio,
     speed_goals,
+    tls_goals,
     void_reasons,
 )
 from tests.unit.bench_speed.samples import repeats, sample
@@ -37,7 +38,9 @@ def test_plain_requests_are_void_when_the_yardstick_moves(
 
 
 @pytest.mark.parametrize(("others", "void"), [([0.0, 0.04, 0.5], False), ([0.06, 0.06, 0.06], True)])
-@pytest.mark.parametrize(("measured", "section"), [("json", "json"), ("sse-paced", "sse"), ("latency", "latency")])
+@pytest.mark.parametrize(
+    ("measured", "section"), [("json", "json"), ("sse-paced", "sse"), ("latency", "latency"), ("tls", "tls")]
+)
 def test_a_target_that_shares_its_core_is_void(measured: str, section: str, others: list[float], *, void: bool) -> None:
     samples = [sample(measured, "gateway", others=share, repeat=n) for n, share in enumerate(others)]
     assert (section in void_reasons(samples)) is void
@@ -49,8 +52,8 @@ def test_both_reasons_are_said() -> None:
 
 
 @pytest.mark.parametrize(("costs", "void"), [((9.6, 10, 10.4), False), ((9, 10, 11), True)])
-def test_streams_are_void_when_nginx_costs_differ(costs: tuple[float, ...], *, void: bool) -> None:
-    for section, measured in (("sse", "sse-paced"), ("sse-long", "sse-long")):
+def test_streams_and_tls_are_void_when_nginx_costs_differ(costs: tuple[float, ...], *, void: bool) -> None:
+    for section, measured in (("sse", "sse-paced"), ("sse-long", "sse-long"), ("tls", "tls")):
         samples = [sample(measured, "nginx", cpu_us=cost, repeat=n) for n, cost in enumerate(costs)]
         assert void_reasons(samples).keys() == ({section} if void else set())
 
@@ -139,6 +142,14 @@ def test_goals_of_memory() -> None:
     assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED]
     result.errors["reset"] = 1
     assert {goal.status for goal in memory_goals(result)} == {Status.MISSED}
+
+
+@pytest.mark.parametrize(("kb", "wrong", "status"), [(100, 0, "met"), (101, 0, "missed"), (90, 1, "missed")])
+def test_the_goal_of_tls_is_what_a_stream_takes(kb: int, wrong: int, status: str) -> None:
+    moments = [Moment("before streams", 80_000, 50), Moment("streams open", 80_000 + 10 * kb, 70)]
+    (goal,) = tls_goals(MemoryResult("gateway", 10, 10, moments, {"reset": wrong} if wrong else {}))
+    assert goal.status is Status(status)
+    assert tls_goals(None)[0].status is Status.NOT_MEASURED
 
 
 @pytest.mark.parametrize(
