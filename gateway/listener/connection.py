@@ -5,9 +5,8 @@ body goes to a `Body`; when that is ready the pipeline runs as one task. While a
 aside unparsed, up to 64 KiB: beyond that the connection closes, so that a caller's leaving is always noticed by a read.
 
 Invariants: at most one exchange is open; an answer's bytes are written only by its Responder; after an error that
-loses framing nothing more is parsed; a connection that is refused mid-body is half-closed and drained for a moment,
-because closing with unread bytes would reset the connection and destroy the answer. Left out: bytes into requests
-(`reader.py`), what a head means (`head.py`), what a request means (`pipeline.py`).
+loses framing nothing more is parsed; a connection that is refused mid-body lingers (`linger.py`). Left out: bytes into
+requests (`reader.py`), what a head means (`head.py`), what a request means (`pipeline.py`).
 """
 
 import asyncio
@@ -23,18 +22,17 @@ from gateway.exchange import Exchange
 from gateway.listener.address import Preface
 from gateway.listener.body import Body, Whole
 from gateway.listener.head import Head
+from gateway.listener.linger import LINGER_NS, Linger
 from gateway.listener.reader import Fault, RequestReader, head_too_large
 from gateway.listener.respond import CONTINUE, Responder
 from gateway.listener.waiting import Aside, Queued
 from gateway.listener.watch import Valve
-from gateway.units import KIB, NS_PER_S
+from gateway.units import NS_PER_S
 
 if TYPE_CHECKING:
     from gateway.listener.app import Listener
 
-_LINGER_NS: Final = 2 * NS_PER_S
 _FRESH_NS: Final = 1 * NS_PER_S
-_LINGER_BYTES: Final = 1024 * KIB
 _NO_FAULT: Final = Fault.NONE
 _NO_BODY, _BUFFERED, _RAW = BodyMode.NONE, BodyMode.BUFFERED, BodyMode.RAW
 _log: Final = logging.getLogger("gateway.listener")
@@ -49,8 +47,7 @@ class DownstreamConnection(asyncio.Protocol):
         "_body_done",
         "_broken",
         "_ex",
-        "_lingered",
-        "_lingering",
+        "_linger",
         "_listener",
         "_peer_ip",
         "_preface",
@@ -79,8 +76,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._queue: deque[Queued] = deque()
         self._aside = Aside()
         self._broken = False
-        self._lingering = False
-        self._lingered = 0
+        self._linger: Linger | None = None
         self._valve = Valve(listener.watch, self.abort)
         self._preface: Preface | None = None
         self._peer_ip = ""
@@ -107,9 +103,8 @@ class DownstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the caller."""
-        if self._lingering:
-            self._lingered += len(data)
-            if self._lingered > _LINGER_BYTES:
+        if self._linger is not None:
+            if not self._linger.drop(data):
                 self._close()
         elif self._aside.size or (self._body_done and (self._ex is not None or self.paused)):
             if not self._aside.put(data):
@@ -155,7 +150,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             self.abort()  # its last answer was not read in time
             return 0
-        if self._lingering:
+        if self._linger is not None:
             self._close()
             return 0
         look_again_ns = now_ns + self._listener.look_ns
@@ -346,7 +341,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Take up what arrived while the last exchange was open."""
-        if self._ex is not None or self._broken or self._lingering or self.paused:
+        if self._ex is not None or self._broken or self._linger is not None or self.paused:
             return
         if self._queue:
             queued = self._queue.popleft()
@@ -430,11 +425,9 @@ class DownstreamConnection(asyncio.Protocol):
         self._break()
         transport = self._transport
         if linger and transport is not None:
-            self._lingering = True
-            if transport.can_write_eof():  # TLS cannot half-close: there the answer's `connection: close` has to do
-                transport.write_eof()
+            self._linger = Linger(transport)
             self.resume_reading()
-            self._listener.wheel.arm(self, time.monotonic_ns() + _LINGER_NS)
+            self._listener.wheel.arm(self, time.monotonic_ns() + LINGER_NS)
         else:
             self._close()
 
