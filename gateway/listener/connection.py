@@ -27,6 +27,7 @@ from gateway.listener.reader import Fault, RequestReader, head_too_large
 from gateway.listener.respond import CONTINUE, Responder
 from gateway.listener.waiting import Aside, Queued
 from gateway.listener.watch import Valve
+from gateway.relay.upstream import FULL_READ_BYTES
 from gateway.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class DownstreamConnection(asyncio.Protocol):
             self._read_preface(self._preface, data)
         elif not self._broken:
             self._parse(data)
+        if len(data) >= FULL_READ_BYTES and self._transport is not None:
+            self._valve.rest(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """The connection is gone."""

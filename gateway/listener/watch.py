@@ -1,8 +1,13 @@
-"""Noticing that a caller has gone while we are not reading from it.
+"""When a connection is read, and noticing that its caller has gone while it is not.
 
 A paused transport sees neither FIN nor RST, because the kernel only tells a reader. The few connections that are
 paused at any moment (uploads whose provider is slower than the caller) are asked with one poll(2) for POLLRDHUP
-every 50 ms. Left out: connections that are being read; their transport notices by itself.
+every 50 ms.
+
+Fairness: a fast upload has one read that fills the buffer in a turn of the loop. uvloop alone would read on, up to 32
+times, so after such a read the valve rests until the next turn.
+
+Left out: connections that are being read, or rest; their transport notices by itself.
 """
 
 import asyncio
@@ -46,14 +51,18 @@ class Watch:
 
 
 class Valve:
-    """Reading from one connection: `close` stops it and has the watch look out for the caller's leaving."""
+    """Reading from one connection: `close` stops it and has the watch look out for the caller's leaving.
 
-    __slots__ = ("_fd", "_gone", "_watch", "closed")
+    Read is what is neither `closed` nor resting.
+    """
+
+    __slots__ = ("_fd", "_gone", "_resting", "_watch", "closed")
 
     def __init__(self, watch: Watch, gone: Callable[[], None]) -> None:
         self._watch = watch
         self._gone = gone
         self._fd = -1
+        self._resting = False
         self.closed = False
 
     def close(self, transport: asyncio.Transport) -> None:
@@ -71,11 +80,26 @@ class Valve:
         """Read on."""
         self.forget()
         self.closed = False
-        if not transport.is_closing():
-            transport.resume_reading()
+        self._read_on(transport)
+
+    def rest(self, transport: asyncio.Transport) -> None:
+        """Read on in the next turn of the loop."""
+        if self._resting or transport.is_closing():
+            return
+        self._resting = True
+        transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._rested, transport)
 
     def forget(self) -> None:
         """The connection is gone, or read again: its descriptor may soon be another's."""
         if self._fd >= 0:
             self._watch.remove(self._fd)
             self._fd = -1
+
+    def _rested(self, transport: asyncio.Transport) -> None:
+        self._resting = False
+        self._read_on(transport)
+
+    def _read_on(self, transport: asyncio.Transport) -> None:
+        if not (self.closed or self._resting or transport.is_closing()):
+            transport.resume_reading()

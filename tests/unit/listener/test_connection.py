@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from gateway.listener.body import Body
 from gateway.listener.respond import Responder
 from gateway.listener.waiting import MAX_ASIDE_BYTES
 from gateway.relay.attempt import AttemptRun
 from gateway.relay.reply import AnswerHead
+from gateway.relay.upstream import FULL_READ_BYTES
 from gateway.units import KIB
 from tests.fakes.provider import (
     DONE,
@@ -950,6 +952,38 @@ def test_an_answer_that_comes_in_the_moment_of_a_refusal_is_not_sent(caplog: pyt
             assert (answered.status, answered.code) == (400, "malformed_http")
             await closed(caller)
             assert caplog.records == []
+
+    run(main())
+
+
+def test_a_fast_upload_has_one_read_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 20 * 1024 * KIB
+    turn, most, read = 0, 0, 0
+    feed = Body.feed
+
+    def counted(body: Body, data: bytes) -> None:
+        nonlocal turn, most, read
+        turn += len(data)
+        most = max(most, turn)
+        read += len(data)
+        feed(body, data)
+
+    def turned() -> None:
+        nonlocal turn
+        turn = 0
+        if read < size:
+            asyncio.get_running_loop().call_soon(turned)
+
+    async def main() -> None:
+        monkeypatch.setattr(Body, "feed", counted)
+        async with served(max_body_bytes=size) as node:
+            caller = await node.caller()
+            caller.writer.write(chat(CHAT.ljust(size)))
+            turned()
+            assert (await caller.answer()).status == 200
+            assert read == size
+            assert FULL_READ_BYTES <= most <= 256 * KIB
+            await usable(caller)
 
     run(main())
 

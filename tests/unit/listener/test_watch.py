@@ -134,23 +134,27 @@ def test_others_are_watched_on() -> None:
     run(main())
 
 
+class Transport:
+    """Of a socket; knows whether it is read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.reading, self.closing = sock, True, False
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.closing
+        self.reading = True
+
+    def get_extra_info(self, _name: str) -> socket.socket:
+        return self.sock
+
+
 def test_a_valve_watches_while_it_is_closed_and_never_longer() -> None:
-    class Transport:
-        def __init__(self, sock: socket.socket) -> None:
-            self.sock, self.reading, self.closing = sock, True, False
-
-        def is_closing(self) -> bool:
-            return self.closing
-
-        def pause_reading(self) -> None:
-            self.reading = False
-
-        def resume_reading(self) -> None:
-            self.reading = True
-
-        def get_extra_info(self, _name: str) -> socket.socket:
-            return self.sock
-
     async def main() -> None:
         gone: list[int] = []
         ours, theirs = socket.socketpair()
@@ -172,3 +176,40 @@ def test_a_valve_watches_while_it_is_closed_and_never_longer() -> None:
         ours.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("steps", "at_once", "next_turn"),
+    [
+        (("rest",), False, True),
+        (("rest", "rest"), False, True),
+        (("close", "rest"), False, False),
+        (("rest", "close"), False, False),
+        (("rest", "close", "open"), False, True),
+        (("close", "rest", "open"), False, True),
+        (("close", "open"), True, True),
+        (("rest", "closing"), False, False),
+        (("closing", "rest"), True, True),
+    ],
+)
+def test_a_valve_rests_until_the_next_turn_and_is_read_then_unless_it_is_closed(
+    steps: tuple[str, ...], at_once: bool, next_turn: bool
+) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            transport = Transport(ours)
+            valve = Valve(Watch(), lambda: None)
+            for step in steps:
+                if step == "closing":
+                    transport.closing = True
+                else:
+                    getattr(valve, step)(transport)
+            assert transport.reading == at_once
+            assert valve.closed == (steps[-1] != "open" and "close" in steps)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert transport.reading == next_turn
+            valve.forget()
+
+    run(main())
