@@ -4,11 +4,10 @@ Exit status: 0 every threshold holds, 1 one is missed, 2 the words are wrong, 3 
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -95,10 +94,22 @@ class Run:
         """One run of Locust."""
         print(f"{self.profile.name}: {self.size.seconds:g} s {what}", file=sys.stderr)
         words = drive.command(self.locust, self.profile, host, self.size, classes)
+        self._call_workers(orders)
+        return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
+
+    def page(self, host: str, orders: Orders) -> None:
+        """Locust's web page, until Ctrl-C; nothing is judged."""
+        words = drive.web_command(self.locust, self.profile, host, self.size)
+        self._call_workers(orders)
+        told = f"{self.profile.name}: http://{drive.WEB_HOST}:{drive.WEB_PORT}, in front of {host}; Ctrl-C ends it"
+        with suppress(KeyboardInterrupt):
+            drive.serve(words, orders, self.folder, CLIENT_CORE, lambda: print(told, file=sys.stderr))
+
+    def _call_workers(self, orders: Orders) -> None:
+        """Where others are to bring the load, tell what they are to be started with."""
         if self.size.remote_workers:
             hidden = replace(orders, key="KEY", neighbours_key="NEIGHBOURS_KEY")  # a terminal is no place for keys
             print(f"waiting for {self.size.remote_workers} workers; BENCH_ORDERS='{hidden.written()}'", file=sys.stderr)
-        return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
 
     def compared(self, orders: Orders, gateway: str, direct: str | None) -> tuple[Outcome | None, Outcome]:
         """The run to compare with, and the one that is judged."""
@@ -143,13 +154,6 @@ def orders_of(options: argparse.Namespace, size: Size, raised: Stage | None) -> 
     )
 
 
-def serve_page(locust: str, profile: Profile, size: Size, host: str, orders: Orders) -> int:
-    """Locust's web page, until Ctrl-C."""
-    print(f"{profile.name}: http://127.0.0.1:8089, in front of {host}; Ctrl-C ends it", file=sys.stderr)
-    words = drive.web_command(locust, profile, host, size)
-    return subprocess.run(words, env=drive.environment(orders), check=False).returncode  # noqa: S603 - Locust
-
-
 def carry_out(options: argparse.Namespace) -> int:
     """Raise what is needed, run, judge, print; CannotRun when something is missing."""
     profile = BY_NAME[options.profile]
@@ -162,7 +166,8 @@ def carry_out(options: argparse.Namespace) -> int:
         run = Run(profile, size, locust, folder)
         if options.web:
             host = f"http://127.0.0.1:{raised.gateway.port}" if raised else options.url
-            return serve_page(locust, profile, size, host, orders)
+            run.page(host, orders)
+            return HOLDS
         if raised:
             findings = run.on(raised, orders)
         else:

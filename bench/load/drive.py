@@ -7,7 +7,8 @@ the PATH, or what `--locust` names. Its statistics come back through the file th
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,12 +16,14 @@ from typing import Any, Final
 from bench.load.orders import VARIABLE, Orders
 from bench.load.profiles import Profile
 from bench.speed import launch
-from bench.speed.launch import CannotRun
+from bench.speed.launch import CannotRun, Process
 from bench.speed.targets import ROOT
 
 OWN: Final = ROOT / "build" / "locust" / "bin" / "locust"
 PATIENCE_S: Final = 60.0  # beyond the run's length: start, last answers, statistics
 SPAWN_S: Final = 2.0
+WORKERS_PATIENCE_S: Final = 300.0  # until those of other machines are there
+WEB_HOST, WEB_PORT = "127.0.0.1", 8089
 
 
 @dataclass(frozen=True)
@@ -104,18 +107,27 @@ def command(locust: str, profile: Profile, host: str, size: Size, classes: Seque
     words = [locust, "-f", str(profile.locustfile), "--host", host, "--headless", "--only-summary", "--reset-stats"]
     words += ["--users", str(size.users), "--spawn-rate", f"{max(1.0, size.users / SPAWN_S):g}"]
     words += ["--run-time", f"{size.seconds:g}s", "--stop-timeout", "30", "--exit-code-on-error", "0"]
-    if size.remote_workers:
-        words += ["--master", "--expect-workers", str(size.remote_workers)]
-    elif size.workers > 1:
-        words += ["--processes", str(size.workers)]
-    return [*words, *classes]
+    return [*words, *_spread(size), *classes]
 
 
 def web_command(locust: str, profile: Profile, host: str, size: Size) -> list[str]:
-    """With Locust's page on loopback, until Ctrl-C."""
-    words = [locust, "-f", str(profile.locustfile), "--host", host, "--web-host", "127.0.0.1", "--class-picker"]
+    """With Locust's page on loopback, until it is stopped."""
+    words = [locust, "-f", str(profile.locustfile), "--host", host, "--class-picker"]
+    words += ["--web-host", WEB_HOST, "--web-port", str(WEB_PORT)]
     words += ["--users", str(size.users), "--spawn-rate", f"{max(1.0, size.users / SPAWN_S):g}"]
-    return [*words, "--processes", str(size.workers)] if size.workers > 1 else words
+    return [*words, *_spread(size)]
+
+
+def _spread(size: Size) -> list[str]:
+    """Over which processes; those of this machine speak over loopback, at a port that no other run has."""
+    if size.remote_workers:
+        wait_s = f"{WORKERS_PATIENCE_S:g}"
+        return ["--master", "--expect-workers", str(size.remote_workers), "--expect-workers-max-wait", wait_s]
+    if size.workers == 1:
+        return []
+    port = str(launch.free_port())
+    between = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return [*between, "--processes", str(size.workers)]
 
 
 def environment(orders: Orders) -> dict[str, str]:
@@ -123,14 +135,31 @@ def environment(orders: Orders) -> dict[str, str]:
     return {**os.environ, VARIABLE: orders.written(), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+@contextmanager
+def _locust(words: Sequence[str], orders: Orders, folder: Path, core: int) -> Generator[Process, None, None]:
+    env = ["env", *(f"{name}={value}" for name, value in environment(orders).items())]
+    with launch.started("locust", [*env, *words], core=core, log=folder / "locust.log") as process:
+        yield process
+
+
+def serve(words: Sequence[str], orders: Orders, folder: Path, core: int, ready: Callable[[], None]) -> None:
+    """Run Locust with its page until KeyboardInterrupt; `ready` is called once it is there. CannotRun when it ends."""
+    if launch.accepts(WEB_PORT):
+        raise CannotRun(f"port {WEB_PORT} is taken; is another page of Locust open?")
+    with _locust(words, orders, folder, core) as process:
+        process.wait_for(f"page on port {WEB_PORT}", lambda: launch.accepts(WEB_PORT))
+        ready()
+        status = process.popen.wait()
+        raise CannotRun(f"locust ended with status {status}:\n{process.tail()}")
+
+
 def run(words: Sequence[str], orders: Orders, size: Size, folder: Path, core: int) -> Outcome:
     """Run Locust to its end; CannotRun with its last words when it leaves no outcome."""
     written = folder / "outcome.json"
     written.unlink(missing_ok=True)
-    env = ["env", *(f"{name}={value}" for name, value in environment(replace(orders, outcome=str(written))).items())]
-    with launch.started("locust", [*env, *words], core=core, log=folder / "locust.log") as process:
+    with _locust(words, replace(orders, outcome=str(written)), folder, core) as process:
         try:
-            process.popen.wait(size.seconds + PATIENCE_S)
+            process.popen.wait(size.seconds + PATIENCE_S + (WORKERS_PATIENCE_S if size.remote_workers else 0))
         except subprocess.TimeoutExpired:
             raise CannotRun(f"locust did not end:\n{process.tail()}") from None
         if not written.exists():

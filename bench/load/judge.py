@@ -31,21 +31,28 @@ SETTLED: Final = 0.25  # of a soak, after which nothing may grow
 
 @dataclass(frozen=True)
 class Finding:
-    """One threshold, what was seen, and whether it holds."""
+    """One threshold, what was seen, and whether it holds; without a threshold it is only told."""
 
     what: str
     seen: str
     limit: str
     holds: bool
 
+    @property
+    def word(self) -> str:
+        """For the table."""
+        if not self.limit:
+            return "not judged"
+        return "holds" if self.holds else "missed"
+
 
 def judge(profile: Profile, size: Size, before: Outcome | None, after: Outcome) -> list[Finding]:
     """Everything that the two runs say; without a first one, latencies are what they are and not judged."""
     found = [_answers(after), _rate(size, profile, after)]
-    if before is not None:
-        found.append(_comparable(before))
-        found += [_added(was, entry) for entry in after.entries if (was := before.entry(entry))]
-    return found
+    if before is None:
+        return found + [_told(entry) for entry in after.entries]
+    added = [_added(was, entry) for entry in after.entries if (was := before.entry(entry))]
+    return [*found, _comparable(before), *added]
 
 
 def at_quota(size: Size, outcome: Outcome) -> list[Finding]:
@@ -85,6 +92,10 @@ def _rate(size: Size, profile: Profile, outcome: Outcome) -> Finding:
     due = size.rate * share * size.counted_s
     wanted = max(1.0, due * MIN_RATE_HELD - 3 * due**0.5) / size.counted_s  # arrivals are random
     return Finding("requests a second", f"{rps:,.1f}", f"≥ {wanted:,.1f}", rps >= wanted)
+
+
+def _told(entry: Entry) -> Finding:
+    return Finding(f"p99, {entry.label}", f"{entry.p99_ms:.0f} ms (p50 {entry.p50_ms:.0f})", "", holds=True)
 
 
 def _added(was: Entry, now: Entry) -> Finding:
@@ -151,5 +162,5 @@ def _median(values: Sequence[int]) -> int:
 
 def markdown(findings: Sequence[Finding]) -> str:
     """As a table."""
-    rows = [f"| {f.what} | {f.seen} | {f.limit} | **{'holds' if f.holds else 'missed'}** |" for f in findings]
+    rows = [f"| {f.what} | {f.seen} | {f.limit or '–'} | **{f.word}** |" for f in findings]
     return "\n".join(["| what | seen | threshold | |", "|---|---|---|---|", *rows])

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         def on_start(self) -> None:
             """Called once a user exists."""
 
+        def wait(self) -> None:
+            """Sleep for `wait_time`; a run that ends does not wait for who does so."""
+
     def task(function: Task) -> Task:
         """What a user does again and again."""
         return function
@@ -69,7 +72,7 @@ class Caller(FastHttpUser):
         """Begin somewhere within the first gap, so that users do not march in step."""
         self.random = Random()
         self._due_s = time.monotonic()
-        sleep(self.wait_time())
+        self.wait()
 
     def wait_time(self) -> float:
         """Until the next request is due; none when it already was."""

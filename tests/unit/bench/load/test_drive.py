@@ -1,7 +1,11 @@
 """Locust is started with the load that was asked for, and its outcome is read back."""
 
 import json
+import signal
+import socket
 import stat
+import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +14,8 @@ import pytest
 from bench.load import drive
 from bench.load.drive import Outcome, Size
 from bench.load.orders import VARIABLE, Orders
-from bench.load.profiles import BY_NAME, PROFILES
+from bench.load.profiles import BY_NAME, PROFILES, Profile
+from bench.speed import launch
 from bench.speed.launch import CannotRun
 from bench.speed.targets import ROOT
 
@@ -39,10 +44,21 @@ def test_the_command_says_how_much_and_by_how_many() -> None:
     assert (told["--host"], told["--users"], told["--run-time"]) == ("http://h:1", "40", "0.2s")
     assert words[-1] == "Quiet"
     assert "--processes" not in words
-    assert drive.command("locust", BY_NAME["chat"], "h", Size(1, 1, 5, workers=3))[-2:] == ["--processes", "3"]
-    remote = drive.command("locust", BY_NAME["chat"], "h", Size(1, 1, 5, remote_workers=2))
-    assert remote[-3:] == ["--master", "--expect-workers", "2"]
     assert "--headless" not in drive.web_command("locust", BY_NAME["chat"], "h", SIZE)
+
+
+@pytest.mark.parametrize("command", [drive.command, drive.web_command])
+def test_processes_of_this_machine_speak_over_loopback_and_those_of_others_are_waited_for(
+    command: Callable[[str, Profile, str, Size], list[str]],
+) -> None:
+    own = command("locust", BY_NAME["chat"], "h", Size(1, 1, 5, workers=3))
+    told = dict(pairwise(own))
+    assert (told["--processes"], told["--master-bind-host"]) == ("3", "127.0.0.1")
+    assert told["--master-bind-port"] == told["--master-port"], "a port of its own, so that two runs do not meet"
+    remote = dict(pairwise(command("locust", BY_NAME["chat"], "h", Size(1, 1, 5, remote_workers=2))))
+    assert (remote["--master"], remote["--expect-workers"]) == ("--expect-workers", "2")
+    assert float(remote["--expect-workers-max-wait"]) == drive.WORKERS_PATIENCE_S
+    assert "--processes" not in remote
 
 
 def test_an_outcome_counts_real_requests_once() -> None:
@@ -83,3 +99,36 @@ def test_locust_is_found_or_told_how_to_get(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(drive, "OWN", tmp_path / "absent")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert drive.program(None) == own
+
+
+@pytest.fixture
+def page_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A free port for the page, and Ctrl-C as a program of the bench has it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(drive, "WEB_PORT", launch.free_port())
+    yield drive.WEB_PORT
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_page_is_there_until_ctrl_c(tmp_path: Path, page_port: int) -> None:
+    locust = fake_locust(tmp_path, f"exec {sys.executable} -m http.server {page_port} --bind 127.0.0.1")
+    there: list[bool] = []
+
+    def ready() -> None:
+        there.append(launch.accepts(page_port))
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        drive.serve([locust], Orders(), tmp_path, 0, ready)
+    assert there == [True]
+    assert not launch.accepts(page_port)
+
+
+def test_a_page_that_cannot_be_served_is_told(tmp_path: Path, page_port: int) -> None:
+    def ready() -> None:
+        raise AssertionError("there is no page")
+
+    with pytest.raises(CannotRun, match="no such profile"):
+        drive.serve([fake_locust(tmp_path, "echo no such profile; exit 3")], Orders(), tmp_path, 0, ready)
+    with socket.create_server(("127.0.0.1", page_port)), pytest.raises(CannotRun, match=f"port {page_port} is taken"):
+        drive.serve([fake_locust(tmp_path, "exit 3")], Orders(), tmp_path, 0, ready)

@@ -34,6 +34,12 @@ def test_entries_that_only_one_run_has_are_not_judged() -> None:
     assert "p99 added, flood" not in found
 
 
+def test_without_a_run_to_compare_with_latencies_are_told_and_not_judged() -> None:
+    found = judged(None, Outcome([entry(900)], {}))["p99, chat"]
+    assert (found.seen, found.word, found.holds) == ("900 ms (p50 450)", "not judged", True)
+    assert judge.markdown([found]).endswith("| p99, chat | 900 ms (p50 450) | – | **not judged** |")
+
+
 def test_wrong_answers_fail_in_either_run() -> None:
     wrong = Outcome([entry(20, failures=3)], {"chat: no token came": 2, "chat: status 500": 1})
     found = judged(Outcome([entry(20)], {}), wrong)["refused, broken or wrong answers"]

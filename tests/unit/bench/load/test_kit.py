@@ -82,11 +82,16 @@ class Event:
         self.fired.append(given)
 
 
+def waited(user: Any) -> None:  # noqa: ANN401 - a class of a module made below
+    user.wait_time()
+    user.waited += 1
+
+
 @pytest.fixture
 def kit(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     locust, gevent = ModuleType("locust"), ModuleType("gevent")
     locust.__dict__.update(
-        FastHttpUser=type("FastHttpUser", (), {}),
+        FastHttpUser=type("FastHttpUser", (), {"waited": 0, "wait": waited}),
         task=lambda function: function,
         events=SimpleNamespace(quitting=Event()),
     )
@@ -154,6 +159,11 @@ def test_latency_counts_from_when_a_request_was_due(kit: ModuleType) -> None:
     assert times[0] >= 5000
     assert times[1] >= 5000
     assert times[2] < 5000
+
+
+def test_a_user_who_has_not_begun_is_not_waited_for(kit: ModuleType) -> None:
+    """It is within Locust's own wait, which ends with the run; at a low rate the first gap is longer than a run."""
+    assert user(kit).waited == 1
 
 
 def test_the_schedule_does_not_wait_for_answers(kit: ModuleType) -> None:

@@ -1,5 +1,6 @@
 """Words become a load; two runs become findings and a status."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,31 @@ def test_the_quiet_ones_run_alone_first_as_many_as_later(monkeypatch: pytest.Mon
     assert (alone[-1], beside[-1] == "Quiet") == ("Quiet", False)
     users = [int(words[words.index("--users") + 1]) for words in (alone, beside)]
     assert users == [BY_NAME["noisy_neighbour"].users // 2, BY_NAME["noisy_neighbour"].users]
+
+
+def test_the_page_is_in_front_of_the_gateway_and_ctrl_c_is_its_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def served(words: list[str], orders: Orders, _folder: Path, core: int, ready: Callable[[], None]) -> None:
+        assert (words[words.index("--host") + 1], orders.key, core) == ("http://gateway", "gw-1", CLIENT_CORE)
+        ready()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drive, "program", lambda _: "locust")
+    monkeypatch.setattr(drive, "serve", served)
+    assert load.main([*GIVEN, "--web"]) == load.HOLDS
+    assert "http://127.0.0.1:8089, in front of http://gateway; Ctrl-C ends it" in capsys.readouterr().err
+
+
+def test_workers_elsewhere_are_told_their_orders_without_the_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Runs(monkeypatch, outcome(10))
+    assert load.main([*GIVEN, "--remote-workers", "2"]) == load.HOLDS
+    said = capsys.readouterr().err
+    assert "waiting for 2 workers; BENCH_ORDERS=" in said
+    assert '"key": "KEY"' in said
+    assert "gw-1" not in said
 
 
 @pytest.mark.parametrize(
