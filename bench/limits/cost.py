@@ -181,6 +181,7 @@ class InMemory:
             tell(f"shared memory, repeat {repeat + 1} of {repeats}")
             off_s = await _one_after_the_other(_nothing, self._limiter, self._subjects[0], self._some(requests))
             for figure in figures:
+                await asyncio.sleep(0)  # nothing below gives the loop a turn, and Ctrl-C comes with one
                 spent_s = await self._through_the_limiter(figure, requests)
                 figure.worker_us.append((spent_s - off_s) / requests * 1e6)
             off_s = _no_operations(self._some(requests))

@@ -54,3 +54,18 @@ def test_a_small_measurement_has_every_figure_and_more_limits_cost_more() -> Non
     assert [len(figure.worker_us) for figure in found] == [2] * (3 * len(LIMITS) - 1)
     assert cost.of(found, TABLE, 8).worker.low > cost.of(found, TABLE, 0).worker.high
     assert told == ["shared memory, repeat 1 of 2", "shared memory, repeat 2 of 2"]
+
+
+def test_ctrl_c_does_not_wait_for_all_the_repeats() -> None:
+    """It cancels the task, which works only where the loop has a turn."""
+    told: list[str] = []
+
+    async def stopped() -> None:
+        task = asyncio.ensure_future(InMemory().figures(10, 1_000, told.append))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(stopped())
+    assert len(told) == 1
