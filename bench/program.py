@@ -67,7 +67,7 @@ def names(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 def require_writable(folder: Path) -> None:
     """CannotRun where a result could not be written into `folder`, which need not be there yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))  # or not to be seen
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise CannotRun(f"the result is to go to {folder}, and {there} is no folder that may be written to")
     if shutil.disk_usage(there).free < LEAST_FREE_BYTES:

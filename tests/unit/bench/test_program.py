@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -111,3 +112,18 @@ def test_how_it_ended_is_the_status(
 ) -> None:
     assert program.ended("bench.x", work) == status
     assert capsys.readouterr().err == said
+
+
+def test_a_folder_that_may_not_even_be_looked_at_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, look = tmp_path / "hidden" / "out", Path.stat
+
+    def denied(path: Path, **given: bool) -> os.stat_result:
+        if path == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **given)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    monkeypatch.setattr("os.access", lambda path, mode: path == tmp_path / "hidden" and not mode & os.W_OK)
+    hidden.parent.mkdir()
+    with pytest.raises(CannotRun, match="no folder that may be written"):
+        program.require_writable(hidden)
