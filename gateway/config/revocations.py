@@ -11,7 +11,8 @@ the file vanishes. A revoked id is revoked for good: a new secret needs a new id
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +81,14 @@ class Revocations:
             self._take(whole.split(b"\n"))
         return self.ids
 
+    def times_ms(self) -> dict[str, int]:
+        """When each key was revoked first, of those that stand in the file now. Raises OSError except for no file."""
+        try:
+            whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        except FileNotFoundError:
+            return {}
+        return {found.key: found.at_ms for found in reversed(list(_understood(whole.split(b"\n"))))}
+
     def poll(self) -> bool:
         """Take in what was revoked since the last look; True when that was anything."""
         before = len(self.ids)
@@ -96,12 +105,16 @@ class Revocations:
             self.unreadable = 0
         self._seen = _identity(found)
 
-    def _take(self, lines: Iterable[bytes]) -> None:
-        for line in lines:
-            try:
-                self.ids.add(_DECODER.decode(line).key)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self.unreadable += 1
+    def _take(self, lines: Sequence[bytes]) -> None:
+        found = [revocation.key for revocation in _understood(lines)]
+        self.ids.update(found)
+        self.unreadable += len(lines) - len(found)
+
+
+def _understood(lines: Iterable[bytes]) -> Iterator[Revocation]:
+    for line in lines:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            yield _DECODER.decode(line)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int]:

@@ -158,10 +158,10 @@ class Admin:
     async def revoke_key(self, request: web.Request) -> web.Response:
         """Revoke a key for good; acts in every worker within a tick."""
         key_id = request.match_info["id"]
-        with self._keeping.revoking(key_id):
+        with self._keeping.revokers.revoking(key_id):
             if not await self._publisher.revoke(key_id):
                 return _error(404, "key_not_found", f"there is no key with the id {key_id!r}")
-            self._keeping.revoked(key_id, ADMIN)
+            self._keeping.revokers.revoked(key_id, ADMIN)
         _log.info("key revoked", extra={"fields": {"key_id": key_id}})
         return _answer({"id": key_id, "revoked": True})
 

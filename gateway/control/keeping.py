@@ -15,14 +15,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gateway.config.schema import Config
 from gateway.control.limiting import Counted, Engine, Limiting, NodeLimits, warn_unkept
 from gateway.control.parts import Parts, made, retention_of
-from gateway.control.publisher import OPERATOR, Reloaded
+from gateway.control.publisher import Reloaded
+from gateway.control.revoked import Revokers
 from gateway.journal import layout
 from gateway.journal.end import ForeignChain
 from gateway.journal.layout import NoJournal
@@ -42,6 +43,7 @@ T = TypeVar("T")
 
 SIGN_S: Final = 1.0
 RETAIN_S: Final = 10.0
+REVOKED_S: Final = 0.5
 IDLE_S: Final = 3600.0
 RETRY_S: Final = 1.0
 THREADS: Final = 32  # readers, anchors and questions wait in threads; one that hangs must not keep the notary waiting
@@ -70,13 +72,11 @@ class Keeping:
         self._untold: list[bytes] = []
         self._followed: Config | None = None
         self._problem = ""
-        self._revoked = set[str]()  # and written down, or known from the start
-        self._revoking = set[str]()
-        self._looked = False
         self._counted: Counted | None = None
         self._unkept = False  # the config keeps no journal
         self._forgetting: Forgetting | None = None  # there; else it is among the parts
         self.parts: Parts | None = None
+        self.revokers = Revokers()
 
     def tell(self, kind: Kind, action: str, subject: str, actor: str, **detail: object) -> None:
         """Write down what somebody did, or what began or ended."""
@@ -86,29 +86,6 @@ class Keeping:
             self.parts.journal.append(content_of(record))
         elif len(self._untold) < MAX_UNTOLD:
             self._untold.append(content_of(record))
-
-    @contextmanager
-    def revoking(self, key_id: str) -> Iterator[None]:
-        """While the admin API revokes a key: if it comes to that it will say so itself, with `revoked`."""
-        self._revoking.add(key_id)
-        try:
-            yield
-        finally:
-            self._revoking.discard(key_id)
-
-    def revoked(self, key_id: str, actor: str) -> None:
-        """Write down that a key was revoked."""
-        self._revoked.add(key_id)
-        self.tell(Kind.ADMIN, "key.revoke", key_id, actor)
-
-    def watch_revoked(self, ids: set[str]) -> None:
-        """Write down keys that were revoked since the last look, by whoever has the node."""
-        fresh = ids - self._revoked - self._revoking
-        if self._looked:
-            for key_id in sorted(fresh):
-                self.revoked(key_id, OPERATOR)
-        self._looked = True
-        self._revoked |= fresh
 
     def reloaded(self, result: Reloaded, actor: str) -> None:
         """Write down what came of a reload, or that other prices have come in force."""
@@ -162,6 +139,8 @@ class Keeping:
                 await asyncio.wait_for(self._counted.engine.close(), CLOSE_S)
 
     async def _close(self, parts: Parts) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(parts.revoked.turn), CLOSE_S)
         await parts.journal.close()
         await asyncio.to_thread(parts.notary.close)
         if parts.limiting is not None:
@@ -216,7 +195,7 @@ class Keeping:
         limited = None
         if self._limits is not None and self._counted is not None:
             limited = partial(Limiting, config, self._limits, self._counted)
-        return made(config, journal, limited, self._clock_us)
+        return made(config, journal, limited, self.revokers, self._clock_us)
 
     async def _limited(self, config: Config) -> Counted | None:
         return None if self._limits is None else self._limits.open(config)
@@ -239,6 +218,7 @@ def _work(parts: Parts) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
     notary, retention = parts.notary, parts.retention
     yield "notary", _repeat(notary.turn, lambda: 0.0 if notary.behind else SIGN_S)
     yield "retention", _repeat(retention.turn, lambda: SIGN_S if retention.behind else RETAIN_S)
+    yield "revoked keys", _repeat(parts.revoked.turn, lambda: REVOKED_S)
     yield "idle chains", _repeat(parts.idle.turn, lambda: IDLE_S)
     yield "readers", parts.readers.run()
     yield "anchoring", parts.anchoring.run()

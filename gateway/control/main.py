@@ -108,7 +108,6 @@ async def watch(watched: Watched) -> None:
         while not watched.context.stopping.is_set():
             watched.readiness.observe(time.monotonic_ns())
             watched.publisher.watch_revocations()
-            watched.keeping.watch_revoked(watched.publisher.revoked)
             watched.logs.follow()
             watched.keeping.follow()
             watched.counts.tick()

@@ -27,6 +27,7 @@ from gateway.control.readers.lately import Lately
 from gateway.control.readers.runner import Readers, Runner, Source
 from gateway.control.readers.usage import UsageReader
 from gateway.control.retention import Retention
+from gateway.control.revoked import RevokedKeys, Revokers
 from gateway.control.sinks.registry import sink_of
 from gateway.control.usage_api import UsageApi
 from gateway.journal import layout
@@ -53,6 +54,7 @@ class Parts:
     limiting: Limiting | None
     exports: Sequence[ExportReader]
     retention: Retention
+    revoked: RevokedKeys
     idle: IdleChains
     anchoring: Anchoring
     database: Database
@@ -70,7 +72,9 @@ def retention_of(config: Config) -> RetentionSettings:
     return RetentionSettings(config.journal.max_bytes, config.journal.keep_days)
 
 
-def made(config: Config, journal: Journal, limited: Limited | None, clock_us: Callable[[], int]) -> Parts:
+def made(
+    config: Config, journal: Journal, limited: Limited | None, revokers: Revokers, clock_us: Callable[[], int]
+) -> Parts:
     """All parts of this journal; on the loop that will run them. Raises OSError, NoJournal."""
     state_dir = Path(config.state_dir)
     directory = layout.journal_of(state_dir)
@@ -106,6 +110,7 @@ def made(config: Config, journal: Journal, limited: Limited | None, clock_us: Ca
         limiting,
         exports,
         retention,
+        RevokedKeys(state_dir, append.record, lambda: notary.head_seq.get(layout.CONTROL, -1), revokers, clock_us),
         IdleChains(directory, config.region, config.journal.segment_s, signer, clock_us),
         Anchoring(directory, config.journal.anchors),
         database,

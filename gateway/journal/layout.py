@@ -5,6 +5,7 @@
     <state_dir>/journal/<chain>/lock                    held by the process that writes the chain
     <state_dir>/journal/manifests/<number>.jsonl        what control has signed
     <state_dir>/journal/holds.json                      legal holds
+    <state_dir>/journal/revocations                     revoked keys that control's chain has told of
     <state_dir>/signing/  <state_dir>/sealing/          keys: outside of the journal, so that a copy of it holds none
 
 Chains are named `w0`, `w1`, … for the workers' slots and `control` for control's.

@@ -31,6 +31,16 @@ def test_the_file_is_private_and_readable_by_people(tmp_path: Path) -> None:
     assert revocations.path.read_text() == '{"key":"a","at_ms":17}\n'
 
 
+def test_when_each_key_was_revoked_first(tmp_path: Path) -> None:
+    revocations = Revocations(tmp_path)
+    assert revocations.times_ms() == {}
+    for key_id, at_ms in (("a", 1), ("b", 2), ("a", 3)):
+        revocations.add(key_id, at_ms)
+    with revocations.path.open("ab") as file:
+        file.write(b'rubbish\n{"key":"torn","at_ms":4}')
+    assert revocations.times_ms() == {"a": 1, "b": 2}
+
+
 def test_a_torn_write_revokes_nothing_and_is_repaired_by_the_next(tmp_path: Path) -> None:
     reader = Revocations(tmp_path)
     reader.path.write_text('{"key":"a","at_ms":1}\n{"key":"b","at')

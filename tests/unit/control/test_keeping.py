@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.limits import Limits, Rule
+from gateway.config.revocations import Revocations
 from gateway.config.schema import Anchor, Config, Export, Journal
 from gateway.config.secrets import Secret
 from gateway.control import keeping as module
@@ -41,7 +42,7 @@ def context(tmp_path: Path) -> Iterator[FakeContext]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SIGN_S", "RETAIN_S", "RETRY_S"):
+    for name in ("SIGN_S", "RETAIN_S", "RETRY_S", "REVOKED_S"):
         monkeypatch.setattr(module, name, 0.01)
 
 
@@ -230,30 +231,24 @@ def test_what_is_told_while_nothing_is_open_is_bounded(monkeypatch: pytest.Monke
     assert len(keeping._untold) == 3
 
 
-def told(keeping: Keeping) -> list[tuple[str, str]]:
-    """Which keys were written down as revoked, and by whom."""
-    return [(record["subject"], record["actor"]) for record in map(json.loads, keeping._untold)]
+def test_revoked_keys_are_told_while_it_runs_and_the_last_when_it_closes(tmp_path: Path) -> None:
+    state_dir = config(tmp_path).state_dir
+    Revocations(state_dir).add("before", 1)
+    ensure_journal(Path(state_dir))
+    keeping = Keeping(lambda: config(tmp_path))
 
+    async def talk(_parts: Parts) -> None:
+        await until(lambda: len(revoked()) == 1)
+        with keeping.revokers.revoking("at the end"):
+            Revocations(state_dir).add("at the end", 2)
+            keeping.revokers.revoked("at the end", ADMIN)
 
-def test_revocations_are_told_once_by_whoever_made_them() -> None:
-    keeping = Keeping(lambda: None, clock_us=lambda: 1)
-    keeping.watch_revoked({"old"})
-    with keeping.revoking("by-admin"):
-        keeping.watch_revoked({"old", "by-admin", "new"})
-        keeping.revoked("by-admin", ADMIN)
-    keeping.watch_revoked({"old", "by-admin", "new"})
-    assert told(keeping) == [("new", OPERATOR), ("by-admin", ADMIN)]
+    def revoked() -> list[tuple[str, str]]:
+        found = [entry.record for entry in entries(tmp_path / "state" / "journal", layout.CONTROL)]
+        return [(record.subject, record.actor) for record in found if record.action == "key.revoke"]
 
-
-def test_who_failed_to_revoke_a_key_does_not_hide_who_does() -> None:
-    keeping = Keeping(lambda: None, clock_us=lambda: 1)
-    keeping.watch_revoked(set())
-    with pytest.raises(OSError, match="No space"), keeping.revoking("ann"):
-        raise OSError(28, "No space")
-    keeping.watch_revoked(set())
-    assert told(keeping) == []
-    keeping.watch_revoked({"ann"})
-    assert told(keeping) == [("ann", OPERATOR)]
+    kept(keeping, talk)
+    assert revoked() == [("before", OPERATOR), ("at the end", ADMIN)]
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

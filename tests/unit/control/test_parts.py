@@ -12,6 +12,7 @@ from gateway.config.schema import Config, Export
 from gateway.config.schema import Journal as JournalConfig
 from gateway.control import parts as module
 from gateway.control.parts import Parts, made, retention_of
+from gateway.control.revoked import Revokers
 from gateway.journal import layout
 from gateway.journal.opening import ensure_journal, open_journal
 from gateway.journal.read import Place
@@ -41,7 +42,7 @@ def made_in(state_dir: Path, *, limited: bool = True, **fields: Any) -> Parts:
 
     async def main() -> Parts:
         journal = open_journal(config, (layout.CONTROL,))
-        parts = made(config, journal, cast("type[Limiting]", Limited) if limited else None, lambda: 1)
+        parts = made(config, journal, cast("type[Limiting]", Limited) if limited else None, Revokers(), lambda: 1)
         journal._chain.close()
         return parts
 
