@@ -116,7 +116,7 @@ def calibrated(options: argparse.Namespace) -> Coefficients:
 def checked(options: argparse.Namespace, mix: Mix, c: Coefficients) -> Checked:
     """The small part, run."""
     with tempfile.TemporaryDirectory(prefix="bench-capacity-") as folder:
-        expected_s = options.seconds + 2 * mix.exchange_s
+        expected_s = options.seconds + mix.exchange_s + 1
         with raised(options, Path(folder), expected_s) as bench:
             return measure.check(bench, mix, c)
 

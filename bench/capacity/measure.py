@@ -92,6 +92,18 @@ class Bench:
     ) -> LoadResult:
         """One measurement; CannotRun when answers are wrong, since costs of wrong answers plan nothing."""
         self.progress.step(f"{work.name}{' direct' if direct else ''}", self.seconds + warmup)
+        return self.brought(work, arguments, on_moment, warmup=warmup, direct=direct)
+
+    def brought(
+        self,
+        work: Workload,
+        arguments: tuple[str, ...],
+        on_moment: Callable[[str], None],
+        *,
+        warmup: float,
+        direct: bool = False,
+    ) -> LoadResult:
+        """The same without a word, for who has said it."""
         found = native.load(
             self.upstream if direct else self.gateway.port,
             [*arguments, *work.checks, "--seconds", str(self.seconds), "--warmup", str(warmup)],
@@ -235,11 +247,13 @@ def check(bench: Bench, mix: Mix, c: Coefficients) -> Checked:
     }
     window, both = Window(bench.gateway), _Both(sum(rate > 0 for rate in works.values()))
     failures: list[CannotRun] = []
+    warmup_s = small.exchange_s + 1
+    bench.progress.step(f"a part of the mix, {small.rps:,.1f} requests/s", bench.seconds + warmup_s)
 
     def bring(work: Workload, rate: float) -> None:
         try:
             arguments = at_rate(rate, small.exchange_s)
-            bench.load(work, arguments, partial(both.reached, window), warmup=small.exchange_s + 1)
+            bench.brought(work, arguments, partial(both.reached, window), warmup=warmup_s)
         except CannotRun as problem:
             failures.append(problem)
 

@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 MOST_STRETCHED: Final = 2.0
+TRUSTED: Final = 0.2  # of the plan: so much of it stands beside what was measured so far
 
 
 class Progress:
@@ -23,7 +24,8 @@ class Progress:
         left = self._expected_s - self._planned_done_s
         if share > 0:
             # The plan was that much too short or too long so far; a wait at the beginning says nothing about the rest.
-            left *= min(elapsed / self._planned_done_s, MOST_STRETCHED)
+            trusted_s = TRUSTED * self._expected_s
+            left *= min((elapsed + trusted_s) / (self._planned_done_s + trusted_s), MOST_STRETCHED)
         self._planned_done_s += planned_s
         self._write(f"[{share:4.0%}, {max(left, 0):3.0f} s left] {what}")
 

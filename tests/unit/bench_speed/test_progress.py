@@ -10,12 +10,12 @@ def test_time_left_follows_the_pace_so_far(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("bench.speed.progress.time.monotonic", lambda: next(clock))
     line = Progress(expected_s=100)
     line.step("json 1/5 direct", 10)
-    line.step("json 1/5 nginx", 10)  # the first took twice as long as planned
+    line.step("json 1/5 nginx", 10)  # the first took twice as long as planned, and is a tenth of the plan
     line.note("first status: status 500")
     said = capsys.readouterr().err.splitlines()
     assert said == [
         "[  0%, 100 s left] json 1/5 direct",
-        "[ 10%, 180 s left] json 1/5 nginx",
+        "[ 10%, 120 s left] json 1/5 nginx",
         "first status: status 500",
     ]
 
@@ -29,3 +29,16 @@ def test_a_long_wait_at_the_beginning_is_no_pace(
     line.step("json 1/5 direct", 10)
     line.step("json 1/5 nginx", 10)
     assert "[ 10%, 180 s left]" in capsys.readouterr().err
+
+
+def test_the_start_of_the_targets_does_not_double_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five seconds pass before the first measurement of a quick run; it takes two minutes all the same."""
+    clock = iter([0.0, 5.0, 7.0, 64.0])
+    monkeypatch.setattr("bench.speed.progress.time.monotonic", lambda: next(clock))
+    line = Progress(expected_s=120)
+    for planned_s in (2, 58, 60):
+        line.step("json", planned_s)
+    left = [text.split()[-4] for text in capsys.readouterr().err.splitlines()]
+    assert left == ["120", "141", "63"]

@@ -109,11 +109,15 @@ def test_loads_that_do_not_overlap_check_nothing() -> None:
         _ = measure._Both(2).seconds
 
 
-def test_the_check_compares_one_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_compares_one_second_and_is_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Played(monkeypatch)
     found = measure.check(bench(tmp_path), Mix(100, stream_share=0.0), COSTS)
     assert found.predicted_us == pytest.approx(0.4e6)
     assert found.measured_us > 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition("] ")[2] for line in told] == [f"a part of the mix, {found.mix.rps:,.1f} requests/s"]
 
 
 def test_a_connection_is_what_it_adds_to_an_idle_worker() -> None:
