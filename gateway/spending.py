@@ -79,11 +79,11 @@ UNPRICED: Final = Tariff("", "", 0, {})
 
 
 def asked_of(surface: str, body: bytes, facts: RequestFacts | None, length: int) -> Asked:
-    """How much a request asks for. A form is judged by its length: nearly all of it is its file."""
+    """How much a request asks for. A form is judged by its length and its `n`: nearly all of it is its file."""
     if facts is None:
         return measure.read(surface, body)
     if facts.form:
-        return measure.form(surface, length)
+        return measure.form(surface, length, facts.n)
     return measure.known(facts) or measure.read(surface, body)
 
 

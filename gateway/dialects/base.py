@@ -85,6 +85,7 @@ class RequestFacts(msgspec.Struct, gc=False):
     end_user: str = ""
     stores: bool = False  # the provider keeps the answer as an object of its own (`store` not false)
     form: bool = False  # multipart: the model's span is the bare value, not a JSON string
+    n: int = 1  # answers that a form asks for; `measure.py` reads those of JSON
     talk: Talk | None = None
 
 

@@ -81,13 +81,16 @@ def known(facts: RequestFacts) -> Asked | None:
     return Asked(text_bytes, len(messages), 0, (), max_output, n, facts.stream)
 
 
-def form(surface: str, length: int) -> Asked:
-    """What a form of so many bytes asks for, unread: nearly all of it is its file. -1 for a length that is not said."""
-    if length < 0:
-        return UNREAD
-    if surface.startswith("audio."):
+def form(surface: str, length: int, n: int) -> Asked:
+    """What a form of so many bytes asks for: nearly all of it is its file, which nobody reads.
+
+    `length` is -1 where it is not said; `n` is what the form says, where a surface has it.
+    """
+    if surface.startswith("images."):
+        return Asked(media=(Media(Kind.IMAGE),) if length >= 0 else (), n=n, whole=False)
+    if surface.startswith("audio.") and length >= 0:
         return Asked(media=(media.audio_of(length),), whole=False)
-    return Asked(media=(Media(Kind.IMAGE),), whole=False) if surface.startswith("images.") else UNREAD
+    return UNREAD
 
 
 def texts(surface: str, body: bytes) -> list[str] | None:

@@ -236,6 +236,7 @@ class FormReader:
         elif name == "n":
             if not _WHOLE.fullmatch(text):
                 raise InvalidRequest("`n` must be a whole number", param="n")
+            facts.n = max(int(text), 1)
         elif text:
             self._stored.append(name)
             facts.stored = tuple(self._stored)

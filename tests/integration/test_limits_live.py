@@ -336,6 +336,21 @@ def test_a_picture_is_not_text(node: GatewayNode) -> None:
     assert settled(node, answer).held["odd"] < 1_000  # as text it would be a hundred thousand
 
 
+def test_a_form_of_images_takes_for_each_that_it_asks_for(node: GatewayNode) -> None:
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    picture = b'--x\r\ncontent-disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + PIXEL + b"\r\n"
+    held = {}
+    for n in (1, 3):
+        fields = b"".join(
+            b'--x\r\ncontent-disposition: form-data; name="%b"\r\n\r\n%b\r\n' % named
+            for named in ((b"model", b"sim-image"), (b"prompt", b"a hat"), (b"n", b"%d" % n))
+        )
+        answer = node.post("/v1/images/edits", fields + picture + b"--x--\r\n", kind, key=secret("odd"))
+        assert answer.status == 200, answer.body
+        held[n] = settled(node, answer).held["odd"]
+    assert held[3] - held[1] == 2 * 1_024
+
+
 def test_what_was_used_teaches_the_next_estimate(node: GatewayNode) -> None:
     """A model whose tokens are of two bytes: each estimate is nearer than the one before."""
     usage = {"prompt_tokens": 3_007, "completion_tokens": 1, "total_tokens": 3_008}

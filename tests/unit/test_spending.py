@@ -160,9 +160,10 @@ def test_a_cut_answer_is_not_charged_for_more_than_its_caller_allowed(
     assert passed(TARIFF, estimator, "a/m", 100, 11, Asked(max_output=most, n=n)).output_tokens == tokens
 
 
-def test_a_form_is_judged_by_its_length() -> None:
-    facts = RequestFacts(model="m", form=True)
-    assert asked_of("images.edits", b"--x", facts, 10_000).media
+def test_a_form_is_judged_by_its_length_and_its_n() -> None:
+    asked = asked_of("images.edits", b"--x", RequestFacts(model="m", form=True, n=3), 10_000)
+    assert asked.media
+    assert asked.n == 3
     body = b'{"model":"m","messages":[{"role":"user","content":"abcd"}],"max_tokens":9}'
     read = asked_of("chat.completions", body, RequestFacts(model="m"), len(body))
     assert (read.text_bytes, read.max_output) == (4, 9)

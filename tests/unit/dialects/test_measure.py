@@ -390,7 +390,20 @@ def test_nothing_is_raised_whatever_comes(body: bytes) -> None:
     ],
 )
 def test_a_form_is_its_file(surface: str, length: int, media: tuple[Media, ...]) -> None:
-    assert measure.form(surface, length) == Asked(media=media, whole=False)
+    assert measure.form(surface, length, 1) == Asked(media=media, whole=False)
+
+
+@pytest.mark.parametrize(
+    ("surface", "length", "n"),
+    [
+        ("images.edits", 80_000, 4),
+        ("images.variations", -1, 4),
+        ("audio.transcriptions", 80_000, 1),
+        ("files", 80_000, 1),
+    ],
+)
+def test_a_form_of_images_asks_for_as_many_as_it_says(surface: str, length: int, n: int) -> None:
+    assert measure.form(surface, length, 4).n == n
 
 
 def test_surfaces_without_a_json_body_are_not_read() -> None:

@@ -56,6 +56,17 @@ def test_a_form_is_read_in_any_split(longest: int) -> None:
     assert (facts.model, facts.stream, facts.end_user, facts.form) == ("whisper-1", True, "ann", True)
     assert facts.names == {"file", "prompt", "stream", "user", "n", "model"}
     assert facts.stored == ()
+    assert facts.n == 2
+
+
+@pytest.mark.parametrize(("said", "n"), [(b"0", 1), (b"-3", 1), (b"7", 7), (b"9" * 15, 10**15 - 1)])
+def test_how_many_answers_a_form_asks_for(said: bytes, n: int) -> None:
+    form = FormReader(TYPE)
+    form.feed(MODEL + END)
+    assert form.finish().n == 1
+    form = FormReader(TYPE)
+    form.feed(field("n", said) + MODEL + END)
+    assert form.finish().n == n
 
 
 def test_facts_are_there_with_the_model_and_not_before() -> None:
