@@ -15,7 +15,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -166,7 +166,28 @@ def measure(count: int, tell: Callable[[str], None]) -> dict[str, Any]:
         return found | _usage(state_dir, signed, heads)
 
 
-def main(arguments: list[str]) -> int:
+_NAMES: Final = {
+    "append_us_per_exchange": "append: µs of CPU an exchange",
+    "digests_us_per_exchange": "digests: µs of CPU an exchange more",
+    "bytes_per_exchange": "on the disk: bytes an exchange",
+    "verify_mb_per_s": "verify: MB/s",
+    "verify_mb_per_cpu_s": "verify: MB a second of CPU",
+    "usage_records_per_s": "usage reader: records/s",
+    "usage_records_per_cpu_s": "usage reader: records a second of CPU",
+    "python": "Python",
+}
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """As a table."""
+    rows = []
+    for name, value in found.items():
+        by_turn = value.items() if isinstance(value, dict) else [("", value)]
+        rows += [(f"{_NAMES[name]}{f', {turn} a turn' if turn else ''}", figure) for turn, figure in by_turn]
+    return "\n".join(["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows)])
+
+
+def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser("python -m bench.journal", description="What keeping a journal costs.")
     parser.add_argument(
@@ -184,8 +205,7 @@ def carry_out(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     else:
-        for name, value in found.items():
-            print(f"{name:28} {value}")
+        print(markdown(found))
     return 0
 
 

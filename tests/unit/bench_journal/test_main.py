@@ -21,7 +21,11 @@ def test_it_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--count", "64", "--json"]) == 0
     assert "bytes_per_exchange" in json.loads(capsys.readouterr().out)
     assert main(["--count", "64"]) == 0
-    assert capsys.readouterr().out.startswith("append_us_per_exchange")
+    rows = [line.split(" | ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert [row for row in rows if "append" in row] == [
+        f"| append: µs of CPU an exchange, {turn} a turn" for turn in TURNS
+    ]
+    assert rows[-1] == "| Python"
 
 
 def test_fewer_exchanges_than_a_turn_holds_measure_nothing(capsys: pytest.CaptureFixture[str]) -> None:
