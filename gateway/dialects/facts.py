@@ -1,6 +1,6 @@
-"""What every dialect's request reader needs alike: the model's name, and proof that a member is plain."""
+"""What every dialect's request reader needs alike: the model's name."""
 
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -9,7 +9,6 @@ from gateway.errors import InvalidRequest
 
 MAX_MODEL_CHARS: Final = 256
 _string: Final = msgspec.json.Decoder(str)
-T = TypeVar("T")
 
 
 def required_model(values: Values) -> str:
@@ -25,11 +24,3 @@ def checked_model(model: str) -> str:
         return model
     problem = "must be" if model else "is missing: send the model's name as"
     raise InvalidRequest(f"`model` {problem} a string of 1 to {MAX_MODEL_CHARS} printable characters", param="model")
-
-
-def plain(decoder: msgspec.json.Decoder[T], raw: msgspec.Raw) -> T | None:
-    """A member that has exactly the decoder's shape, at every occurrence of every key; None for any other."""
-    try:
-        return decoder.decode(raw)
-    except (ValueError, RecursionError):
-        return None

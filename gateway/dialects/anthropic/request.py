@@ -12,8 +12,8 @@ import msgspec
 from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
 from gateway.dialects.events import ABSENT
-from gateway.dialects.facts import plain, required_model
-from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Kinds, Rules, Values
+from gateway.dialects.facts import required_model
+from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Kinds, Rules, Values, plain
 
 _COUNTED: Final[Kinds] = {"model": STRING, "messages": ANY, "system": ANY, "tools": ANY}
 _RULES: Final = {

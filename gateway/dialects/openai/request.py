@@ -15,8 +15,20 @@ import msgspec
 
 from gateway.dialects import jsonguard, stored
 from gateway.dialects.base import RequestFacts, Surface
-from gateway.dialects.facts import plain, required_model
-from gateway.dialects.jsonguard import ANY, BOOL, OBJECT, STRING, TEXT_OR_OBJECT, WHOLE, Document, Kinds, Rules, Values
+from gateway.dialects.facts import required_model
+from gateway.dialects.jsonguard import (
+    ANY,
+    BOOL,
+    OBJECT,
+    STRING,
+    TEXT_OR_OBJECT,
+    WHOLE,
+    Bulk,
+    Document,
+    Kinds,
+    Rules,
+    Values,
+)
 
 _COMMON: Final[Kinds] = {
     "model": STRING,
@@ -146,39 +158,32 @@ class _Item(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     output: str | list[_Part] | None = None
 
 
-_Decoder = msgspec.json.Decoder[object]
-_BULK: Final = {  # the member that holds the text
-    "chat.completions": "messages",
-    "completions": "prompt",
-    "responses": "input",
-    "embeddings": "input",
+_PLAIN: Final = {  # the member that holds the text, and the shapes of it that name nothing
+    "chat.completions": Bulk("messages", msgspec.json.Decoder(list[_Message])),
+    "completions": Bulk("prompt", msgspec.json.Decoder(str | list[str])),
+    "responses": Bulk("input", msgspec.json.Decoder(str | list[_Item])),
+    "embeddings": Bulk("input", msgspec.json.Decoder(str | list[str])),
 }
 _TELLING: Final = {  # members, besides model, stream and the text, that make a difference to the facts
     surface: frozenset({"stream_options", "safety_identifier", "user", "store", "background"})
     .union(_REFERRING.get(surface, ()))
-    .difference({bulk})
-    for surface, bulk in _BULK.items()
-}
-_PLAIN: Final[dict[str, _Decoder]] = {
-    "chat.completions": msgspec.json.Decoder(list[_Message]),
-    "completions": msgspec.json.Decoder(str | list[str]),
-    "responses": msgspec.json.Decoder(str | list[_Item]),
-    "embeddings": msgspec.json.Decoder(str | list[str]),
+    .difference({bulk.name})
+    for surface, bulk in _PLAIN.items()
 }
 
 
 def read(surface: Surface, body: bytes) -> RequestFacts:
     """Facts of a JSON body. Raises InvalidRequest naming the member and the fix."""
-    document = jsonguard.read_object(body)
-    name, members = surface.name, document.members
+    name = surface.name
+    bulk = _PLAIN.get(name)
+    document = jsonguard.read_object(body, bulk)
+    members, text = document.members, document.decoded
     values = jsonguard.check(document, _RULES.get(name, _OTHER))
     model = surface.default_model if surface.default_model and "model" not in values else required_model(values)
-    bulk = _BULK.get(name, "")
-    text = plain(_PLAIN[name], members[bulk]) if bulk and bulk in members else None
-    proven = bulk if text is not None else ""  # to be shallow, and to name nothing
+    proven = bulk.name if bulk is not None and text is not None else ""  # to be shallow, and to name nothing
     jsonguard.check_depth(document, proven)
     start, end = document.span("model") if "model" in members else _NO_SPAN
-    talk = (text, values) if isinstance(text, list) and bulk == "messages" else None
+    talk = (text, values) if isinstance(text, list) and proven == "messages" else None
     if proven and _TELLING[name].isdisjoint(document.names.every):
         # Most requests: model, stream, the text, and numbers.
         streams, names, stores = values.get("stream") == b"true", document.names.every, _stores(name, values)

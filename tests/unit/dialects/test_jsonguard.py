@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from gateway.dialects import jsonguard
@@ -12,9 +13,11 @@ from gateway.dialects.jsonguard import (
     ANY,
     BOOL,
     STRING,
+    Bulk,
     Rules,
     check,
     check_depth,
+    plain,
     read_object,
     replace_surrogates,
     too_deep,
@@ -98,6 +101,69 @@ def test_replacing_surrogates_keeps_every_offset() -> None:
     data = b'{"a":"\\ud800\\uDFFF\\u0041\\\\ud800"}'
     assert len(replace_surrogates(data)) == len(data)
     assert replace_surrogates(b'"\\u0041"') == b'"\\u0041"'
+
+
+class Shape(msgspec.Struct, forbid_unknown_fields=True):
+    a: str
+
+
+@pytest.mark.parametrize(
+    ("value", "decoded"),
+    [
+        (b'{"a":"x"}', Shape("x")),
+        (b'{"a":"x","b":1}', None),
+        (b'{"a":1,"a":"x"}', None),
+        (b'{"a":[],"a":"x"}', None),
+        (b"{}", None),
+        (b"[" * 2000, None),
+    ],
+)
+def test_what_is_plain_is_decoded(value: bytes, decoded: Shape | None) -> None:
+    assert plain(msgspec.json.Decoder(Shape), msgspec.Raw(value)) == decoded
+
+
+TEXTS = Bulk("x", msgspec.json.Decoder(list[str]))
+
+
+@pytest.mark.parametrize(
+    ("value", "decoded"),
+    [
+        ('["ü"]', ["ü"]),
+        ('["\\ud800"]', ["\ufffd"]),
+        ("[1]", None),
+        ('"ü"', None),
+    ],
+)
+@pytest.mark.parametrize("body", ['{"a":1,"x":%s}', '{"a": 1, "x": %s}', ' {"a":"é","x":%s}'])
+def test_the_bulk_is_decoded_where_it_has_its_shape(body: str, value: str, decoded: list[str] | None) -> None:
+    document = read_object((body % value).encode(), TEXTS)
+    assert document.decoded == decoded
+    assert read_object((body % value).encode()).decoded is None
+    assert read_object(b'{"a":1}', TEXTS).decoded is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"x":["\xff"]}',
+        b'{"x":["\xed\xa0\x80"]}',  # half of a surrogate pair, as no UTF-8 has it
+        b'{"x":["\xc0\x80"]}',  # longer than need be
+        b'{"x":["\xe2\x82"]}',
+        b'{"x":["\xc3\xa9"],"y":"\xff"}',
+        b'{"y":"\xff","x":["\xc3\xa9"]}',
+        b'{"\xff":1,"x":["\xc3\xa9"]}',
+        b'{"x":["\xff"],"x":["\xc3\xa9"]}',
+        b'{"y":"\xff","y":"a","x":["\xc3\xa9"]}',
+        b'{"y": "\xff", "x": ["\xc3\xa9"]}',
+        b'{"x":["\xc3\xa9"]}\xff',
+    ],
+)
+def test_what_is_not_utf_8_is_refused_inside_and_beside_the_bulk(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="not valid") as told:
+        read_object(body, TEXTS)
+    with pytest.raises(InvalidRequest) as without:
+        read_object(body)
+    assert str(told.value) == str(without.value)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 9, 10, 64, 127, 128, 129, 300])

@@ -1,9 +1,13 @@
 """Which surface decides on what; single bodies are in corpus/json."""
 
+from collections.abc import Iterator
+
+import msgspec
+import msgspec.inspect
 import pytest
 
 from gateway.dialects.base import BodyMode, Surface
-from gateway.dialects.openai.request import read
+from gateway.dialects.openai.request import _PLAIN, read
 from gateway.dialects.surfaces import SURFACES
 from gateway.errors import InvalidRequest
 
@@ -67,3 +71,24 @@ def test_of_a_chat_that_holds_only_text_the_talk_is_kept_and_its_numbers() -> No
     assert read(CHAT, named).talk is not None
     assert read(CHAT, body.replace(b'"role"', b'"file_id":"f","role"')).talk is None
     assert read(SURFACE["embeddings"], b'{"model":"m","input":["hi"]}').talk is None
+
+
+def kinds(of: msgspec.inspect.Type) -> Iterator[msgspec.inspect.Type]:
+    """A type and all that it is made of."""
+    yield of
+    inner = [field.type for field in of.fields] if isinstance(of, msgspec.inspect.StructType) else []
+    inner += of.types if isinstance(of, msgspec.inspect.UnionType) else ()
+    inner += [of.item_type] if isinstance(of, msgspec.inspect.ListType) else []
+    for each in inner:
+        yield from kinds(each)
+
+
+@pytest.mark.parametrize("surface", _PLAIN)
+def test_a_plain_shape_steps_over_nothing(surface: str) -> None:
+    """What it decodes has then been looked at to the last byte."""
+    found = list(kinds(msgspec.inspect.type_info(_PLAIN[surface].decoder.type)))
+    assert any(isinstance(kind, msgspec.inspect.StrType) for kind in found)
+    assert all(kind.forbid_unknown_fields for kind in found if isinstance(kind, msgspec.inspect.StructType))
+    assert {type(kind).__name__ for kind in found} <= {
+        *("StructType", "UnionType", "ListType", "StrType", "IntType", "NoneType")
+    }
