@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from bench.capacity import coefficients, measure, plan
 from bench.capacity.coefficients import Coefficients
 from bench.capacity.measure import Bench, Checked
 from bench.capacity.plan import Mix, Nodes
-from bench.speed import native, procfs
+from bench.speed import disturbance, native, procfs
 from bench.speed.__main__ import read_gateway_settings
 from bench.speed.progress import Progress
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
@@ -117,16 +118,21 @@ def checked(options: argparse.Namespace, mix: Mix, c: Coefficients) -> Checked:
     """The small part, run."""
     with tempfile.TemporaryDirectory(prefix="bench-capacity-") as folder:
         expected_s = options.seconds + mix.exchange_s + 1
+        watch = disturbance.watching(TARGET_CORE, CLIENT_CORE)()
         with raised(options, Path(folder), expected_s) as bench:
-            return measure.check(bench, mix, c)
+            watch.look()
+            found = measure.check(bench, mix, c)
+            watch.look()
+            return replace(found, disturbance=watch.found())
 
 
 def told(found: Checked) -> str:
     """What the check says."""
+    others = f" Meanwhile {disturbance.told(found.disturbance)}." if found.disturbance.too_much else ""
     word = "within" if abs(found.error) <= MAX_ERROR else "NOT within"
     return (
         f"Checked at {found.mix.rps:,.1f} requests/s: predicted {found.predicted_us / 1e4:.1f} % of a core, measured "
-        f"{found.measured_us / 1e4:.1f} %; off by {found.error:+.0%}, {word} {MAX_ERROR:.0%}."
+        f"{found.measured_us / 1e4:.1f} %; off by {found.error:+.0%}, {word} {MAX_ERROR:.0%}.{others}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Final
 from bench.capacity.coefficients import Coefficients, Measured
 from bench.capacity.plan import Mix, cpu_us_per_s
 from bench.speed import conditions, memory, native, procfs, workload
+from bench.speed.disturbance import Disturbance
 from bench.speed.launch import CannotRun
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.native import LoadResult
@@ -225,6 +226,7 @@ class Checked:
     mix: Mix
     predicted_us: float
     measured_us: float
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
     @property
     def error(self) -> float:

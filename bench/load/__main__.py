@@ -6,9 +6,9 @@ Exit status: 0 every threshold holds, 1 one is missed, 2 the words are wrong, 3 
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,8 @@ from bench.load.judge import Finding
 from bench.load.orders import Orders
 from bench.load.profiles import BY_NAME, PROFILES, Profile
 from bench.load.stage import Stage, Watch
-from bench.speed.sections import CLIENT_CORE
+from bench.speed import disturbance
+from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.workload import MODEL
 
 HOLDS, MISSED = 0, 1
@@ -83,19 +84,35 @@ def problem_with(options: argparse.Namespace) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A profile, how much of it, by whom, in which folder."""
+    """A profile, how much of it, by whom, in which folder; `watch` sees what others take, where all is ours."""
 
     profile: Profile
     size: Size
     locust: str
     folder: Path
+    watch: Callable[[], disturbance.Watch] | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def against(self, what: str, host: str, orders: Orders, classes: Sequence[str] = ()) -> Outcome:
         """One run of Locust."""
         print(f"{self.profile.name}: {self.size.seconds:g} s {what}", file=sys.stderr)
         words = drive.command(self.locust, self.profile, host, self.size, classes)
         self._call_workers(orders)
-        return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
+        with self._watched(what):
+            return drive.run(words, orders, self.size, self.folder, CLIENT_CORE)
+
+    @contextmanager
+    def _watched(self, what: str) -> Generator[None, None, None]:
+        """What others took while the block ran is remarked, if it was too much."""
+        watch = self.watch() if self.watch else None
+        if watch is None:
+            yield
+            return
+        watch.look()
+        yield
+        watch.look()
+        if (found := watch.found()).too_much:
+            self.remarks.append(f"- {what}: {disturbance.told(found)}; a latency may be theirs")
 
     def page(self, host: str, orders: Orders) -> None:
         """Locust's web page, until Ctrl-C; nothing is judged."""
@@ -163,7 +180,8 @@ def carry_out(options: argparse.Namespace) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-load-")))
         raised = None if options.url else stack.enter_context(stage.raised(profile, folder))
         orders = orders_of(options, size, raised)
-        run = Run(profile, size, locust, folder)
+        watch = disturbance.watching(TARGET_CORE, CLIENT_CORE) if raised else None
+        run = Run(profile, size, locust, folder, watch)
         if options.web:
             host = f"http://127.0.0.1:{raised.gateway.port}" if raised else options.url
             run.page(host, orders)
@@ -172,7 +190,7 @@ def carry_out(options: argparse.Namespace) -> int:
             findings = run.on(raised, orders)
         else:
             findings = judge.judge(profile, size, *run.compared(orders, options.url, options.direct_url))
-    print(judge.markdown(findings))
+    print("\n".join([judge.markdown(findings), *([""] if run.remarks else []), *run.remarks]))
     return HOLDS if all(finding.holds for finding in findings) else MISSED
 
 

@@ -7,6 +7,7 @@ import pytest
 from bench import program
 from bench.capacity import __main__ as capacity
 from bench.capacity.measure import Checked
+from bench.speed.disturbance import Disturbance
 from tests.unit.bench.capacity.test_plan import COSTS, MIX
 
 
@@ -29,6 +30,12 @@ def test_a_prediction_is_right_within_a_fifth(
     monkeypatch.setattr(capacity, "checked", lambda *_: Checked(MIX, 100, measured_us))
     assert capacity.main(["--rps", "10", "--check", "--coefficients", stored]) == status
     assert ("NOT within 20%" in capsys.readouterr().out) is bool(status)
+
+
+@pytest.mark.parametrize(("taken", "said"), [(0.09, ""), (0.5, " Meanwhile others took 50% of a core.")])
+def test_a_check_beside_others_says_so(taken: float, said: str) -> None:
+    told = capacity.told(Checked(MIX, 100, 50, Disturbance(taken)))
+    assert told.endswith(f"NOT within 20%.{said}")
 
 
 def test_a_calibration_alone_plans_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

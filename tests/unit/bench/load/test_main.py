@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from bench.load import drive
 from bench.load.drive import Entry, Outcome, Size
 from bench.load.orders import Orders
 from bench.load.profiles import BY_NAME
+from bench.speed.disturbance import Disturbance, Watch
 from bench.speed.launch import CannotRun
 from bench.speed.sections import CLIENT_CORE
 
@@ -91,6 +93,34 @@ def test_workers_elsewhere_are_told_their_orders_without_the_keys(
     assert "waiting for 2 workers; BENCH_ORDERS=" in said
     assert '"key": "KEY"' in said
     assert "gw-1" not in said
+
+
+class Looking:
+    """A watch that finds what it is told."""
+
+    def __init__(self, taken: float) -> None:
+        self.taken, self.looks = taken, 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+    def found(self) -> Disturbance:
+        assert self.looks == 2, "before and after"
+        return Disturbance(self.taken)
+
+
+@pytest.mark.parametrize(
+    ("taken", "remarks"),
+    [(0.09, []), (0.78, ["- through the gateway: others took 78% of a core; a latency may be theirs"])],
+)
+def test_what_others_took_from_the_cores_is_told(
+    taken: float, remarks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Runs(monkeypatch, outcome(10))
+    watch = Looking(taken)
+    run = load.Run(BY_NAME["chat"], Size(60, 40, 6.0), "locust", tmp_path, lambda: cast("Watch", watch))
+    run.against("through the gateway", "http://gateway", Orders())
+    assert run.remarks == remarks
 
 
 @pytest.mark.parametrize(
