@@ -12,7 +12,9 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
+
+from gateway.tls import TlsConnection
 
 _HANDSHAKE_S: Final = 10.0
 _GOODBYE_S: Final = 2.0  # for the caller's close_notify; asyncio's default keeps a vanished caller for 30 s
@@ -53,24 +55,17 @@ class Acceptor:
         await asyncio.sleep(0)  # one turn for the loop to close the duplicates
         taken = [connection for listener in self._sockets for connection in _let_go(listener, take_queued=take_queued)]
         loop = asyncio.get_running_loop()
-        options = self._tls_options()
-        adoptions = (loop.connect_accepted_socket(self._connection, connection, **options) for connection in taken)
+        adoptions = (loop.connect_accepted_socket(self._accepted, connection) for connection in taken)
         await asyncio.gather(*adoptions, return_exceptions=True)  # a caller who left meanwhile is no trouble of ours
 
     async def _server(self, listener: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
-        return await loop.create_server(
-            self._connection, sock=listener.dup(), backlog=self._backlog, **self._tls_options()
-        )
+        return await loop.create_server(self._accepted, sock=listener.dup(), backlog=self._backlog)
 
-    def _tls_options(self) -> dict[str, Any]:
+    def _accepted(self) -> asyncio.BaseProtocol:
         if self.ssl_context is None:
-            return {}  # the loop refuses a time limit for a handshake that there is not
-        return {
-            "ssl": self.ssl_context,
-            "ssl_handshake_timeout": _HANDSHAKE_S,
-            "ssl_shutdown_timeout": _GOODBYE_S,
-        }
+            return self._connection()
+        return TlsConnection(self._connection, self.ssl_context, handshake_s=_HANDSHAKE_S, goodbye_s=_GOODBYE_S)
 
 
 def _let_go(listener: socket.socket, *, take_queued: bool) -> list[socket.socket]:

@@ -25,6 +25,7 @@ import aiohappyeyeballs
 from gateway.errors import UpstreamConnectError, UpstreamConnectTimeout
 from gateway.relay.origin import Origin
 from gateway.tasks import spawn
+from gateway.tls import TlsConnection
 from gateway.units import NS_PER_S
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # what getaddrinfo answers
@@ -36,6 +37,7 @@ LOOKUP_RETRY_S: Final = 1  # after a failed lookup, aged addresses are used that
 STALE_S: Final = 600  # how long beyond `resolve_s` an address may be used while it cannot be looked up
 MAX_ADDRESSES: Final = 16
 MAX_PROXY_HEAD_BYTES: Final = 16 * 1024
+TLS_HANDSHAKE_S: Final = 60  # a bound of last resort: `timeouts.connect_s` is over long before
 TLS_GOODBYE_S: Final = 2  # how long a closed connection waits for the provider's close_notify
 _MAX_CONTEXTS: Final = 256
 
@@ -177,15 +179,28 @@ class Dialer:
             if self._tls is None:
                 await loop.create_connection(lambda: protocol, sock=sock)
             else:
-                await loop.create_connection(
-                    lambda: protocol,
-                    sock=sock,
-                    ssl=self._tls,
-                    server_hostname=self._origin.host,
-                    ssl_shutdown_timeout=TLS_GOODBYE_S,
-                )
+                await self._secure(sock, protocol, self._tls)
         except OSError as error:
             _raise_tls(error, self._origin)
+
+    async def _secure(self, sock: socket.socket, protocol: asyncio.Protocol, context: ssl.SSLContext) -> None:
+        """Connect it over TLS; raises what the handshake did, and nothing stays open when we are cancelled."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        connection = TlsConnection(
+            lambda: protocol,
+            context,
+            server_hostname=self._origin.host,
+            ready=ready,
+            handshake_s=TLS_HANDSHAKE_S,
+            goodbye_s=TLS_GOODBYE_S,
+        )
+        await loop.create_connection(lambda: connection, sock=sock)
+        try:
+            await ready
+        except BaseException:
+            connection.abort()
+            raise
 
 
 def tls_context(origin: Origin) -> ssl.SSLContext:

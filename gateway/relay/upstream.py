@@ -11,8 +11,8 @@ Invariants
   the next exchange on it while this one is being finished.
 - A connection is reused only if the answer ended where it said, nothing followed, the request was sent whole and
   written out, and both sides keep alive. Bytes nobody asked for close it and are never delivered.
-- A clean end of the connection ends a body of unknown length. Under TLS that takes a close_notify: uvloop reports a
-  bare FIN without `eof_received`, so a cut stream is a reset (RFC 9112 section 9.8).
+- A clean end of the connection ends a body of unknown length. Under TLS that takes a close_notify: a bare FIN is no
+  `eof_received` there (gateway/tls.py), so a cut stream is a reset (RFC 9112 section 9.8).
 - A sink that raises costs its own connection and nothing else; it hears on_lost, whatever it heard before, so that its
   exchange ends at once and not by a time limit.
 
