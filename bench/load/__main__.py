@@ -184,6 +184,8 @@ def carry_out(options: argparse.Namespace) -> int:
         run = Run(profile, size, locust, folder, watch)
         if options.web:
             host = f"http://127.0.0.1:{raised.gateway.port}" if raised else options.url
+            if raised:
+                stack.enter_context(stage.failing(raised, profile, size.seconds, again=True))
             run.page(host, orders)
             return HOLDS
         if raised:

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -142,18 +143,20 @@ def _quota(name: str, key: str, rpm: int, capacity: int) -> dict[str, object]:
 
 
 @contextmanager
-def failing(stage: Stage, profile: Profile, seconds: float) -> Generator[None, None, None]:
-    """While the block runs, the first provider fails from a third of `seconds` on, and heals at two."""
+def failing(stage: Stage, profile: Profile, seconds: float, *, again: bool = False) -> Generator[None, None, None]:
+    """While the block runs, the first provider fails from a third of `seconds` on, and heals at two; or so on end."""
     if not profile.fails:
         yield
         return
     first, over = stage.sims[0], threading.Event()
 
     def happen() -> None:  # one after the other: two timers may be late in any order
-        for happens in (first.fail, first.heal):
+        for happens in cycle((first.fail, first.heal)):
             if over.wait(seconds / 3):
                 return
             happens()
+            if happens == first.heal and (not again or over.wait(seconds / 3)):
+                return
 
     thread = threading.Thread(target=happen, name="bench provider fails")
     thread.start()

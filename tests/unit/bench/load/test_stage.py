@@ -53,26 +53,39 @@ def test_a_provider_fails_heals_and_tells_what_it_saw(tmp_path: Path) -> None:
 
 
 class Told(Sim):
-    """Notes what it is told, and when the second word came."""
+    """Notes what it is told, and when so many words came."""
 
     words: list[str]
-    twice: threading.Event
+    wanted: int
+    enough: threading.Event
 
     def fail(self) -> None:
         self.words.append("fail")
 
     def heal(self) -> None:
         self.words.append("heal")
-        self.twice.set()
+        if len(self.words) >= self.wanted:
+            self.enough.set()
+
+
+def told_provider(wanted: int) -> tuple[Told, Stage]:
+    told = Told(1)
+    for name, value in (("words", []), ("wanted", wanted), ("enough", threading.Event())):
+        object.__setattr__(told, name, value)
+    return told, Stage((told, Sim(2)), Running("gateway", 3, 3), "", "")
+
+
+def test_with_a_page_it_fails_and_heals_on_end() -> None:
+    told, raised = told_provider(6)
+    with stage.failing(raised, BY_NAME["degraded"], 0.003, again=True):
+        assert told.enough.wait(10)
+    assert told.words[:6] == ["fail", "heal"] * 3
 
 
 def test_a_profile_that_fails_does_so_once_and_heals() -> None:
-    told = Told(1)
-    object.__setattr__(told, "words", [])
-    object.__setattr__(told, "twice", threading.Event())
-    raised = Stage((told, Sim(2)), Running("gateway", 3, 3), "", "")
+    told, raised = told_provider(2)
     with stage.failing(raised, BY_NAME["degraded"], 0.03):
-        assert told.twice.wait(10)
+        assert told.enough.wait(10)
     assert told.words == ["fail", "heal"]
     with stage.failing(raised, BY_NAME["chat"], 0.0):
         assert told.words == ["fail", "heal"]
