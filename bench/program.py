@@ -6,6 +6,7 @@ wrong words (argparse's) and CANNOT_RUN.
 """
 
 import argparse
+import errno
 import math
 import os
 import shutil
@@ -21,6 +22,7 @@ from bench.speed.launch import CannotRun, end_on_signals
 CANNOT_RUN: Final = 3
 LEAST_FREE_BYTES: Final = 100_000_000  # where a result goes; the largest is a tenth of that
 MOST: Final = 10**12
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # where logs and the gateway's state go meanwhile (TMPDIR)
 
 
 def number(least: float, most: float = MOST) -> Callable[[str], float]:
@@ -90,8 +92,16 @@ def ended(name: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except CannotRun as problem:
-        print(f"\n{name} cannot run: {problem}", file=sys.stderr)
-        return CANNOT_RUN
+        return _cannot_run(name, problem)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return _cannot_run(name, error)
     except KeyboardInterrupt:
         print(f"\n{name}: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _cannot_run(name: str, problem: Exception) -> int:
+    print(f"\n{name} cannot run: {problem}", file=sys.stderr)
+    return CANNOT_RUN

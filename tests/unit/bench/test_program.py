@@ -94,6 +94,10 @@ def cannot() -> int:
     raise CannotRun("cc is missing")
 
 
+def full() -> int:
+    raise OSError(errno.ENOSPC, "No space left on device", "/tmp/log")  # noqa: S108 - a name to be told
+
+
 def interrupted() -> int:
     signal.raise_signal(signal.SIGINT)
     return 0
@@ -104,6 +108,7 @@ def interrupted() -> int:
     [
         (lambda: 7, 7, ""),
         (cannot, program.CANNOT_RUN, "\nbench.x cannot run: cc is missing\n"),
+        (full, program.CANNOT_RUN, "\nbench.x cannot run: [Errno 28] No space left on device: '/tmp/log'\n"),
         (interrupted, 130, "\nbench.x: stopped\n"),
     ],
 )
@@ -127,3 +132,11 @@ def test_a_folder_that_may_not_even_be_looked_at_is_told(tmp_path: Path, monkeyp
     hidden.parent.mkdir()
     with pytest.raises(CannotRun, match="no folder that may be written"):
         program.require_writable(hidden)
+
+
+def test_what_is_nobody_elses_fault_is_not_hidden() -> None:
+    def defect() -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "raw.json")
+
+    with pytest.raises(FileNotFoundError):
+        program.ended("bench.x", defect)
