@@ -1,8 +1,9 @@
 """Content codings, decoded under limits: of callers' bodies, and of answers that came encoded all the same.
 
 Providers are asked for `identity`; one that encodes anyway would hide usage and completion from the tap, so its
-answer is decoded on the way. Each read of one may unfold to a MiB, or to 100 times its size: the limit is per read and
-not over the answer, where megabytes of honest text would save up for one read that unfolds to gigabytes.
+answer is decoded on the way. What a read of one may unfold to is bounded in bytes, since that is what it costs, and not
+by its ratio: hundreds of equal embeddings shrink a thousandfold. The bound is per read and not over the answer, where
+megabytes of honest text would save up for one read that unfolds to gigabytes; between reads a slow caller stops them.
 
 Invariants: a decoder never yields more than its limit allows, whatever the ratio, and holds at most `_STEP` bytes'
 worth beyond it for a moment; an input that ends early or goes on behind its end is an error, not a short body.
@@ -18,6 +19,7 @@ from gateway.units import MIB
 GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _FREE_BYTES: Final = 1 * MIB  # below it no ratio is suspicious: small JSON can shrink a hundredfold
 MAX_RATIO: Final = 100
+READ_BYTES: Final = 25 * MIB  # of one read of an answer, decoded: 28 ms of zstd, 76 ms of gzip; an honest one takes 10
 _STEP: Final = 256  # bytes given to zstd at once, which knows no limit: each four of them can hold a block of 128 KiB
 _ZSTD_WINDOW: Final = 8 * MIB
 _BEHIND: Final = "bytes behind the end of the encoded body"
@@ -103,11 +105,11 @@ def decoder(encoding: bytes) -> Decoder | None:
 
 
 def decode_read(reader: Decoder, data: bytes) -> bytes:
-    """One read of an answer, decoded: at most a MiB, or 100 times its size. Raises DecodeError, also above that."""
+    """One read of an answer, decoded: at most READ_BYTES. Raises DecodeError, also above that."""
     try:
-        return reader.feed(data, _allowed(data))
+        return reader.feed(data, READ_BYTES)
     except TooMuch:
-        raise DecodeError(f"{len(data)} bytes unfold to more than {_allowed(data)}") from None
+        raise DecodeError(f"{len(data)} bytes unfold to more than {READ_BYTES}") from None
 
 
 def decode_request(encoding: bytes, body: bytes, limit: int) -> bytes:

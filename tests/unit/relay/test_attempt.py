@@ -18,6 +18,7 @@ from gateway.errors import (
 from gateway.providers.headers import caller_lines
 from gateway.record import Usage
 from gateway.relay.attempt import PRECONTENT_BYTES, REFUSAL_BYTES, WHOLE_BYTES, AttemptRun, Taking
+from gateway.relay.decode import READ_BYTES
 from gateway.relay.outgoing import Outgoing
 from gateway.relay.stream import Transfer
 from gateway.relay.upstream import Connection, ResponseHead
@@ -476,7 +477,7 @@ def test_an_answer_that_unfolds_to_a_flood_fails(kind: bytes) -> None:
     one.run.on_body(packed)
     error = one.failed()
     assert isinstance(error, UpstreamProtocolError)
-    assert error.detail == f"{len(packed)} bytes unfold to more than {len(packed) * 100}"
+    assert error.detail == f"{len(packed)} bytes unfold to more than {READ_BYTES}"
     assert (one.sent, one.connection.aborted) == (b"", 1)
 
 

@@ -1,6 +1,7 @@
 """Encoded bodies: decoded exactly, or refused, and never larger on the way than they may be."""
 
 import gzip
+import json
 import random
 import tracemalloc
 import zlib
@@ -124,6 +125,17 @@ def test_a_read_of_an_answer_never_unfolds_to_more_than_it_may(coding: bytes) ->
         assert tracemalloc.get_traced_memory()[1] < 64 * MIB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"zstd"])
+def test_an_honest_answer_may_shrink_a_hundredfold_and_more(coding: bytes) -> None:
+    embedding = [random.Random(1).uniform(-1, 1) for _ in range(1_536)]
+    answer = json.dumps({"data": [{"embedding": embedding, "index": index} for index in range(500)]}).encode()
+    pack = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"zstd": zstandard.compress}[coding]
+    reader = decoder(coding)
+    assert reader is not None
+    assert decode_read(reader, pack(answer)) == answer
+    reader.finish()
 
 
 def test_honest_text_before_a_bomb_saves_nothing_up_for_it() -> None:
