@@ -120,6 +120,15 @@ def test_slots_that_a_settlement_does_not_name_are_freed_all_the_same(scene: Sce
     assert scene.is_right()
 
 
+def test_a_settlement_that_knows_the_first_attempt_only_charges_it_and_keeps_the_last(scene: Scene) -> None:
+    """What a dead worker's decision says, after a failover that it does not know of."""
+    scene.reserve("a", tokens(10), tokens(10, "first"))
+    scene.reserve("a", tokens(10, "last"), attempt=1, releases=[tokens(0, "first")])
+    assert [scene.level(name, TPM) for name in ("tpm", "first", "last")] == [990, 1_000, 990]
+    scene.table.settle("a", [tokens(10), tokens(10, "first")])
+    assert [scene.level(name, TPM) for name in ("tpm", "first", "last")] == [990, 990, 990]
+
+
 def test_a_settlement_of_nobody_makes_rows_for_what_it_owes(scene: Scene) -> None:
     assert scene.table.settle("a", [tokens(400), slot()]).levels == (600, 2)
     assert scene.table.settle("a", [tokens(400), slot()]).levels == (600, 2), "once"
