@@ -14,7 +14,7 @@ from typing import Final
 from bench import program
 from bench.limits import cost, proof
 from bench.limits.scenarios import BY_NAME, SCENARIOS
-from bench.speed import conditions, procfs
+from bench.speed import conditions
 from bench.speed.sections import CLIENT_CORE, TARGET_CORE
 from bench.speed.targets import ROOT
 
@@ -62,8 +62,7 @@ def run_cost(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.out:
         program.require_writable(options.out)
     found = conditions.gather(arguments, "bench.limits")
-    with procfs.pinned(TARGET_CORE):
-        figures = cost.measure(options.requests, options.repeats, tell, cores=CORES)
+    figures = cost.measure(options.requests, options.repeats, tell, cores=CORES)
     found["load after"] = _load()
     report = cost.markdown(figures, found)
     print(report)

@@ -297,9 +297,9 @@ def _server_cpu_us(server: RedisServer) -> int:
 
 
 def measure(requests: int, repeats: int, tell: Callable[[str], None], *, cores: tuple[int, int]) -> list[Figure]:
-    """Both engines; `cores`: this process's and the server's."""
-    figures = uvloop.run(InMemory().figures(requests, repeats, tell))
-    with redis_server(cores[1]) as server:
+    """Both engines; `cores`: this process's and the server's, which is started before this process has only its own."""
+    with redis_server(cores[1]) as server, procfs.pinned(cores[0]):
+        figures = uvloop.run(InMemory().figures(requests, repeats, tell))
         return figures + uvloop.run(by_store(server, requests, repeats, tell))
 
 

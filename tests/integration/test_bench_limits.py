@@ -1,13 +1,17 @@
 """The bench of limits with real processes: a redis-server that is killed and comes back empty, and gateways."""
 
 import asyncio
+import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from bench import program
+from bench.limits import __main__ as limits
 from bench.limits import cost, proof, redis
-from bench.limits.cost import LIMITS, STORE, Figure
+from bench.limits.cost import ALONE, LIMITS, ONE_KEY, STORE, TABLE, Figure
 from bench.limits.redis import RedisServer, answers, redis_server
 from bench.limits.scenarios import BY_NAME
 from bench.speed import launch
@@ -52,6 +56,16 @@ def test_a_store_is_asked_and_its_own_cost_read() -> None:
     assert [figure.limits for figure in found] == [n for n in LIMITS if n]
     assert all(len(figure.worker_us) == len(figure.server_us) == 1 for figure in found)
     assert cost.of(found, STORE, 8).worker.low > 0
+
+
+def test_the_whole_of_what_limits_cost_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has only one core meanwhile, and the server another, where there are two."""
+    able = os.sched_getaffinity(0)
+    monkeypatch.setattr(limits, "CORES", (min(able), max(able)))
+    assert limits.main(["cost", "--requests", "64", "--repeats", "1", "--out", str(tmp_path)]) != program.CANNOT_RUN
+    figures = json.loads((tmp_path / "cost.json").read_text())["figures"]
+    assert {figure["engine"] for figure in figures} == {TABLE, ONE_KEY, ALONE, STORE}
+    assert os.sched_getaffinity(0) == able
 
 
 @pytest.mark.parametrize("name", ["requests-table", "worker-store"])
