@@ -95,7 +95,9 @@ def raised(options: argparse.Namespace, folder: Path, expected_s: float) -> Gene
     with ExitStack() as stack:
         port = stack.enter_context(native.upstream(CLIENT_CORE, folder / "upstream.log"))
         running = stack.enter_context(started(gateway, port, folder / "gateway"))
-        yield Bench(running, port, options.seconds, folder, Progress(expected_s))
+        progress = Progress(expected_s)
+        yield Bench(running, port, options.seconds, folder, progress)
+        progress.close()
 
 
 def calibrated(options: argparse.Namespace) -> Coefficients:
@@ -107,7 +109,7 @@ def calibrated(options: argparse.Namespace) -> Coefficients:
             settled = measure.idle_mb(bench.gateway)
             gateway = Limited(extra=read_gateway_settings(options.gateway_config))
             count = iter(range(100))
-            held = measure.memory_of(lambda: started(gateway, bench.upstream, folder / f"memory-{next(count)}"), folder)
+            held = measure.memory_of(lambda: started(gateway, bench.upstream, folder / f"memory-{next(count)}"), bench)
             found = measure.calibrate(bench, folder / "gateway" / "state", held, settled)
     with program.writing(options.coefficients):
         found.stored(options.coefficients)

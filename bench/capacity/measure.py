@@ -173,10 +173,11 @@ def connection_kb(held: MemoryResult) -> float:
     return max(0.0, (busy.rss_kb - idle.rss_kb) / BUSY_CONNECTIONS) if idle and busy else 0.0
 
 
-def memory_of(start: Callable[[], AbstractContextManager[Running]], folder: Path) -> MemoryResult:
+def memory_of(start: Callable[[], AbstractContextManager[Running]], bench: Bench) -> MemoryResult:
     """The memory section of `bench.speed` on gateways of its own."""
     settings = Settings(hold=STREAMS_HELD, hold_seconds=3.0)
-    return memory.measure("gateway", start, settings, procfs.raise_descriptor_limit(), folder, Progress(60))
+    descriptors = procfs.raise_descriptor_limit()
+    return memory.measure("gateway", start, settings, descriptors, bench.folder, bench.progress)
 
 
 def idle_mb(gateway: Running) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,16 @@ def test_the_journal_is_the_sum_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "journal" / "b").write_bytes(b"x" * 12)
     (tmp_path / "other").write_bytes(b"x" * 99)
     assert measure.written_bytes(tmp_path) == 42
+
+
+def test_memory_is_told_by_the_line_of_the_whole_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def measured(*arguments: object) -> MemoryResult:
+        given.extend(arguments)
+        return MemoryResult("gateway", 1)
+
+    monkeypatch.setattr("bench.speed.memory.measure", measured)
+    own = bench(tmp_path)
+    measure.memory_of(lambda: nullcontext(own.gateway), own)
+    assert given[-1] is own.progress
