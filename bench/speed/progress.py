@@ -1,5 +1,6 @@
 """One line on stderr that says what is being measured, what came out last, and how long it still takes."""
 
+import shutil
 import sys
 import time
 from typing import Final
@@ -35,7 +36,10 @@ class Progress:
         sys.stderr.flush()
 
     def _write(self, line: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
+        if self._terminal:  # a line that is wrapped could not be taken back
+            sys.stderr.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        else:
+            sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
     def close(self) -> None:

@@ -42,3 +42,16 @@ def test_the_start_of_the_targets_does_not_double_what_is_left(
         line.step("json", planned_s)
     left = [text.split()[-4] for text in capsys.readouterr().err.splitlines()]
     assert left == ["120", "141", "63"]
+
+
+def test_on_a_terminal_it_is_one_line_that_is_never_wrapped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    line = Progress(expected_s=100)
+    line.step("100,000 of 10,000,000 requests, worker 81.8 MB", 10)
+    line.note("a note stays, however long it is, and has a line of its own")
+    line.close()
+    step, note, end = capsys.readouterr().err.split("\r\x1b[K")[1:]
+    assert (len(step), note, end) == (39, "a note stays, however long it is, and has a line of its own\n", "")
