@@ -231,8 +231,8 @@ class Run:
             self.samples += tls.requests(bench, running)
         for target in found:
             start = partial(surrounded, target, "tls-memory")
-            memory = tls.idle_streams(target.name, start, settings, self.descriptors, self.folder, self.progress)
-            self.tls_memory.append(memory)
+            kept = tls.memory(target.name, start, settings, self.descriptors, self.folder, self.progress)
+            self.tls_memory.append(kept)
 
 
 def exit_status(result: report.Result) -> int:

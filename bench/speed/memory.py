@@ -28,6 +28,11 @@ WARM_UP_S: Final = 1.0
 WARM_REQUESTS: Final = 200
 SPARE_DESCRIPTORS: Final = 400
 RELEASE_PATIENCE_S: Final = 5.0
+LARGE_ANSWER_BYTES: Final = 256_000
+LARGE_CONNECTIONS: Final = 250
+CARRIED: Final = 4  # requests for each of them, so that none has had none
+CARRYING_S: Final = 2.0  # about as long as they take
+SMALL_CARRIED, LARGE_CARRIED = "small answers carried", "large answers carried"
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,14 @@ class MemoryRun:
         while before and time.monotonic() < deadline and self._descriptors() > before.descriptors:
             time.sleep(0.1)
         self.look("streams closed")
+
+    def large_answers(self) -> None:
+        """What is left of answers of 256 KB in connections that are kept: before, they carried answers of 1 KB."""
+        for when, answer_bytes in ((SMALL_CARRIED, workload.ANSWER_BYTES), (LARGE_CARRIED, LARGE_ANSWER_BYTES)):
+            arguments = ("--requests", str(CARRIED * LARGE_CONNECTIONS), "--connections", str(LARGE_CONNECTIONS))
+            self._load(workload.plain(UPSTREAM_DELAY_MS, answer_bytes), arguments, CARRYING_S, when)
+            time.sleep(1.0)  # what is only on its way is not what is left
+            self.look(when)
 
     def look(self, when: str) -> Moment | None:
         """Read the worker now."""

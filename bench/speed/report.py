@@ -12,7 +12,7 @@ from typing import Final
 from bench.speed import disturbance, tls, verdict
 from bench.speed.disturbance import Thrown
 from bench.speed.histogram import Histogram
-from bench.speed.memory import MemoryResult
+from bench.speed.memory import LARGE_CARRIED, LARGE_CONNECTIONS, SMALL_CARRIED, MemoryResult
 from bench.speed.sections import Sample, Settings
 from bench.speed.verdict import Goal, Range, Status
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
@@ -324,9 +324,16 @@ def _tls_streams(results: Sequence[MemoryResult]) -> str:
         moment = result.at(when)
         return f"{moment.rss_kb / 1024:.1f}" if moment else "–"
 
-    moments = ("before streams", "streams open", "streams closed")
-    rows = [[r.target, f"{r.streams:,}", kb(r.kb_per_stream), *(mb(r, when) for when in moments)] for r in results]
-    return _table(("target", "open idle streams", "KB each", *(f"MB, {when}" for when in moments)), rows)
+    streams = ("before streams", "streams open", "streams closed")
+    rows = [[r.target, f"{r.streams:,}", kb(r.kb_per_stream), *(mb(r, when) for when in streams)] for r in results]
+    opened = _table(("target", "open idle streams", "KB each", *(f"MB, {when}" for when in streams)), rows)
+    rows = [[r.target, *(mb(r, when) for when in (SMALL_CARRIED, LARGE_CARRIED))] for r in results]
+    kept = _table(("target", "MB, after answers of 1 KB", "MB, after answers of 256 KB"), rows)
+    said = (
+        f"The worker's memory with {LARGE_CONNECTIONS:,} idle connections of callers, and those to the provider: after "
+        "they have carried small answers, and then large ones."
+    )
+    return f"{opened}\n\n{said}\n\n{kept}" if opened else ""
 
 
 def _memory(results: Sequence[MemoryResult]) -> str:

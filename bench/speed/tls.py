@@ -1,4 +1,4 @@
-"""TLS on both sides of a target: plain requests, requests on new connections, and the memory of idle streams.
+"""TLS on both sides of a target: plain requests, requests on new connections, and what connections keep in memory.
 
     callers - nginx == target == nginx - upstream        == is TLS; all but the target is on the callers' core
 
@@ -22,10 +22,10 @@ from bench.speed.sections import CLIENT_CORE, Bench, Sample, Settings
 from bench.speed.targets import Place, Running, Target
 
 MOST_STREAMS: Final = 2_000
-SECONDS: Final = 1.5
-WARM_UP_S: Final = 0.5
-HOLD_S: Final = 4.0
-MEMORY_TARGET_S: Final = 6.0  # of the streams of one target, beside holding them
+SECONDS: Final = 1.2
+WARM_UP_S: Final = 0.4
+HOLD_S: Final = 3.0
+MEMORY_TARGET_S: Final = 12.0  # of one target, beside holding its streams
 KEPT, ANEW = "tls", "tls-new"
 """The sections of the samples: on connections that are kept, and on one for each request."""
 
@@ -86,7 +86,7 @@ def _plain(section: str, bench: Bench) -> list[Sample]:
     return bench.interleaved(lambda target, n: bench.sample(section, target, n, work, "--connections", connections))
 
 
-def idle_streams(
+def memory(
     name: str,
     start: Callable[[], AbstractContextManager[Surrounded]],
     settings: Settings,
@@ -94,8 +94,10 @@ def idle_streams(
     folder: Path,
     progress: Progress,
 ) -> MemoryResult:
-    """What an open stream adds to a freshly started target."""
+    """What an open stream adds to a freshly started target, and what large answers leave behind in another one."""
     result, streams = MemoryResult(name, settings.hold), streams_possible(settings.hold, descriptors)
     with start() as target:
         MemoryRun(target.running, settings, result, streams, folder, progress).open_streams()
+    with start() as target:
+        MemoryRun(target.running, settings, result, streams, folder, progress).large_answers()
     return result

@@ -60,10 +60,10 @@ class Workload:
         return json.dumps(request, separators=(",", ":")).encode()
 
 
-def plain(delay_ms: int = 0) -> Workload:
-    """1 KB in, 1 KB out, after `delay_ms`."""
-    directive = f"body_bytes={ANSWER_BYTES} delay_ms={delay_ms}"
-    return Workload(f"json-{delay_ms}ms", directive, checks=("--expect-bytes", str(ANSWER_BYTES)))
+def plain(delay_ms: int = 0, answer_bytes: int = ANSWER_BYTES) -> Workload:
+    """1 KB in, 1 KB out or more, after `delay_ms`."""
+    directive = f"body_bytes={answer_bytes} delay_ms={delay_ms}"
+    return Workload(f"json-{answer_bytes}-{delay_ms}ms", directive, checks=("--expect-bytes", str(answer_bytes)))
 
 
 def streamed(interval_ms: int, chunks: int = CHUNKS) -> Workload:

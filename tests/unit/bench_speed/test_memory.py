@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.speed import native
 from bench.speed.memory import MemoryResult, MemoryRun, Moment, streams_possible
+from bench.speed.native import LoadResult
 from bench.speed.procfs import Process, Reading
 from bench.speed.progress import Progress
 from bench.speed.sections import Settings
 from bench.speed.targets import Running
+from tests.unit.bench_speed.samples import sample
 
 
 @pytest.mark.parametrize(("limit", "streams"), [(1_048_576, 10_000), (20_000, 9_800), (1_024, 312)])
@@ -22,6 +25,26 @@ def test_a_stream_costs_what_holding_them_added() -> None:
     assert MemoryResult("gateway", 1000, streams=1000, moments=moments).kb_per_stream == 20
     assert MemoryResult("gateway", 1000, streams=0, moments=moments).kb_per_stream is None
     assert MemoryResult("gateway", 1000).kb_per_stream is None
+
+
+def test_large_answers_are_looked_at_when_they_have_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def load(_port: int, arguments: list[str], **_: object) -> LoadResult:
+        done.append(arguments[arguments.index("--expect-bytes") + 1])
+        return sample("memory", "gateway", errors=len(done)).load
+
+    monkeypatch.setattr(native, "load", load)
+    monkeypatch.setattr(time, "sleep", lambda _: done.append("rest"))
+    monkeypatch.setattr(Running, "reading", lambda _: Reading({7: Process(7, 0, 5000 * len(done), 9)}))
+    result = MemoryResult("gateway", 10)
+    MemoryRun(Running("gateway", 1, 1), Settings(), result, 10, tmp_path, Progress(1)).large_answers()
+    assert done == ["1000", "rest", "256000", "rest"]
+    assert [(moment.when, moment.rss_kb) for moment in result.moments] == [
+        ("small answers carried", 10_000),
+        ("large answers carried", 20_000),
+    ]
+    assert result.errors == {"short_body": 1 + 3}
 
 
 def test_a_worker_that_was_started_anew_is_seen_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,12 +106,15 @@ def test_tls_shows_kept_and_new_connections_beside_nginx_and_what_a_stream_takes
         *(one for name, us in (("nginx", 20), ("gateway", 50)) for one in repeats("tls", name, [80, 90], cpu_us=us)),
         *(one for name, us in (("nginx", 400), ("gateway", 600)) for one in repeats("tls-new", name, [9], cpu_us=us)),
     ]
-    moments = [Moment("before streams", 2048, 9), Moment("streams open", 7048, 209), Moment("streams closed", 3072, 9)]
+    readings = {"before streams": 2048, "streams open": 7048, "streams closed": 3072}
+    readings |= {"small answers carried": 1024, "large answers carried": 5120}
+    moments = [Moment(when, kb, 9) for when, kb in readings.items()]
     told = replace(result(samples), tls_memory=[MemoryResult("gateway", 100, 100, moments)])
     text = report.markdown(told)
     assert "| gateway | kept | 50.0 | 50.0 | 2.50 | 85 (80 – 90) | 0.20 / 0.20 |" in text
     assert "| gateway | new | 600.0 | 600.0 | 1.50 | 9 | 0.20 / 0.20 |" in text
     assert "| gateway | 100 | 50.0 | 2.0 | 6.9 | 3.0 |" in text
+    assert "| gateway | 1.0 | 5.0 |" in text
     assert "| memory per open idle stream, TLS on both sides | ≤ 100 KB | 50.00 | **met** |" in text
 
 

@@ -1,6 +1,7 @@
 """What is measured with TLS, in how little time, and that both kinds of connections take their turns."""
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,23 @@ def test_kept_connections_come_before_new_ones_each_in_turn(tmp_path: Path, monk
     assert [one.repeat for one in samples] == [0, 0, 1, 1] * 2
 
 
-def test_streams_are_opened_on_connections_that_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[tuple[int, int]] = []
+def test_memory_is_of_connections_that_are_kept_and_of_a_fresh_target_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[tuple[str, int, int]] = []
 
-    def open_streams(run: MemoryRun) -> None:
-        opened.append((run._target.stream_port, run._streams))
+    def noted(name: str) -> Callable[[MemoryRun], None]:
+        return lambda run: did.append((name, run._target.stream_port, run._streams))
 
-    monkeypatch.setattr(MemoryRun, "open_streams", open_streams)
+    def start() -> AbstractContextManager[Surrounded]:
+        did.append(("start", 0, 0))
+        return nullcontext(surrounded)
+
+    for name in ("open_streams", "large_answers"):
+        monkeypatch.setattr(MemoryRun, name, noted(name))
     surrounded = Surrounded(Running("limited", 1, 2), Running("limited", 3, 4))
     settings = Settings(hold=500)
-    found = tls.idle_streams("limited", lambda: nullcontext(surrounded), settings, 1_000, tmp_path, Progress(1))
-    assert opened == [(2, 300)]
+    found = tls.memory("limited", start, settings, 1_000, tmp_path, Progress(1))
+    begun = ("start", 0, 0)
+    assert did == [begun, ("open_streams", 2, 300), begun, ("large_answers", 2, 300)]
     assert (found.target, found.wanted_streams) == ("limited", 500)
