@@ -1,6 +1,7 @@
 """The board: every word is where all processes look for it, and a body that killed two workers is told apart."""
 
 import inspect
+import os
 import re
 
 import pytest
@@ -19,6 +20,8 @@ from gateway.nodestate import (
     body_mark,
 )
 from gateway.segment import Segment
+
+BODIES = (b"", b"a", b"a" * 8191, b"a" * 8192, b"a" * 100_000)
 
 
 @pytest.fixture
@@ -122,9 +125,25 @@ def test_after_an_upgrade_nothing_is_refused(state: NodeState) -> None:
 
 
 def test_a_mark_is_never_the_word_for_nothing_and_always_fits(state: NodeState) -> None:
-    for body in (b"", b"a", b"a" * 100_000):
+    for body in BODIES:
         state.slot(0).reading = body_mark(body)
         assert state.slot(0).reading == body_mark(body) != 0
+
+
+def test_bodies_that_differ_in_one_byte_have_marks_of_their_own() -> None:
+    for body in BODIES[1:]:
+        others = [body[:at] + b"b" + body[at + 1 :] for at in {0, len(body) // 2, len(body) - 1}]
+        marks = {body_mark(each) for each in (body, *others, body[:-1], body + b"\0", body + b"a")}
+        assert len(marks) == len(others) + 4
+
+
+@pytest.mark.parametrize("body", BODIES, ids=len)
+def test_a_fork_knows_a_body_by_the_same_mark(body: bytes) -> None:
+    mark = body_mark(body)
+    child = os.fork()
+    if not child:
+        os._exit(body_mark(bytes(bytearray(body))) != mark)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_while_no_body_is_refused_asking_looks_no_further(state: NodeState, monkeypatch: pytest.MonkeyPatch) -> None:
