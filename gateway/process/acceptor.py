@@ -13,10 +13,12 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
+from weakref import WeakSet
 
 from gateway.tls import TlsConnection
 
 _HANDSHAKE_S: Final = 10.0
+_LAST_HANDSHAKES_S: Final = 2.0  # for who connected just before we closed; the App knows nothing of them yet
 _GOODBYE_S: Final = 2.0  # for the caller's close_notify; asyncio's default keeps a vanished caller for 30 s
 
 
@@ -32,6 +34,7 @@ class Acceptor:
         self._connection = connection
         self._backlog = backlog
         self._servers: dict[int, asyncio.AbstractServer] = {}
+        self._shaking: WeakSet[asyncio.Future[None]] = WeakSet()  # weak: a failed accept tells nobody
 
     @property
     def accepting(self) -> int:
@@ -49,7 +52,8 @@ class Acceptor:
     async def close(self, *, take_queued: bool) -> None:
         """Stop accepting and let go of all sockets; with `take_queued` serve first what waits on them.
 
-        Closing the last descriptor of a socket resets its queue, so whoever may be last empties it first.
+        Closing the last descriptor of a socket resets its queue, so whoever may be last empties it first. Handshakes
+        that have begun are waited for, for a moment: the App drains only what it has seen.
         """
         await self.accept_from(0)
         await asyncio.sleep(0)  # one turn for the loop to close the duplicates
@@ -57,6 +61,8 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         adoptions = (loop.connect_accepted_socket(self._accepted, connection) for connection in taken)
         await asyncio.gather(*adoptions, return_exceptions=True)  # a caller who left meanwhile is no trouble of ours
+        if shaking := set(self._shaking):
+            await asyncio.wait(shaking, timeout=_LAST_HANDSHAKES_S)
 
     async def _server(self, listener: socket.socket) -> asyncio.AbstractServer:
         loop = asyncio.get_running_loop()
@@ -65,7 +71,16 @@ class Acceptor:
     def _accepted(self) -> asyncio.BaseProtocol:
         if self.ssl_context is None:
             return self._connection()
-        return TlsConnection(self._connection, self.ssl_context, handshake_s=_HANDSHAKE_S, goodbye_s=_GOODBYE_S)
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._shaking.add(ready)
+        ready.add_done_callback(self._shaken)
+        return TlsConnection(
+            self._connection, self.ssl_context, ready=ready, handshake_s=_HANDSHAKE_S, goodbye_s=_GOODBYE_S
+        )
+
+    def _shaken(self, ready: "asyncio.Future[None]") -> None:
+        self._shaking.discard(ready)
+        ready.exception()  # a caller whose handshake fails is no trouble of ours either
 
 
 def _let_go(listener: socket.socket, *, take_queued: bool) -> list[socket.socket]:

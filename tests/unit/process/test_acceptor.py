@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import uvloop
 
+from gateway.process import acceptor as module
 from gateway.process.acceptor import Acceptor
 from tests.fakes.authority import Authority
 from tests.fakes.patience import PATIENCE_S
+from tests.fakes.raw_provider import until
 
 A_WHILE_S = 0.04
 
@@ -139,5 +141,51 @@ def test_with_a_context_accepted_and_queued_connections_alike_speak_tls(
         said = await asyncio.wait_for(reader.read(), PATIENCE_S)
         writer.close()
         return said
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "queued"])
+def test_a_handshake_that_has_begun_is_waited_for_when_it_closes(
+    sockets: list[socket.socket], tmp_path: Path, *, accepted: bool
+) -> None:
+    authority = Authority(tmp_path)
+    client = ssl.create_default_context(cafile=authority.ca_file)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[asyncio.Protocol] = []
+
+        def made() -> asyncio.Protocol:
+            seen.append(asyncio.Protocol())
+            return seen[-1]
+
+        acceptor = Acceptor(sockets, made, 16)
+        acceptor.ssl_context = authority.server("gateway.test")
+        await acceptor.accept_from(0b001 if accepted else 0)
+        with socket.create_connection(sockets[0].getsockname()) as caller:
+            await until(lambda: bool(acceptor._shaking) or not accepted)
+            closing = asyncio.create_task(acceptor.close(take_queued=True))
+            await asyncio.sleep(0.005)
+            assert not closing.done()
+            greeting = loop.create_connection(asyncio.Protocol, sock=caller, ssl=client, server_hostname="gateway.test")
+            transport, _ = await asyncio.wait_for(greeting, PATIENCE_S)
+            await asyncio.wait_for(closing, PATIENCE_S)
+            assert len(seen) == 1  # the App knows of it, and can drain it
+            transport.close()
+
+    run(scenario())
+
+
+def test_who_connects_and_says_nothing_does_not_hold_a_close_up(
+    sockets: list[socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAST_HANDSHAKES_S", 0.01)
+
+    async def scenario() -> None:
+        acceptor = Acceptor(sockets, Greeter, 16)
+        acceptor.ssl_context = Authority(tmp_path).server("gateway.test")
+        with socket.create_connection(sockets[0].getsockname()):
+            await asyncio.wait_for(acceptor.close(take_queued=True), PATIENCE_S)
 
     run(scenario())
