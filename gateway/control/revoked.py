@@ -21,7 +21,8 @@ from typing import Final
 from gateway.config.revocations import Revocations
 from gateway.control.publisher import OPERATOR
 from gateway.journal import layout
-from gateway.journal.search import Query, search
+from gateway.journal.read import START
+from gateway.journal.search import Query, end_of, search
 from gateway.record import Kind, Record
 from gateway.units import NS_PER_MS, NS_PER_US
 
@@ -72,6 +73,7 @@ class RevokedKeys:
         self._revokers = revokers
         self._turning = threading.Lock()
         self._sure = False  # all records of revocations that are in the chain are known
+        self._searched = START  # up to here they are in any case: a full disk makes it look again and again
         self._problem = ""
 
     def turn(self) -> None:
@@ -100,12 +102,14 @@ class RevokedKeys:
     def _found(self) -> bool:
         """Remember what the chain knows; False while some of that is not signed yet."""
         query = Query(kind=Kind.ADMIN.value, also=lambda record: record.action == ACTION)
-        known = {entry.record.subject: entry.seq for entry in search(self._journal, layout.CONTROL, query)}
+        end = end_of(self._journal, layout.CONTROL)
+        found = search(self._journal, layout.CONTROL, query, self._searched, end)
+        known = {entry.record.subject: entry.seq for entry in found}
         if max(known.values(), default=-1) > self._signed_seq():
             return False
         for key_id in sorted((self._revoked.ids & known.keys()) - self._told.ids):
             self._remember(key_id)
-        self._sure = True
+        self._searched, self._sure = end, True
         return True
 
     def _remember(self, key_id: str) -> None:

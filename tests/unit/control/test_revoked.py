@@ -2,13 +2,17 @@
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.config.revocations import Revocations
+from gateway.control import revoked as module
 from gateway.control.publisher import ADMIN, OPERATOR
 from gateway.control.revoked import RevokedKeys, Revokers
+from gateway.journal.read import START, Entry, Place
+from gateway.journal.search import Query, end_of, search
 from gateway.record import Kind, Record
 from tests.fakes.control_chain import ControlChain
 
@@ -94,6 +98,34 @@ def test_a_record_of_which_nothing_is_known_is_looked_for_before_it_is_written_a
     scene.fails = ""
     scene.keys.turn()
     assert scene.told() == [("ann", OPERATOR)]
+
+
+def test_what_was_searched_is_not_searched_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[Place] = []
+
+    def noted(journal: Path, chain: str, query: Query, start: Place, end: Place) -> Iterator[Entry]:
+        starts.append(start)
+        return search(journal, chain, query, start, end)
+
+    monkeypatch.setattr(module, "search", noted)
+    scene.revocations.add("ann", 1)
+    scene.keys.turn()
+    scene.revocations.add("bob", 2)
+    scene.fails = "after"
+    for _ in range(2):
+        scene.keys.turn()
+    scene.fails = ""
+    for _ in range(2):
+        scene.keys.turn()
+    assert starts == [START, START]  # there was nothing the first time
+    end = end_of(scene.state_dir / "journal", "control")
+    scene.revocations.add("eve", 3)
+    scene.fails = "after"
+    scene.keys.turn()
+    scene.fails = ""
+    scene.keys.turn()
+    assert starts[2:] == [end]
+    assert scene.told() == [("ann", OPERATOR), ("bob", OPERATOR), ("eve", OPERATOR)]
 
 
 def test_a_record_that_is_not_signed_yet_is_waited_for(scene: Scene) -> None:
