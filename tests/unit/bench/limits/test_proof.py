@@ -187,7 +187,7 @@ def test_scenarios_are_chosen_by_name(capsys: pytest.CaptureFixture[str]) -> Non
     assert "unknown: nods; known: requests-table," in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["proof", "--seconds", "2"], ["cost", "--repeats", "0"], []])
+@pytest.mark.parametrize("words", [["proof", "--seconds", "14"], ["cost", "--repeats", "0"], []])
 def test_wrong_words_end_with_two(words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         limits.main(words)
