@@ -21,6 +21,7 @@ from typing import Final, Protocol
 import uvloop
 
 from gateway.nodestate import NodeState, Order, SlotPhase
+from gateway.process import linux
 from gateway.process.acceptor import Acceptor
 from gateway.process.settings import ServeSettings
 from gateway.segment import Segment
@@ -77,6 +78,7 @@ WorkerMain = Callable[[WorkerContext], App]
 
 def run_worker(main: WorkerMain, context: WorkerContext, sockets: Sequence[socket.socket], parent: int) -> int:
     """Serve until told to leave; the process's exit code."""
+    linux.keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(main, context, sockets, parent))
     return 0
