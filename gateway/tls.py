@@ -1,4 +1,4 @@
-"""TLS between a TCP transport and a protocol, in memory that does not grow with what passes.
+"""TLS between a TCP transport and a protocol, in memory that is bounded whatever passes.
 
 A `TlsConnection` is the protocol of the TCP transport below it and the transport of the protocol above it. OpenSSL does
 the cryptography (`ssl.SSLObject`); here its bytes are moved: what arrives goes into one of its two buffers in memory,
