@@ -1,6 +1,6 @@
 """How many workers, nodes, gigabytes a load takes, from coefficients that were measured and a check that doubts them.
 
-    python -m bench.capacity --calibrate                        measure this machine: three minutes
+    python -m bench.capacity --calibrate                        measure this machine: two minutes
     python -m bench.capacity --rps 10000 --stream-share 0.6     what that takes, by the coefficients stored last
     python -m bench.capacity --rps 10000 --check                run a small part of it, and compare
 

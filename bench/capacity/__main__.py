@@ -25,7 +25,6 @@ from bench.speed.targets import Gateway, Limited, Place, Running
 
 DONE, MISSED = 0, 1
 MAX_ERROR: Final = 0.20
-CALIBRATION_S: Final = 90.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         default=Nodes.target_load,
         help="of a worker's core (%(default)s)",
     )
-    add("--calibrate", action="store_true", help="measure this machine first, three minutes")
+    add("--calibrate", action="store_true", help="measure this machine first, two minutes")
     add("--check", action="store_true", help="run a small part of the load and compare with the prediction")
     add("--seconds", type=program.number(0.5), default=4.0, help="of one measurement (%(default)s)")
     add("--coefficients", type=Path, default=coefficients.PATH, metavar="FILE", help="where they are (%(default)s)")
@@ -105,7 +104,7 @@ def calibrated(options: argparse.Namespace) -> Coefficients:
     program.require_writable(options.coefficients.parent)
     with tempfile.TemporaryDirectory(prefix="bench-capacity-") as made:
         folder = Path(made)
-        with raised(options, folder, CALIBRATION_S + 8 * options.seconds) as bench:
+        with raised(options, folder, measure.calibration_s(options.seconds)) as bench:
             settled = measure.idle_mb(bench.gateway)
             gateway = Limited(extra=read_gateway_settings(options.gateway_config))
             count = iter(range(100))

@@ -32,6 +32,8 @@ SHORT_CHUNKS, LONG_CHUNKS = 20, 300
 INTERVAL_MS: Final = 20
 STREAMS_HELD: Final = 1_000
 CHECK_LOAD: Final = 0.4  # of a core
+MEMORY_S: Final = 19.0  # of the memory section, as it is planned there
+LOADS_S: Final = 33.0  # of warming up for all loads, and of the journal's
 JOURNAL_SETTLE_S: Final = 1.5
 KB: Final = 1_000
 
@@ -136,6 +138,11 @@ class Bench:
         if not window.cpu_us or not found.ok:
             raise CannotRun(f"{work.name}: nothing was answered in time; the machine is too busy to measure")
         return window.cpu_us / (found.rps * self.seconds), rate
+
+
+def calibration_s(seconds: float) -> float:
+    """About how long calibrating takes, for the progress line: twelve loads, beside what begins and holds them."""
+    return MEMORY_S + LOADS_S + 12 * seconds
 
 
 def calibrate(bench: Bench, state: Path, held: MemoryResult, settled_mb: tuple[float, float]) -> Coefficients:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ class Played:
         monkeypatch.setattr(native, "load", self.load)
         monkeypatch.setattr(Running, "reading", lambda _: Reading({1: Process(1, int(self.cpu_us), 50_000, 9)}))
 
-    def load(self, _: int, arguments: list[str], *, on_moment: Callable[[str], None], **__: object) -> LoadResult:
+    def load(
+        self, _: int, arguments: list[str], *, on_moment: Callable[[str], None] = native.ignore, **__: object
+    ) -> LoadResult:
         self.asked.append(arguments)
         rate = float(arguments[arguments.index("--rate") + 1]) if "--rate" in arguments else 1000.0
         on_moment("measuring")
@@ -133,6 +136,29 @@ def test_the_journal_is_the_sum_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "journal" / "b").write_bytes(b"x" * 12)
     (tmp_path / "other").write_bytes(b"x" * 99)
     assert measure.written_bytes(tmp_path) == 42
+
+
+class Planned(Progress):
+    """How long all steps together were to take."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.seconds = 0.0
+
+    def step(self, what: str, planned_s: float) -> None:
+        assert what
+        self.seconds += planned_s
+
+
+def test_a_calibration_takes_as_long_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Played(monkeypatch)
+    monkeypatch.setattr(measure, "JOURNAL_SETTLE_S", 0.0)
+    (tmp_path / "journal").mkdir()
+    planned = Planned()
+    own = replace(bench(tmp_path), progress=planned)
+    found = measure.calibrate(own, tmp_path, MemoryResult("gateway", 1), (100.0, 50.0))
+    assert found.request_us == pytest.approx(COST_US)
+    assert planned.seconds + measure.MEMORY_S == pytest.approx(measure.calibration_s(SECONDS), abs=1.0)
 
 
 def test_memory_is_told_by_the_line_of_the_whole_calibration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
