@@ -79,7 +79,7 @@ class Measure:
     @property
     def voided_with(self) -> str:
         """The name that `verdict.void_reasons` knows its section by."""
-        return next((name for name in ("sse", "tls") if self.section.startswith(name)), self.section)
+        return "sse" if self.section.startswith("sse") else self.section
 
 
 def _own(section: str, value: Callable[[Sample], float]) -> Values:

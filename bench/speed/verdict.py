@@ -4,7 +4,8 @@ A run is void where its own yardstick moved: nginx by more than 10 % between rep
 that by themselves are not at least 1.5 times as fast as nginx (then they, not the target, were measured), or a direct
 p99 that alone is above what may be added. It is void too where other programs took more than 5 % of the target's core:
 they cost an interpreter more than nginx, so even the ratio moves. A void run says nothing about the gateway, good or
-bad. A wrong answer voids no run: it fails the goal, since speed without right answers is nothing.
+bad. A wrong answer voids no run: it fails the goal, since speed without right answers is nothing. The section of TLS
+voids none either: its goal is of memory, and its times stand there with their range.
 """
 
 import statistics
@@ -16,7 +17,6 @@ from typing import Final, Self
 from bench.speed.disturbance import Thrown
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.sections import Sample
-from bench.speed.tls import KEPT
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
 MAX_NGINX_SPREAD: Final = 0.10
@@ -29,9 +29,7 @@ MIN_JSON_RATIO: Final = 0.40
 MIN_LIMITED_RATIO: Final = 0.33  # with four limits on every request
 MIN_BESIDE_UNLIMITED: Final = 0.9
 MAX_SSE_CPU_RATIO: Final = 1.3
-_STREAMED: Final = (("sse", "sse-paced", "chunk"), ("sse-long", "sse-long", "chunk"))
-_SECURED: Final = ("tls", KEPT, "request")
-"""What a void names, what was measured, and in what."""
+_STREAMED: Final = (("sse", "sse-paced"), ("sse-long", "sse-long"))  # what a void names, and what was measured
 MAX_P99_ADDED_MS: Final = 1.0
 MAX_WORKER_MB: Final = 100.0
 MAX_STREAM_KB: Final = 30.0
@@ -137,7 +135,7 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
     def void(section: str, reason: str) -> None:
         reasons.setdefault(section, []).append(reason)
 
-    for section, measured, _ in (("json", "json", ""), *_STREAMED, ("latency", "latency", ""), _SECURED):
+    for section, measured in (("json", "json"), *_STREAMED, ("latency", "latency")):
         others = Range.of(sample.others for sample in samples if sample.section == measured)
         if others and others.median > MAX_OTHERS:
             void(section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})")
@@ -147,10 +145,10 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
         void("json", f"nginx's rate varied by {nginx.spread:.0%} between repeats (at most {MAX_NGINX_SPREAD:.0%})")
     if nginx and direct and direct.median < MIN_DIRECT_OVER_NGINX * nginx.median:
         void("json", f"direct is only {direct.median / nginx.median:.2f} × nginx (at least {MIN_DIRECT_OVER_NGINX} ×)")
-    for section, measured, unit in (*_STREAMED, _SECURED):
-        cost = Range.of(sample.cpu_us_per_unit for sample in of(samples, measured, "nginx"))
-        if cost and cost.spread > MAX_NGINX_SPREAD:
-            void(section, f"nginx's CPU per {unit} varied by {cost.spread:.0%} between repeats")
+    for section, measured in _STREAMED:
+        chunk = Range.of(sample.cpu_us_per_unit for sample in of(samples, measured, "nginx"))
+        if chunk and chunk.spread > MAX_NGINX_SPREAD:
+            void(section, f"nginx's CPU per chunk varied by {chunk.spread:.0%} between repeats")
     held = Range.of(sample.load.rps for sample in of(samples, "latency", "direct"))
     if held and asked_rate and held.median < MIN_RATE_HELD * asked_rate:
         void("latency", f"even direct, only {held.median:,.0f} of {asked_rate:,.0f} requests a second were answered")

@@ -38,9 +38,7 @@ def test_plain_requests_are_void_when_the_yardstick_moves(
 
 
 @pytest.mark.parametrize(("others", "void"), [([0.0, 0.04, 0.5], False), ([0.06, 0.06, 0.06], True)])
-@pytest.mark.parametrize(
-    ("measured", "section"), [("json", "json"), ("sse-paced", "sse"), ("latency", "latency"), ("tls", "tls")]
-)
+@pytest.mark.parametrize(("measured", "section"), [("json", "json"), ("sse-paced", "sse"), ("latency", "latency")])
 def test_a_target_that_shares_its_core_is_void(measured: str, section: str, others: list[float], *, void: bool) -> None:
     samples = [sample(measured, "gateway", others=share, repeat=n) for n, share in enumerate(others)]
     assert (section in void_reasons(samples)) is void
@@ -52,8 +50,8 @@ def test_both_reasons_are_said() -> None:
 
 
 @pytest.mark.parametrize(("costs", "void"), [((9.6, 10, 10.4), False), ((9, 10, 11), True)])
-def test_streams_and_tls_are_void_when_nginx_costs_differ(costs: tuple[float, ...], *, void: bool) -> None:
-    for section, measured in (("sse", "sse-paced"), ("sse-long", "sse-long"), ("tls", "tls")):
+def test_streams_are_void_when_nginx_costs_differ(costs: tuple[float, ...], *, void: bool) -> None:
+    for section, measured in (("sse", "sse-paced"), ("sse-long", "sse-long")):
         samples = [sample(measured, "nginx", cpu_us=cost, repeat=n) for n, cost in enumerate(costs)]
         assert void_reasons(samples).keys() == ({section} if void else set())
 
@@ -142,6 +140,11 @@ def test_goals_of_memory() -> None:
     assert [goal.status for goal in memory_goals(result)] == [Status.MET, Status.MISSED]
     result.errors["reset"] = 1
     assert {goal.status for goal in memory_goals(result)} == {Status.MISSED}
+
+
+def test_tls_voids_nothing_since_its_goal_is_of_memory() -> None:
+    samples = [sample("tls", "nginx", cpu_us=cost, others=0.5, repeat=n) for n, cost in enumerate((20, 30, 40))]
+    assert void_reasons(samples) == {}
 
 
 @pytest.mark.parametrize(("kb", "wrong", "status"), [(100, 0, "met"), (101, 0, "missed"), (90, 1, "missed")])
