@@ -291,7 +291,7 @@ def _latency_table(samples: Sequence[Sample], targets: Sequence[str]) -> str:
 TLS_LEAD: Final = (
     "The plain requests of above, with TLS between callers and target and between target and provider; certificates "
     "are verified. It is TLS 1.3 with ECDSA on P-256. The callers' and the provider's side of it is an nginx each, on "
-    "core 1 with the rest, so rates end where core 1 does: CPU is the figure. Windows are shorter than elsewhere. Kept: "
+    "core 1 with the rest, so rates end where core 1 does: CPU is the figure. Windows are shorter than before. Kept: "
     "connections carry one request after the other. New: a connection and a whole handshake for each request on the "
     "callers' side; the target keeps its own to the provider."
 )
