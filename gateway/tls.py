@@ -339,6 +339,7 @@ class TlsConnection(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _say_goodbye(self) -> None:
         self._state = _CLOSING
+        self._paused = False  # or what comes would be kept until the goodbye behind it
         self._decrypt([])  # what nobody will read: OpenSSL would take it for a fault
         waits = False
         try:

@@ -436,6 +436,24 @@ def test_what_arrives_after_closing_is_nobodys(contexts: Contexts) -> None:
     run(main())
 
 
+def test_who_closes_while_paused_keeps_nothing_of_what_still_comes(contexts: Contexts) -> None:
+    async def main() -> None:
+        pair = await shaken(contexts)
+        pair.client.tls.pause_reading()
+        pair.server.tls.write(b"too late" * 100_000)
+        pair.client.tls.close()
+        pair.client.wire.sent, goodbye = [], pair.client.wire.sent
+        await pair.pass_on()
+        assert pair.client.tls._incoming.pending <= RECORD_BYTES + RECORD_ROOM
+        assert not pair.client.wire.closed
+        pair.client.wire.sent = goodbye
+        await pair.pass_on()
+        assert pair.client.wire.closed
+        assert pair.client.received == b""
+
+    run(main())
+
+
 def test_closing_while_data_is_heard_delivers_no_more(contexts: Contexts) -> None:
     async def main() -> None:
         pair = await shaken(contexts)
