@@ -26,6 +26,7 @@ from gateway.listener.app import Listener
 from gateway.listener.connection import DownstreamConnection
 from gateway.listener.respond import Responder
 from gateway.listener.settings import ListenerSettings
+from gateway.tls import TlsConnection
 from gateway.units import NS_PER_S
 from tests.fakes.patience import PATIENCE_S
 from tests.fakes.provider import WHOLE, FakeProvider, answer
@@ -184,9 +185,12 @@ async def served(
     listener.answer_health = health  # type: ignore[method-assign]
     wired.gateway.wheel.start()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: DownstreamConnection(listener), "127.0.0.1", 0, ssl=tls[0] if tls else None
-    )
+
+    def accepted() -> asyncio.BaseProtocol:
+        connection = DownstreamConnection(listener)
+        return TlsConnection(lambda: connection, tls[0], handshake_s=PATIENCE_S, goodbye_s=1) if tls else connection
+
+    server = await loop.create_server(accepted, "127.0.0.1", 0)
     node = Node(wired, listener, server.sockets[0].getsockname()[1], tls[1] if tls else None)
     try:
         yield node

@@ -718,14 +718,16 @@ def test_a_caller_who_leaves_in_the_moment_its_request_is_whole() -> None:
         async with served() as node:
             caller = await node.caller()
             await caller.sends(chat()[:-1])
-            await until(node.listener.busy)
+            await until(lambda: any(connection.exchanging for connection in node.listener.connections))
             connection = next(iter(node.listener.connections))
+            transport = connection._transport
+            assert transport is not None
+            transport.set_protocol(asyncio.Protocol())  # its end is told once: by us, before the task's first step
             connection.data_received(chat()[-1:])
-            connection.abort()
             connection.connection_lost(None)
+            transport.abort()
             await turns()
-            assert len(node.wired.recorded) == 1
-            connection._transport = None
+            assert [record.key_id for record in node.wired.recorded] == ["demo"]
 
     run(main())
 
