@@ -52,8 +52,7 @@ class Acceptor:
     async def close(self, *, take_queued: bool) -> None:
         """Stop accepting and let go of all sockets; with `take_queued` serve first what waits on them.
 
-        Closing the last descriptor of a socket resets its queue, so whoever may be last empties it first. Handshakes
-        that have begun are waited for, for a moment: the App drains only what it has seen.
+        Closing the last descriptor of a socket resets its queue, so whoever may be last empties it first.
         """
         await self.accept_from(0)
         await asyncio.sleep(0)  # one turn for the loop to close the duplicates
@@ -61,6 +60,9 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         adoptions = (loop.connect_accepted_socket(self._accepted, connection) for connection in taken)
         await asyncio.gather(*adoptions, return_exceptions=True)  # a caller who left meanwhile is no trouble of ours
+
+    async def shaken(self) -> None:
+        """Return when the handshakes that have begun are over, or have had a moment: the App has not seen them yet."""
         if shaking := set(self._shaking):
             await asyncio.wait(shaking, timeout=_LAST_HANDSHAKES_S)
 

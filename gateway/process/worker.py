@@ -181,10 +181,14 @@ class Worker:
             _log.warning("worker did not stop within %.0f s", _STOP_S)
 
     async def _drain(self) -> None:
-        drained = spawn(self._app.drained(), name="drain")
+        drained = spawn(self._drained(), name="drain")
         while not drained.done() and time.monotonic_ns() < self._deadline_ns:  # an EXIT meanwhile sets it to 0
             await asyncio.wait({drained}, timeout=TICK_S)
         drained.cancel()
+
+    async def _drained(self) -> None:
+        await self._acceptor.shaken()  # whoever the App has not seen, it would not drain
+        await self._app.drained()
 
     def _on_sigterm(self) -> None:
         """Someone sent it to this worker alone: the supervisor finds a successor first. Or the supervisor died."""

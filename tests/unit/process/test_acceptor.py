@@ -146,7 +146,7 @@ def test_with_a_context_accepted_and_queued_connections_alike_speak_tls(
 
 
 @pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "queued"])
-def test_a_handshake_that_has_begun_is_waited_for_when_it_closes(
+def test_a_handshake_that_has_begun_is_waited_for(
     sockets: list[socket.socket], tmp_path: Path, *, accepted: bool
 ) -> None:
     authority = Authority(tmp_path)
@@ -165,19 +165,20 @@ def test_a_handshake_that_has_begun_is_waited_for_when_it_closes(
         await acceptor.accept_from(0b001 if accepted else 0)
         with socket.create_connection(sockets[0].getsockname()) as caller:
             await until(lambda: bool(acceptor._shaking) or not accepted)
-            closing = asyncio.create_task(acceptor.close(take_queued=True))
+            await asyncio.wait_for(acceptor.close(take_queued=True), PATIENCE_S)
+            shaken = asyncio.create_task(acceptor.shaken())
             await asyncio.sleep(0.005)
-            assert not closing.done()
+            assert not shaken.done()
             greeting = loop.create_connection(asyncio.Protocol, sock=caller, ssl=client, server_hostname="gateway.test")
             transport, _ = await asyncio.wait_for(greeting, PATIENCE_S)
-            await asyncio.wait_for(closing, PATIENCE_S)
+            await asyncio.wait_for(shaken, PATIENCE_S)
             assert len(seen) == 1  # the App knows of it, and can drain it
             transport.close()
 
     run(scenario())
 
 
-def test_who_connects_and_says_nothing_does_not_hold_a_close_up(
+def test_who_connects_and_says_nothing_is_waited_for_a_bounded_time(
     sockets: list[socket.socket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LAST_HANDSHAKES_S", 0.01)
@@ -186,6 +187,8 @@ def test_who_connects_and_says_nothing_does_not_hold_a_close_up(
         acceptor = Acceptor(sockets, Greeter, 16)
         acceptor.ssl_context = Authority(tmp_path).server("gateway.test")
         with socket.create_connection(sockets[0].getsockname()):
-            await asyncio.wait_for(acceptor.close(take_queued=True), PATIENCE_S)
+            await acceptor.close(take_queued=True)
+            assert acceptor._shaking
+            await asyncio.wait_for(acceptor.shaken(), PATIENCE_S)
 
     run(scenario())

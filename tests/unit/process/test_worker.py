@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.nodestate import NODE, NodeState, Order, SlotPhase
+from gateway.process import acceptor
 from gateway.process import worker as module
 from gateway.process.settings import ServeSettings
 from gateway.process.worker import Worker, WorkerContext, run_worker
@@ -144,6 +145,32 @@ def test_an_exit_order_cuts_a_drain_short() -> None:
 
     play(stage, scene())
     assert stage.app.calls == ["start", "begin_drain", "stop"]
+
+
+def test_who_is_shaking_hands_is_waited_for_before_the_app_drains_unless_it_is_to_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(acceptor, "_LAST_HANDSHAKES_S", 2 * PATIENCE_S)
+
+    async def scene(stage: Stage, *, done: bool) -> None:
+        await stage.until("start")
+        shaking = asyncio.get_running_loop().create_future()
+        stage.worker._acceptor._shaking.add(shaking)
+        stage.words.deadline_ns = time.monotonic_ns() + 60 * NS_PER_S
+        stage.words.order = Order.LEAVE
+        await stage.until("start", "begin_drain")
+        await asyncio.sleep(0.01)
+        assert stage.app.calls == ["start", "begin_drain"]
+        if done:
+            shaking.set_result(None)
+        else:
+            stage.words.order = Order.EXIT
+            await stage.until("start", "begin_drain", "stop")
+
+    for done, rest in ((True, ["drained", "stop"]), (False, ["stop"])):
+        stage = Stage()
+        play(stage, scene(stage, done=done))
+        assert stage.app.calls == ["start", "begin_drain", *rest]
 
 
 def test_a_new_snapshot_is_adopted_and_acknowledged() -> None:
