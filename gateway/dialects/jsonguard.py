@@ -172,8 +172,6 @@ def read_object(body: bytes, bulk: Bulk | None = None) -> Document:
         document = _split(source, bulk)
         document.patched = source is not body
     members = document.members
-    if len(members) > MAX_MEMBERS:
-        _refuse_members()
     size = document.names.framing + document.value_bytes
     if size == len(body) and members:
         return document
@@ -253,6 +251,8 @@ def replace_surrogates(data: bytes) -> bytes:
 
 def _split(source: bytes, bulk: Bulk | None) -> Document:
     members = _members.decode(source)
+    if len(members) > MAX_MEMBERS:
+        _refuse_members()
     decoded = plain(bulk.decoder, members[bulk.name]) if bulk is not None and bulk.name in members else None
     return Document(members, _named(members), sum(map(len, members.values())), decoded)
 

@@ -260,3 +260,12 @@ def test_the_number_of_members_is_bounded(join: bytes) -> None:
     for more in (b'"x":1', b'"k0":1'):
         with pytest.raises(InvalidRequest, match="more than 1000 members"):
             read_object(b"{" + join.join([*members, more]) + b"}")
+
+
+def test_nothing_is_made_of_the_names_of_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the caller's to choose, millions of them."""
+    monkeypatch.delattr(jsonguard, "_named")
+    for text in (b'"a"', b'"\xc3\xa9"', b'"\\ud800"'):
+        members = [b'"k%d":%b' % (number, text) for number in range(jsonguard.MAX_MEMBERS + 1)]
+        with pytest.raises(InvalidRequest, match="more than 1000 members"):
+            read_object(b"{" + b",".join(members) + b"}", TEXTS)
