@@ -28,9 +28,8 @@ REFUSE_FOR_NS: Final = 600 * 1_000_000_000
 _REFUSED_ROWS: Final = 32
 _LONG_BYTES: Final = 8 * KIB
 _MARK_BYTES: Final = 8
-_NONCE: Final = bytes(
-    12
-)  # the same each time: what would give the key away, a tag, leaves this node's memory for nobody
+# The same nonce each time is safe only because no tag, which would give the key away, ever leaves this node's memory.
+_NONCE: Final = bytes(12)
 _authenticate: Final = AESGCM(AESGCM.generate_key(128)).encrypt
 _REFUSED_AT: Final = 16  # three columns of that many rows: mark, deaths, until_ns
 _SLOT_WORDS: Final = 24
