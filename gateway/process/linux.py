@@ -39,7 +39,7 @@ def forbid_core_dumps() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep up to KEPT_BYTES that were freed, for all threads together; call it before there are others.
+    """Have malloc keep up to KEPT_BYTES at the end of its heap, one for all threads; call it before there are others.
 
     By itself glibc gives back to the kernel whatever is freed at the end of its heap, from about twice the largest body
     on, and is given it anew, zeroed, page by page, for the next one: hundreds of page faults for a request of 1 MB,
