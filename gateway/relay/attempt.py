@@ -27,7 +27,7 @@ from gateway.errors import (
 from gateway.providers.base import Verdict
 from gateway.record import Attempt, Usage
 from gateway.relay import usage_tail
-from gateway.relay.decode import DecodeError, Decoder, decode_read, decoder
+from gateway.relay.decode import DecodeError, Decoder, decode_events, decode_read, decoder
 from gateway.relay.meter import Tap
 from gateway.relay.outgoing import Encoded, Target
 from gateway.relay.upstream import Connection, ResponseHead
@@ -380,7 +380,7 @@ class AttemptRun:
 
     def _decoded(self, reader: Decoder, data: bytes) -> bytes:
         try:
-            return decode_read(reader, data)
+            return decode_events(reader, data) if self.taking is _EVENTS else decode_read(reader, data)
         except DecodeError as error:
             self.fail(UpstreamProtocolError("the provider's answer cannot be decoded", detail=str(error)))
             return b""

@@ -4,6 +4,8 @@ Providers are asked for `identity`; one that encodes anyway would hide usage and
 answer is decoded on the way. What a read of one may unfold to is bounded in bytes, since that is what it costs, and not
 by its ratio: hundreds of equal embeddings shrink a thousandfold. The bound is per read and not over the answer, where
 megabytes of honest text would save up for one read that unfolds to gigabytes; between reads a slow caller stops them.
+Events cost by their lines, more than by their bytes (25 MiB of empty ones kept a worker busy for half a minute), so a
+read of those is bounded in lines too.
 
 Invariants: a decoder never yields more than its limit allows, whatever the ratio, and holds at most `_STEP` bytes'
 worth beyond it for a moment; an input that ends early or goes on behind its end is an error, not a short body.
@@ -14,12 +16,13 @@ from typing import Final, Protocol
 
 import zstandard
 
-from gateway.units import MIB
+from gateway.units import KIB, MIB
 
 GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 _FREE_BYTES: Final = 1 * MIB  # below it no ratio is suspicious: small JSON can shrink a hundredfold
 MAX_RATIO: Final = 100
 READ_BYTES: Final = 25 * MIB  # of one read of an answer, decoded: 28 ms of zstd, 76 ms of gzip; an honest one takes 10
+READ_LINES: Final = 256 * KIB  # of one read of events, decoded: as many as fit into one that was never encoded
 _STEP: Final = 256  # bytes given to zstd at once, which knows no limit: each four of them can hold a block of 128 KiB
 _ZSTD_WINDOW: Final = 8 * MIB
 _BEHIND: Final = "bytes behind the end of the encoded body"
@@ -110,6 +113,14 @@ def decode_read(reader: Decoder, data: bytes) -> bytes:
         return reader.feed(data, READ_BYTES)
     except TooMuch:
         raise DecodeError(f"{len(data)} bytes unfold to more than {READ_BYTES}") from None
+
+
+def decode_events(reader: Decoder, data: bytes) -> bytes:
+    """One read of an event stream, decoded: as `decode_read`, and with at most READ_LINES line ends."""
+    decoded = decode_read(reader, data)
+    if decoded.count(b"\n") + decoded.count(b"\r") > READ_LINES:
+        raise DecodeError(f"{len(data)} bytes unfold to more than {READ_LINES} lines")
+    return decoded
 
 
 def decode_request(encoding: bytes, body: bytes, limit: int) -> bytes:

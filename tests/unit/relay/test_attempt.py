@@ -18,7 +18,7 @@ from gateway.errors import (
 from gateway.providers.headers import caller_lines
 from gateway.record import Usage
 from gateway.relay.attempt import PRECONTENT_BYTES, REFUSAL_BYTES, WHOLE_BYTES, AttemptRun, Taking
-from gateway.relay.decode import READ_BYTES
+from gateway.relay.decode import READ_BYTES, READ_LINES
 from gateway.relay.outgoing import Outgoing
 from gateway.relay.stream import Transfer
 from gateway.relay.upstream import Connection, ResponseHead
@@ -479,6 +479,25 @@ def test_an_answer_that_unfolds_to_a_flood_fails(kind: bytes) -> None:
     assert isinstance(error, UpstreamProtocolError)
     assert error.detail == f"{len(packed)} bytes unfold to more than {READ_BYTES}"
     assert (one.sent, one.connection.aborted) == (b"", 1)
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r", b"data:\n"])
+def test_an_answer_that_unfolds_to_a_flood_of_lines_fails(line: bytes) -> None:
+    one = Try(ask(STREAMED))
+    one.head(200, SSE, (b"content-encoding", b"gzip"))
+    packed = gzip.compress(ROLE + TEXT + line * READ_LINES)
+    one.run.on_body(packed)
+    error = one.failed()
+    assert isinstance(error, UpstreamProtocolError)
+    assert error.detail == f"{len(packed)} bytes unfold to more than {READ_LINES} lines"
+    assert (one.sent, one.connection.aborted) == (b"", 1)
+
+
+def test_lines_are_counted_in_events_alone() -> None:
+    one = Try(ask(PLAIN))
+    body = WHOLE + b"\n" * (READ_LINES + 1)
+    one.answer(gzip.compress(body), 200, JSON, (b"content-encoding", b"gzip"))
+    assert one.sent == body
 
 
 # --- once only ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,15 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from gateway.relay.decode import DecodeError, TooMuch, decode_read, decode_request, decoder
+from gateway.relay.decode import (
+    READ_LINES,
+    DecodeError,
+    TooMuch,
+    decode_events,
+    decode_read,
+    decode_request,
+    decoder,
+)
 from gateway.units import KIB, MIB
 
 BODY = b'{"model":"m","messages":[]}' * 50
@@ -138,6 +146,19 @@ def test_an_honest_answer_may_shrink_a_hundredfold_and_more(coding: bytes, pack:
     assert reader is not None
     assert decode_read(reader, pack(answer)) == answer
     reader.finish()
+
+
+@pytest.mark.parametrize("events", [b"\n" * READ_LINES, b"data: 1\r\n" * (READ_LINES // 2)])
+def test_a_read_of_events_holds_so_many_lines_and_no_more(events: bytes) -> None:
+    for more in (b"", b"\n"):
+        reader = decoder(b"gzip")
+        assert reader is not None
+        packed = gzip.compress(events + more)
+        if more:
+            with pytest.raises(DecodeError, match=f"unfold to more than {READ_LINES} lines"):
+                decode_events(reader, packed)
+        else:
+            assert decode_events(reader, packed) == events
 
 
 def test_honest_text_before_a_bomb_saves_nothing_up_for_it() -> None:
