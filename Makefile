@@ -72,7 +72,7 @@ docs: $(STAMPS)/test ## the docs against the source: do links and verbs lead som
 
 # ---- measure it
 
-bench: setup ## how fast, beside nginx: ten minutes, at most fifteen, a report in bench/results/
+bench: setup ## how fast, beside nginx: 13 minutes, at most 14.5, a report in bench/results/
 	@$(BIN)/python -m bench.speed $(ARGS)
 
 bench-quick: setup ## the same in two minutes: for a first look, not for a claim
@@ -81,7 +81,7 @@ bench-quick: setup ## the same in two minutes: for a first look, not for a claim
 profile: setup ## where a worker's time goes: a flame graph and µs a stage, in build/profile/; ARGS="--kind sse"
 	@$(BIN)/python -m bench.profile $(ARGS)
 
-bench-scaling: setup ## what a request costs as prompts, limits, keys, streams, workers, nodes grow: eight minutes
+bench-scaling: setup ## what a request costs as prompts, limits, keys, streams, nodes grow: eight minutes
 	@$(BIN)/python -m bench.scaling $(ARGS)
 
 bench-load: $(LOCUST) ## PROFILE=chat: a realistic load, and what the gateway added; ARGS=--web for Locust's page

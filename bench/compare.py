@@ -7,6 +7,8 @@ and is decided by rule, not by eye:
   do not touch and the medians lie at least MIN_CHANGE apart. For equal programs that happens by accident in 2 of
   (2n over n) cases: one in 126 at five repeats, one in three at two, so fewer than MIN_REPEATS never decide;
 - a figure that is measured once (memory) is given ASSUMED_BAND on either side;
+- a figure that the machine moves and nginx does not have (of two workers, of a start) is held against nginx's cost of a
+  plain request;
 - a section that is void in either result decides nothing;
 - a time or a rate means nothing where the machine changed: other hardware, or nginx, the same program in both runs,
   that itself moved beyond its band. Ratios to nginx still do;
@@ -24,7 +26,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.speed import stored, tls, verdict
+from bench.speed import start, stored, tls, verdict, workers
 from bench.speed.histogram import Histogram
 from bench.speed.report import Result
 from bench.speed.sections import Sample
@@ -79,7 +81,7 @@ class Measure:
     @property
     def voided_with(self) -> str:
         """The name that `verdict.void_reasons` knows its section by."""
-        return "sse" if self.section.startswith("sse") else self.section
+        return next((name for name in ("sse", workers.SECTION) if self.section.startswith(name)), self.section)
 
 
 def _own(section: str, value: Callable[[Sample], float]) -> Values:
@@ -114,9 +116,12 @@ def _ms(pick: Callable[[Sample], Histogram]) -> Callable[[Sample], float]:
 
 _JSON_RATIO: Final = _beside("json", "nginx", verdict.rate_ratio)
 _SSE: Final = "sse-paced"
+_TWO: Final = workers.measured_as(2)
+YARDSTICK: Final = Measure("plain: CPU a request", "json", "µs", Good.LESS, Moves.WITH_MACHINE, _own("json", _cpu))
+"""Of nginx, where it does not have the figure itself."""
 MEASURES: Final = (
     Measure("plain: rate", "json", "1/s", Good.MORE, Moves.WITH_MACHINE, _own("json", lambda s: s.load.rps)),
-    Measure("plain: CPU a request", "json", "µs", Good.LESS, Moves.WITH_MACHINE, _own("json", _cpu)),
+    YARDSTICK,
     Measure("plain: rate beside nginx", "json", "×", Good.MORE, Moves.ALONE, _JSON_RATIO),
     Measure("streams: CPU a chunk", _SSE, "µs", Good.LESS, Moves.WITH_MACHINE, _own(_SSE, _cpu)),
     Measure("streams: CPU beside nginx", _SSE, "×", Good.LESS, Moves.ALONE, _beside(_SSE, "nginx", verdict.cost_ratio)),
@@ -153,6 +158,9 @@ MEASURES: Final = (
         "TLS: CPU beside nginx", tls.KEPT, "×", Good.LESS, Moves.ALONE, _beside(tls.KEPT, "nginx", verdict.cost_ratio)
     ),
     Measure("TLS: CPU a new connection", tls.ANEW, "µs", Good.LESS, Moves.WITH_MACHINE, _own(tls.ANEW, _cpu)),
+    Measure("two workers: rate", _TWO, "1/s", Good.MORE, Moves.WITH_MACHINE, _own(_TWO, lambda s: s.load.rps)),
+    Measure("two workers: CPU a request", _TWO, "µs", Good.LESS, Moves.WITH_MACHINE, _own(_TWO, _cpu)),
+    Measure("two workers: CPU a request beside one", _TWO, "×", Good.LESS, Moves.ALONE, verdict.cost_of_two),
 )
 
 
@@ -195,7 +203,7 @@ class Comparison:
         """All figures that both results have, target by target."""
         targets = [name for name in self.a.settings.targets if name in self.b.settings.targets]
         found = [row for target in targets for measure in MEASURES if (row := self._row(target, measure))]
-        return found + self._memory_rows()
+        return found + self._memory_rows() + self._start_rows()
 
     def _row(self, target: str, measure: Measure) -> Row | None:
         a, b = measure.values(self.a.samples, target), measure.values(self.b.samples, target)
@@ -210,16 +218,16 @@ class Comparison:
         """Why nothing may be said whatever the bands are; empty when there is no such reason."""
         if measure.voided_with in self.voided:
             return "void"
-        fewest = min(len(verdict.of(r.samples, measure.section, target)) for r in (self.a, self.b))
-        if fewest < MIN_REPEATS:
-            return f"{fewest} repeats; {MIN_REPEATS} are needed"
+        if few := _too_few(*(len(verdict.of(r.samples, measure.section, target)) for r in (self.a, self.b))):
+            return few
         if measure.section == "latency" and (changed := self._rate_changed()):
             return changed
-        if measure.moves is Moves.WITH_MACHINE and not self.same_machine:
+        return self._machine_changed(target, measure) if measure.moves is Moves.WITH_MACHINE else ""
+
+    def _machine_changed(self, target: str, measure: Measure) -> str:
+        if not self.same_machine:
             return "another machine"
-        if measure.moves is Moves.WITH_MACHINE and target != "nginx" and self._nginx_moved(measure):
-            return "nginx moved as well"
-        return ""
+        return "nginx moved as well" if target != "nginx" and self._nginx_moved(measure) else ""
 
     def _rate_changed(self) -> str:
         a, b = self.a.rate or 0.0, self.b.rate or 0.0
@@ -227,7 +235,9 @@ class Comparison:
 
     def _nginx_moved(self, measure: Measure) -> bool:
         a, b = measure.values(self.a.samples, "nginx"), measure.values(self.b.samples, "nginx")
-        return bool(a and b and judge(a, b, measure.good)[0] is not Word.CANNOT_TELL)
+        if a and b:
+            return judge(a, b, measure.good)[0] is not Word.CANNOT_TELL
+        return measure is not YARDSTICK and self._nginx_moved(YARDSTICK)
 
     def _memory_rows(self) -> list[Row]:
         rows = []
@@ -247,6 +257,29 @@ class Comparison:
         before = {result.target: result.kb_per_stream for result in self.a.tls_memory}
         both = ((r.target, before.get(r.target), r.kb_per_stream) for r in self.b.tls_memory)
         return [_once(target, "TLS: KB a stream", "KB", a, b) for target, a, b in both if a and b]
+
+    def _start_rows(self) -> list[Row]:
+        subject = self.b.settings.subject
+        return [row for state in start.STATES if (row := self._start_row(subject, state))]
+
+    def _start_row(self, subject: str, state: str) -> Row | None:
+        a, b = (
+            [one.answered_s for one in result.starts if (one.target, one.state) == (subject, state)]
+            for result in (self.a, self.b)
+        )
+        then, now = Range.of(a), Range.of(b)
+        if then is None or now is None:
+            return None
+        void = "void" if start.SECTION in self.voided else ""
+        word, because = Word.CANNOT_TELL, void or _too_few(len(a), len(b)) or self._machine_changed(subject, YARDSTICK)
+        if not because:
+            word, because = judge(then, now, Good.LESS)
+        return Row(subject, f"start: first answer, state_dir {state}", "s", then, now, word, because)
+
+
+def _too_few(*counts: int) -> str:
+    """Why so many repeats cannot decide; empty where they can."""
+    return f"{min(counts)} repeats; {MIN_REPEATS} are needed" if min(counts) < MIN_REPEATS else ""
 
 
 def _once(target: str, name: str, unit: str, a: float, b: float) -> Row:

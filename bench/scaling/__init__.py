@@ -1,4 +1,4 @@
-"""What a request costs as things grow: prompts, limits, keys, open streams, workers, nodes. `python -m bench.scaling`.
+"""What a request costs as things grow: prompts, limits, keys, open streams, nodes. `python -m bench.scaling`.
 
 Each part turns one knob of the same gateway (key with four limits, prices, journal, metrics) under the native load of
 `bench.speed`, and tells what a request costs at each setting beside the first one. It is not for how fast the gateway

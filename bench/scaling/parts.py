@@ -1,4 +1,4 @@
-"""The six parts. Each starts what it needs, turns one knob, and gives points.
+"""The five parts. Each starts what it needs, turns one knob, and gives points.
 
 CPU is that of all processes of a gateway over exactly the load's window, a request. The gateway is `limited` of
 `bench.speed` throughout, so a figure here and one there are of the same thing.
@@ -18,7 +18,7 @@ from bench.scaling.stand import CONNECTIONS, Stand, plain_figures
 from bench.speed import memory, workload
 from bench.speed.launch import CannotRun
 from bench.speed.memory import MemoryResult
-from bench.speed.sections import TARGET_CORE, Settings
+from bench.speed.sections import Settings
 from bench.speed.targets import AMPLE, Limited, Nginx, Place, overlaid
 
 KB: Final = 1_000
@@ -26,7 +26,6 @@ PROMPTS_KB: Final = (1, 4, 16, 64, 256, 1_000)
 LIMITS: Final = (0, 1, 2, 3, 4, 6, 8)
 KEYS: Final = (10, 1_000, 100_000, 1_000_000)
 STREAMS: Final = (100, 1_000, 10_000)
-WORKERS: Final = (1, 2)
 HOLD_S: Final = 7.0
 _AMPLE_COUNT: Final = 10**9
 
@@ -147,28 +146,11 @@ def streams(stand: Stand) -> Iterator[Point]:
         yield Point("streams", f"{wanted:,}", figures)
 
 
-# ---- workers
-
-
-def workers(stand: Stand) -> Iterator[Point]:
-    """One on its core; two wherever there is room."""
-    work = workload.plain()
-    for number in WORKERS:
-        target = Limited(extra={"listen": {"workers": number}})
-        core = TARGET_CORE if number == 1 else None
-        with stand.started(target, f"workers-{number}", core) as running:
-            bench = stand.bench(running)
-            for repeat in range(stand.settings.repeats):
-                sample = bench.sample(f"workers-{number}", running, repeat, work, "--connections", str(CONNECTIONS))
-                yield Point("workers", str(number), plain_figures(sample), sample.disturbance)
-
-
 PARTS: Final[Mapping[str, Callable[[Stand], Iterator[Point]]]] = {
     "prompts": prompts,
     "limits": limits,
     "keys": key_index,
     "streams": streams,
-    "workers": workers,
     "nodes": nodes,
 }
 
@@ -181,7 +163,6 @@ def expected_s(settings: Settings, parts: Sequence[str]) -> float:
         "limits": len(LIMITS) * one,
         "keys": sum(1.0 + count / 100_000 for count in KEYS),
         "streams": len(STREAMS) * (HOLD_S + 20),
-        "workers": len(WORKERS) * one,
         "nodes": len(NODES) * (2 * one + quota_s(settings.seconds)),
     }
     return sum(each[part] for part in parts)

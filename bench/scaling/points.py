@@ -16,7 +16,6 @@ TITLES: Final[Mapping[str, str]] = {
     "limits": "Limits on a request: one worker, keys with so many limits each, in shared memory",
     "keys": "Keys of a node: the index by itself, in one process (see bench/keys.py)",
     "streams": "Open streams of one worker, each with an event every five seconds",
-    "workers": "Workers: closed loop; two workers share the second core with callers and upstream",
     "nodes": "Nodes on one redis-server, each in a network namespace: one worker each, all on core 0",
 }
 """The parts, in the order in which they are run and told."""
@@ -42,7 +41,6 @@ CHARTS: Final[Mapping[str, tuple[Axis, Axis, Mapping[str, str]]]] = {
         {"µs to authenticate, first time": "first time", "µs, again": "again"},
     ),
     "streams": (Axis("open streams", Scale.LOG), Axis("resident memory of the worker, MB"), {"RSS MB": "worker"}),
-    "workers": (Axis("workers"), Axis(_GREW), {_GREW: "all its processes"}),
     "nodes": (Axis("nodes"), Axis(_GREW), {_GREW: "nodes", "µs CPU of the store a request": "redis-server"}),
 }
 """By part: what goes across, what goes up, and the figures shown, with the names of their curves."""

@@ -36,18 +36,18 @@ class Stand:
     findings: list[Finding] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
-    def place(self, name: str, core: int | None = TARGET_CORE) -> Place:
+    def place(self, name: str) -> Place:
         """Where something of that name runs."""
-        return Place(core, self.upstream, self.folder / name, self.descriptors)
+        return Place(TARGET_CORE, self.upstream, self.folder / name, self.descriptors)
 
     def bench(self, *running: Running) -> Bench:
         """The measurements of `bench.speed` on these targets."""
         return Bench(self.settings, running, self.folder, self.progress, self.again)
 
     @contextmanager
-    def started(self, target: Target, name: str = "", core: int | None = TARGET_CORE) -> Generator[Running, None, None]:
+    def started(self, target: Target, name: str = "") -> Generator[Running, None, None]:
         """A target, ready."""
-        with target.running(self.place(name or target.name, core)) as running:
+        with target.running(self.place(name or target.name)) as running:
             yield running
 
     def broken(self, part: str, problem: CannotRun) -> None:

@@ -26,9 +26,11 @@ from bench.speed import (
     procfs,
     report,
     sections,
+    start,
     targets,
     tls,
     verdict,
+    workers,
     workload,
 )
 from bench.speed.launch import CannotRun
@@ -39,6 +41,7 @@ from bench.speed.verdict import Range, Status
 
 if TYPE_CHECKING:
     from bench.speed.memory import MemoryResult
+    from bench.speed.start import Start
 
 MET, MISSED, VOID = 0, 1, 2
 KNOWN: Final = (*targets.NAMES, *peers.NAMES)
@@ -63,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
         "python -m bench.speed", description="Measure the gateway beside nginx on one core."
     )
     add = parsed.add_argument
-    add("--quick", action="store_true", help="under two minutes: fewer and shorter repeats, 1,000 open streams")
-    add("--only", type=program.names(SECTIONS), help=f"sections to run, of {','.join(SECTIONS)} (quick: not tls)")
+    add("--quick", action="store_true", help="under two minutes: fewer sections, repeats and open streams, all shorter")
+    add("--only", type=program.names(SECTIONS), help=f"sections to run, of {','.join(SECTIONS)}")
     add("--targets", type=program.names(KNOWN), default=targets.USUAL, help=f"of {','.join(KNOWN)}")
     add("--subject", choices=KNOWN[1:], default="limited", help="the target the goals are for")
     add("--repeats", type=program.count(), help="interleaved repeats (5)")
@@ -84,11 +87,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The standard set or the quick one, with what the command line says laid over it."""
     base = QUICK if options.quick else Settings()
     chosen: dict[str, object] = {
+        "sections": options.only,
         "repeats": options.repeats,
         "seconds": options.seconds,
         "hold": options.streams,
         "rate": options.rate,
-        "sections": options.only,
     }
     values = {**vars(base), **{name: value for name, value in chosen.items() if value is not None}}
     values["subject"] = options.subject
@@ -110,6 +113,8 @@ def expected_s(settings: Settings) -> float:
         total += 2 * (MEMORY_TARGET_S + settings.hold_seconds)
     if "tls" in settings.sections:
         total += tls.expected_s(settings, len({"nginx", settings.subject} & set(settings.targets)))
+    total += start.expected_s(settings) if start.SECTION in settings.sections else 0
+    total += workers.expected_s(settings) if workers.SECTION in settings.sections else 0
     return total
 
 
@@ -126,6 +131,7 @@ class Run:
         self.samples: list[Sample] = []
         self.memory: list[MemoryResult] = []
         self.tls_memory: list[MemoryResult] = []
+        self.starts: list[Start] = []
         self.rate: float | None = None
         self.remarks: list[str] = []
 
@@ -135,6 +141,7 @@ class Run:
             self._speed(port)
             if "memory" in self.settings.sections:
                 self._memory(port)
+            self._of_the_gateway(port)
             if "tls" in self.settings.sections:
                 self._tls(port)
         self.progress.close()
@@ -149,7 +156,7 @@ class Run:
         with ExitStack() as stack:
             started = (self._started(stack, target, port) for target in self.targets)
             running = tuple(target for target in started if target)
-            bench = Bench(self.settings, running, self.folder, self.progress, self.again)
+            bench = self._bench(*running)
             if "json" in wanted:
                 self.samples += sections.plain_requests(bench)
             if "sse" in wanted:
@@ -158,6 +165,9 @@ class Run:
                 self.samples += sections.unpaced_streams(bench)
             if "latency" in wanted:
                 self._latency(bench)
+
+    def _bench(self, *running: Running) -> Bench:
+        return Bench(self.settings, running, self.folder, self.progress, self.again)
 
     def _started(self, stack: ExitStack, target: Target, port: int) -> Running | None:
         """A target, started; one that the others can do without may fail to, and that is told."""
@@ -208,6 +218,26 @@ class Run:
             start = partial(self._started_for_memory, target, port)
             found = memory.measure(target.name, start, self.settings, self.descriptors, self.folder, self.progress)
             self.memory.append(found)
+
+    def _of_the_gateway(self, port: int) -> None:
+        """What only a gateway of ours is asked: how it starts, and how it grows with its workers."""
+        wanted = {start.SECTION, workers.SECTION} & set(self.settings.sections)
+        subject = next(target for target in self.targets if target.name == self.settings.subject)
+        if not isinstance(subject, targets.Gateway):
+            self.remarks += [f"There is no section {section} for {subject.name}." for section in sorted(wanted)]
+            return
+        if start.SECTION in wanted:
+            self.starts = start.measure(subject, partial(self._place, port), self._bench())
+        if workers.SECTION in wanted:
+            self._workers(subject, port)
+
+    def _workers(self, subject: targets.Gateway, port: int) -> None:
+        with ExitStack() as stack:
+            running = {}
+            for number in workers.WORKERS:
+                place = replace(self._place(port, f"workers-{number}"), core=workers.core(number))
+                running[number] = stack.enter_context(targets.with_workers(subject, number).running(place))
+            self.samples += workers.measure(self._bench(), running)
 
     @contextmanager
     def _started_for_memory(self, target: Target, port: int) -> Generator[Running, None, None]:
@@ -267,7 +297,7 @@ def carry_out(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         run = Run(settings, Path(folder), extra)
         run.measure()
     result = report.Result(
-        found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown, run.tls_memory
+        found, settings, run.samples, run.memory, run.rate, run.remarks, run.again.thrown, run.tls_memory, run.starts
     )
     name = conditions.folder_name(found["date"], "quick" if options.quick else "")
     destination = options.out or report.fresh_folder(RESULTS / name)

@@ -135,8 +135,8 @@ class Thrown:
 
     @property
     def errors(self) -> Mapping[str, int]:
-        """Wrong answers by kind, where what was found is of a load."""
-        errors: Mapping[str, int] = self.found.get("load", {}).get("errors", {})
+        """Wrong answers by kind."""
+        errors: Mapping[str, int] = self.found.get("load", self.found).get("errors", {})
         return errors
 
 

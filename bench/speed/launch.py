@@ -58,12 +58,13 @@ WITHOUT_PROXY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({
 
 
 class Process:
-    """A started program: its pid, and what it has written to its log."""
+    """A started program: its pid, what it has written to its log, and when it was begun (of the monotonic clock)."""
 
-    def __init__(self, name: str, popen: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, name: str, popen: "subprocess.Popen[bytes]", log: Path, begun_s: float) -> None:
         self.name = name
         self.popen = popen
         self.log = log
+        self.begun_s = begun_s
 
     @property
     def pid(self) -> int:
@@ -74,7 +75,7 @@ class Process:
         """The end of its output, for an error message."""
         return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
-    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float = 20.0, *, every_s: float = 0.02) -> None:
         """Poll until `ready()`; CannotRun with its last words if it ends or takes longer."""
         deadline = time.monotonic() + timeout_s
         while not ready():
@@ -82,7 +83,7 @@ class Process:
                 raise CannotRun(f"{self.name} ended with status {self.popen.returncode}:\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise CannotRun(f"{self.name}: no {what} within {timeout_s:.0f} s:\n{self.tail()}")
-            time.sleep(0.02)
+            time.sleep(every_s)
 
     def stop(self) -> None:
         """SIGTERM to its session, then SIGKILL to whatever of its tree is left; returns when nothing is."""
@@ -118,10 +119,11 @@ def started(name: str, command: Sequence[str], *, core: int | None, log: Path) -
     place = [] if core is None else ["taskset", "--cpu-list", str(core)]
     pinned = ["setpriv", "--pdeathsig", "TERM", *place, *command]
     with log.open("wb") as output:
+        begun_s = time.monotonic()
         popen = subprocess.Popen(  # noqa: S603 - the programs under measurement
             pinned, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    process = Process(name, popen, log)
+    process = Process(name, popen, log, begun_s)
     try:
         yield process
     finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import program
-from bench.speed import plot, report, stored, verdict
+from bench.speed import plot, report, stored, verdict, workers
 from bench.speed.histogram import Histogram, bucket_upper
 from bench.speed.memory import MemoryResult
 from bench.speed.plot import Axis, Bar, Point, Scale, Series
@@ -130,6 +130,7 @@ def _charts(result: Result) -> dict[str, str]:
         "Latency at half load": figure("Latency, all repeats together", latency)
         + figure("Added latency against load, p99", _added(result)),
         "Memory and descriptors": figure("Resident memory of the worker over the section", _over_time(result)),
+        "Workers": figure("Requests a second against workers", _against_workers(result)),
     }
 
 
@@ -140,6 +141,16 @@ def _throughput(result: Result, section: str, value: Callable[[Sample], float]) 
         if spread:
             found.append(Bar(target, spread.median, spread.low, spread.high, colour))
     return plot.bars(f"{section} by target", "/s", found)
+
+
+def _against_workers(result: Result) -> str:
+    subject, found = result.settings.subject, []
+    for number in workers.WORKERS:
+        spread = Range.of(sample.load.rps for sample in verdict.of_workers(result.samples, subject, number))
+        if spread:
+            name = "1 worker" if number == 1 else f"{number} workers"
+            found.append(Bar(name, spread.median, spread.low, spread.high, number))
+    return plot.bars("throughput against workers", "/s", found)
 
 
 def _distributions(result: Result, section: str, pick: Callable[[Sample], Histogram], title: str) -> str:

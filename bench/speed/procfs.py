@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 US_PER_TICK: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
-STATE, PPID, FLAGS, UTIME, STIME, CUTIME, CSTIME, RSS_PAGES, LAST_CORE = 0, 1, 6, 11, 12, 13, 14, 21, 36
+STATE, PPID, FLAGS, UTIME, STIME, CUTIME, CSTIME, BORN, RSS_PAGES, LAST_CORE = 0, 1, 6, 11, 12, 13, 14, 19, 21, 36
 """Positions behind the command's closing parenthesis in /proc/PID/stat; C… is of children that were waited for."""
 KERNEL_THREAD: Final = 0x00200000  # PF_KTHREAD, among the flags
 IDLE, IOWAIT, IRQ, SOFTIRQ, STEAL = 3, 4, 5, 6, 7
@@ -89,6 +89,7 @@ class Process:
     rss_kb: int
     descriptors: int
     name: str = ""
+    born_us: int = 0  # since the machine was started, to 10 ms
 
     @classmethod
     def read(cls, pid: int) -> Self | None:
@@ -101,7 +102,8 @@ class Process:
         except (FileNotFoundError, ProcessLookupError):
             return None
         cpu_us = (int(stat[UTIME]) + int(stat[STIME])) * US_PER_TICK
-        return cls(pid, cpu_us, int(stat[RSS_PAGES]) * PAGE_KB, descriptors, _name(pid))
+        rss_kb, born_us = int(stat[RSS_PAGES]) * PAGE_KB, int(stat[BORN]) * US_PER_TICK
+        return cls(pid, cpu_us, rss_kb, descriptors, _name(pid), born_us)
 
 
 @dataclass(frozen=True)

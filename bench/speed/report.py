@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.speed import disturbance, tls, verdict
+from bench.speed import disturbance, start, tls, verdict, workers
 from bench.speed.disturbance import Thrown
 from bench.speed.histogram import Histogram
 from bench.speed.memory import LARGE_CARRIED, LARGE_CONNECTIONS, SMALL_CARRIED, MemoryResult
 from bench.speed.sections import Sample, Settings
+from bench.speed.start import PROCESSES, STATES, USED_REQUESTS, Start
 from bench.speed.verdict import Goal, Range, Status
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
@@ -30,23 +31,26 @@ class Result:
     remarks: Sequence[str] = ()
     thrown: Sequence[Thrown] = ()
     tls_memory: Sequence[MemoryResult] = ()
+    starts: Sequence[Start] = ()
 
     @property
     def void(self) -> dict[str, list[str]]:
         """By section, why it says nothing."""
-        return verdict.void_reasons(self.samples, self.rate)
+        return verdict.void_reasons(self.samples, self.rate, self.starts)
 
     def goals(self) -> list[Goal]:
         """All goals, as they stand for the subject."""
-        subject = self.settings.subject
+        subject, voided = self.settings.subject, self.void
         memory, tls = (
             next((result for result in results if result.target == subject), None)
             for results in (self.memory, self.tls_memory)
         )
         return [
-            *verdict.speed_goals(self.samples, subject, self.void, self.thrown),
+            *verdict.speed_goals(self.samples, subject, voided, self.thrown),
             *verdict.memory_goals(memory),
             *verdict.tls_goals(tls),
+            *verdict.start_goals(self.starts, self.thrown, subject, voided),
+            *verdict.workers_goals(self.samples, self.thrown, subject, voided),
         ]
 
     def raw(self) -> dict[str, object]:
@@ -61,6 +65,7 @@ class Result:
             "thrown": [one.summary() for one in self.thrown],
             "memory": [result.summary() for result in self.memory],
             "tls_memory": [result.summary() for result in self.tls_memory],
+            "starts": [one.summary() for one in self.starts],
         }
 
 
@@ -101,6 +106,8 @@ def markdown(result: Result) -> str:
         _section("Latency at half load", _latency_lead(result), _latency_tables(result.samples, targets)),
         _memory(result.memory),
         _section("TLS on both sides", TLS_LEAD, _tls_tables(result)),
+        _section("Start", _start_lead(), _start_table(result.starts)),
+        _section("Workers", _workers_lead(result), _workers_table(result.samples, subject)),
         _conditions(result),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -122,6 +129,7 @@ def _verdict(result: Result) -> str:
         listed = ", ".join(f"{target} {count:,}" for target, count in wrong.items() if count)
         lines += ["", f"Wrong or missing answers: {listed}."]
     kept = [(sample.section, sample.disturbance) for sample in result.samples]
+    kept += [(start.SECTION, one.disturbance) for one in result.starts]
     remarks = [*result.remarks, *disturbance.report(kept, result.thrown)]
     lines += ["", *(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n".join(lines)
@@ -352,6 +360,62 @@ def _memory(results: Sequence[MemoryResult]) -> str:
         if result.errors:
             parts.append(f"Errors: {result.errors}.")
     return "\n\n".join(parts)
+
+
+def _start_lead() -> str:
+    return (
+        "From the execution of `gateway serve` with two workers, all on core 0, to the first 200 of /readyz, and to "
+        "the end of a first answer. Fresh: state_dir is empty. Used: journal and snapshot are there, of "
+        f"{USED_REQUESTS:,} requests and of each start before. The program's files are in the page cache. Beside: when "
+        "the first worker was forked, before which lie the interpreter, imports, configuration and snapshot; and CPU "
+        "time until the answer."
+    )
+
+
+def _start_table(starts: Sequence[Start]) -> str:
+    def row(state: str, own: Sequence[Start]) -> list[str]:
+        times = [Range.of(values) for values in zip(*((s.ready_s, s.answered_s, s.forked_s) for s in own), strict=True)]
+        cpu = [Range.of(one.cpu_us[kind] / 1e6 for one in own) for kind in PROCESSES]
+        return [state, *(_range(value, 2) for value in (*times, *cpu))]
+
+    by_state = ((state, [one for one in starts if one.state == state]) for state in STATES)
+    head = (
+        "state_dir",
+        "ready s",
+        "first answer s",
+        "first worker forked s",
+        "CPU s: supervisor",
+        "workers",
+        "control",
+    )
+    return _table(head, [row(state, own) for state, own in by_state if own])
+
+
+def _workers_lead(result: Result) -> str:
+    return (
+        f"As plain requests, {result.settings.connections} connections, closed loop. One worker is on core 0. Two are "
+        "wherever there is room: on a machine of two cores they share the second one with callers and upstream, which "
+        "limits their rate. CPU a request is of all processes of the gateway, in the same repeat."
+    )
+
+
+def _workers_table(samples: Sequence[Sample], subject: str) -> str:
+    def row(number: int, own: Sequence[Sample]) -> list[str]:
+        one = verdict.of_workers(samples, subject, 1)
+        rate, cost = (verdict.beside(own, one, ratio) for ratio in (verdict.rate_ratio, verdict.cost_ratio))
+        latency = _pooled_ms(own, lambda s: s.load.latency, 0.5, 0.99)
+        return [
+            str(number),
+            _figure(own, lambda s: s.load.rps, 0),
+            _range(rate, 2),
+            *_cpu(own),
+            _range(cost, 2),
+            latency,
+        ]
+
+    by_number = ((number, verdict.of_workers(samples, subject, number)) for number in workers.WORKERS)
+    head = ("workers", "requests/s", "× one", "µs CPU/request", "busiest process", "× one's CPU", "p50 / p99 ms")
+    return _table(head, [row(number, own) for number, own in by_number if own])
 
 
 def _conditions(result: Result) -> str:

@@ -17,6 +17,7 @@ from bench.speed.memory import MemoryResult, Moment
 from bench.speed.native import LoadResult
 from bench.speed.report import Result
 from bench.speed.sections import Sample, Settings
+from bench.speed.start import Start
 
 RAW: Final = "raw.json"
 
@@ -65,6 +66,7 @@ def _result(raw: Mapping[str, Any]) -> Result:
         remarks=list(raw["remarks"]),
         thrown=[_thrown(one) for one in raw.get("thrown", ())],
         tls_memory=[_memory(result) for result in raw.get("tls_memory", ())],
+        starts=[_start(one) for one in raw.get("starts", ())],
     )
 
 
@@ -117,6 +119,10 @@ def _disturbance(stored: Mapping[str, Any]) -> Disturbance:
 
 def _thrown(stored: Mapping[str, Any]) -> Thrown:
     return Thrown(stored["section"], _disturbance(stored), stored["found"])
+
+
+def _start(stored: Mapping[str, Any]) -> Start:
+    return Start(**{**stored, "disturbance": _disturbance(stored)})
 
 
 def _memory(stored: Mapping[str, Any]) -> MemoryResult:

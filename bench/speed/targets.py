@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -134,7 +134,17 @@ class Gateway(Target):
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def run(self, place: Place) -> Generator[Running, None, None]:
-        """Write its configuration, start it as an operator would, and wait for /readyz."""
+        """Start it, and wait for /readyz."""
+        trust = place.certificates.trust() if place.certificates else None
+        with self.starting(place) as (process, running):
+            process.wait_for(
+                "200 from /readyz", lambda: launch.answers(running.port, "/readyz", running.address, trust)
+            )
+            yield running
+
+    @contextmanager
+    def starting(self, place: Place) -> Generator[tuple[launch.Process, Running], None, None]:
+        """Write its configuration and start it as an operator would; it need not be ready yet."""
         command = Path(sys.executable).parent / "gateway"
         if not command.exists():
             raise CannotRun(f"{command.name} is not installed beside this Python; run `make setup`")
@@ -143,11 +153,9 @@ class Gateway(Target):
         config.write_text(yaml.safe_dump(self.config(place, port, secret), sort_keys=False))
         serve = [*place.host.enter, str(command), "serve", "--config", str(config)]
         address = place.host.address
+        headers = (f"authorization: Bearer {secret}",)
         with launch.started(self.name, serve, core=place.core, log=place.folder / "log") as process:
-            trust = place.certificates.trust() if place.certificates else None
-            process.wait_for("200 from /readyz", lambda: launch.answers(port, "/readyz", address, trust))
-            headers = (f"authorization: Bearer {secret}",)
-            yield Running(self.name, port, port, process.pid, headers, address=address)
+            yield process, Running(self.name, port, port, process.pid, headers, address=address)
 
     def config(self, place: Place, port: int, secret: str) -> dict[str, object]:
         """The whole gateway.yaml, with what the operator of the bench adds laid over it."""
@@ -217,6 +225,11 @@ class Limited(Gateway):
         keys = config["keys"] if isinstance(config["keys"], list) else []
         limited = {"keys": [{**AMPLE, **key} for key in keys], "models": {MODEL: {"price": PRICE}}}
         return overlaid(config, limited)
+
+
+def with_workers(gateway: Gateway, number: int) -> Gateway:
+    """The same with so many workers."""
+    return replace(gateway, extra=overlaid(gateway.extra, {"listen": {"workers": number}}))
 
 
 NAMES: Final = ("direct", "nginx", "gateway", "limited", "unrecorded", "aiohttp")

@@ -9,14 +9,16 @@ voids none either: its goal is of memory, and its times stand there with their r
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Self
 
-from bench.speed.disturbance import Thrown
+from bench.speed import start, workers
+from bench.speed.disturbance import MAX_DISTURBANCE, Thrown
 from bench.speed.memory import BUSY_CONNECTIONS, MemoryResult
 from bench.speed.sections import Sample
+from bench.speed.start import Start
 from bench.speed.workload import CHUNKS, LONG_CHUNKS
 
 MAX_NGINX_SPREAD: Final = 0.10
@@ -34,6 +36,8 @@ MAX_P99_ADDED_MS: Final = 1.0
 MAX_WORKER_MB: Final = 100.0
 MAX_STREAM_KB: Final = 30.0
 MAX_TLS_STREAM_KB: Final = 100.0
+MAX_START_S: Final = 1.0
+MAX_COST_OF_TWO: Final = 1.1
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,25 @@ def paired(
     combine: Callable[[Sample, Sample], float | None],
 ) -> Range | None:
     """`combine` of two targets' samples of the same repeat: what is slow for both cancels out; None says nothing."""
-    pairs = zip(of(samples, section, targets[0]), of(samples, section, targets[1]), strict=False)
+    return beside(of(samples, section, targets[0]), of(samples, section, targets[1]), combine)
+
+
+def beside(
+    ours: Iterable[Sample], others: Iterable[Sample], combine: Callable[[Sample, Sample], float | None]
+) -> Range | None:
+    """The same of samples by repeat."""
+    pairs = zip(ours, others, strict=False)
     return Range.of(found for one, other in pairs if (found := combine(one, other)) is not None)
+
+
+def of_workers(samples: Sequence[Sample], subject: str, number: int) -> list[Sample]:
+    """The samples of a gateway with so many workers, by repeat."""
+    return of(samples, workers.measured_as(number), subject)
+
+
+def cost_of_two(samples: Sequence[Sample], subject: str) -> Range | None:
+    """CPU a request with two workers, as a share of that with one."""
+    return beside(of_workers(samples, subject, 2), of_workers(samples, subject, 1), cost_ratio)
 
 
 def rate_ratio(ours: Sample, other: Sample) -> float | None:
@@ -128,17 +149,17 @@ def wrong_answers(samples: Iterable[Sample], thrown: Iterable[Thrown], target: s
     return sum(sum(errors.values()) for errors in (*kept, *others))
 
 
-def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> dict[str, list[str]]:
+def void_reasons(
+    samples: Sequence[Sample], asked_rate: float | None = None, starts: Sequence[Start] = ()
+) -> dict[str, list[str]]:
     """By section, why its figures say nothing; a section without reasons is absent. Empty input has no reasons."""
     reasons: dict[str, list[str]] = {}
 
     def void(section: str, reason: str) -> None:
         reasons.setdefault(section, []).append(reason)
 
-    for section, measured in (("json", "json"), *_STREAMED, ("latency", "latency")):
-        others = Range.of(sample.others for sample in samples if sample.section == measured)
-        if others and others.median > MAX_OTHERS:
-            void(section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})")
+    for section, reason in _taken_by_others(samples, starts):
+        void(section, reason)
     nginx = Range.of(sample.load.rps for sample in of(samples, "json", "nginx"))
     direct = Range.of(sample.load.rps for sample in of(samples, "json", "direct"))
     if nginx and nginx.spread > MAX_NGINX_SPREAD:
@@ -158,6 +179,22 @@ def void_reasons(samples: Sequence[Sample], asked_rate: float | None = None) -> 
             "latency", f"even direct, p99 is {late.median:.1f} ms: the machine is too busy to see {MAX_P99_ADDED_MS} ms"
         )
     return reasons
+
+
+def _taken_by_others(samples: Sequence[Sample], starts: Sequence[Start]) -> Iterator[tuple[str, str]]:
+    """Sections whose core was shared with other programs; of those that take both cores, what was taken of both."""
+    for section, measured in (("json", "json"), *_STREAMED, ("latency", "latency")):
+        others = Range.of(sample.others for sample in samples if sample.section == measured)
+        if others and others.median > MAX_OTHERS:
+            yield section, f"other programs took {others.median:.0%} of the target's core (at most {MAX_OTHERS:.0%})"
+    found = {
+        workers.SECTION: [s.disturbance.total for s in samples if s.section.startswith(workers.SECTION)],
+        start.SECTION: [one.disturbance.total for one in starts],
+    }
+    for section, shares in found.items():
+        taken = Range.of(shares)
+        if taken and taken.median > MAX_DISTURBANCE:
+            yield section, f"other programs took {taken.median:.0%} of a core (at most {MAX_DISTURBANCE:.0%})"
 
 
 def _p99_ms(sample: Sample) -> float:
@@ -220,6 +257,38 @@ def _beside_unlimited(samples: Sequence[Sample], voided: Iterable[str], thrown: 
             floor=True,
             wrong_answers=wrong_answers(samples, thrown, UNLIMITED, "json"),
             void="json" in voided,
+        )
+    ]
+
+
+def start_goals(starts: Sequence[Start], thrown: Sequence[Thrown], subject: str, voided: Iterable[str]) -> list[Goal]:
+    """One for each state of the state_dir."""
+    wrong = sum(sum(one.errors.values()) for one in starts) + wrong_answers((), thrown, subject, start.SECTION)
+    return [
+        Goal(
+            f"start to the first answer, state_dir {state}",
+            MAX_START_S,
+            "s",
+            Range.of(one.answered_s for one in starts if one.state == state),
+            wrong_answers=wrong,
+            void=start.SECTION in voided,
+        )
+        for state in start.STATES
+    ]
+
+
+def workers_goals(
+    samples: Sequence[Sample], thrown: Sequence[Thrown], subject: str, voided: Iterable[str]
+) -> list[Goal]:
+    """What a request costs with a second worker."""
+    return [
+        Goal(
+            "CPU a request with two workers beside one",
+            MAX_COST_OF_TWO,
+            "× one",
+            cost_of_two(samples, subject),
+            wrong_answers=wrong_answers(samples, thrown, subject, workers.SECTION),
+            void=workers.SECTION in voided,
         )
     ]
 

@@ -9,9 +9,11 @@ import pytest
 from bench import compare
 from bench.compare import Comparison, Good, Row, Word
 from bench.speed import report
+from bench.speed.disturbance import Disturbance
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.report import Result
 from bench.speed.sections import Sample, Settings
+from bench.speed.start import FRESH, Start
 from bench.speed.verdict import Range
 from tests.unit.bench_speed.samples import repeats
 
@@ -165,3 +167,32 @@ def test_a_result_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(compare, "RESULTS", tmp_path)
     assert compare.folder("2026-01-02-cpu") == tmp_path / "2026-01-02-cpu"
     assert compare.folder("elsewhere") == Path("elsewhere")
+
+
+def grown(two_us: float, answered_s: float, nginx_us: float = 10, others: float = 0.0) -> Result:
+    samples = [
+        *repeats("json", "nginx", STEADY, cpu_us=nginx_us),
+        *repeats("workers-1", "gateway", STEADY, cpu_us=100),
+        *repeats("workers-2", "gateway", STEADY, cpu_us=two_us),
+    ]
+    starts = [
+        Start("gateway", FRESH, repeat, 0.5, answered_s, 0.4, {}, disturbance=Disturbance(others))
+        for repeat in range(5)
+    ]
+    return replace(result(), samples=samples, starts=starts)
+
+
+def test_workers_and_starts_are_compared_where_nginx_stood_still() -> None:
+    a, b = grown(104, 0.6), grown(120, 0.9)
+    for name in ("two workers: CPU a request", "start: first answer, state_dir fresh"):
+        assert row(a, b, name).word is Word.WORSE
+        assert row(a, a, name).word is Word.CANNOT_TELL
+        moved = row(a, grown(120, 0.9, nginx_us=15), name)
+        assert (moved.word, moved.because) == (Word.CANNOT_TELL, "nginx moved as well")
+    beside = "two workers: CPU a request beside one"
+    assert row(a, grown(120, 0.9, nginx_us=15), beside).word is Word.WORSE
+
+
+def test_a_start_beside_others_says_nothing() -> None:
+    void = row(grown(104, 0.6), grown(104, 0.9, others=0.5), "start: first answer, state_dir fresh")
+    assert (void.word, void.because) == (Word.CANNOT_TELL, "void")

@@ -20,7 +20,7 @@ def test_the_standard_set_is_five_repeats_of_everything() -> None:
     standard = settings()
     assert standard == Settings()
     assert (standard.repeats, standard.hold) == (5, 10_000)
-    assert standard.sections == ("json", "sse", "latency", "memory", "tls")
+    assert standard.sections == ("json", "sse", "latency", "memory", "start", "workers", "tls")
 
 
 def test_quick_takes_under_two_minutes() -> None:
@@ -45,7 +45,7 @@ def test_the_subject_is_always_among_the_targets() -> None:
 def test_an_unknown_section_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         settings("--only", "json,cpu")
-    assert "unknown: cpu; known: json, sse, latency, memory, tls" in capsys.readouterr().err
+    assert "unknown: cpu; known: json, sse, latency, memory, start, workers, tls" in capsys.readouterr().err
 
 
 def result(samples: list[Sample]) -> Result:

@@ -32,6 +32,7 @@ def whole() -> Result:
         *(one for name in ("direct", "nginx", "gateway") for one in repeats("json", name, [300, 301])),
         *(streams(name) for name in ("direct", "nginx", "gateway")),
         *(one for name in ("direct", "gateway") for one in repeats("latency", name, [50, 50], latency_ms=0.7)),
+        *(one for number in (1, 2) for one in repeats(f"workers-{number}", "gateway", [100 * number, 101 * number])),
         *(at_rate(name, rate, rate / 100) for name in ("direct", "gateway") for rate in (10.0, 90.0)),
     ]
     moments = [Moment("idle", 1, 1, 0.0), Moment("1,000 connections", 60_000, 9, 5.0)]
@@ -73,6 +74,7 @@ def test_it_has_a_chart_where_there_are_figures() -> None:
         "Latency, all repeats together",
         "Added latency against load, p99",
         "Resident memory of the worker over the section",
+        "Requests a second against workers",
     ]
     assert "<figure>" not in page.page(Result(CONDITIONS, Settings(), [], []))
 

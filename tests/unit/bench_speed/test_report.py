@@ -10,6 +10,7 @@ from bench.speed.histogram import Histogram
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.report import Result
 from bench.speed.sections import Sample, Settings
+from bench.speed.start import FRESH, USED, Start
 from tests.unit.bench_speed.samples import repeats, sample
 
 CONDITIONS = {"date": "2026-01-02 03:04 UTC", "command": "python -m bench.speed --quick", "nginx": "1.22.1"}
@@ -146,3 +147,26 @@ def test_an_earlier_result_is_kept(tmp_path: Path) -> None:
 def test_who_answered_nothing_has_no_cost() -> None:
     text = report.markdown(result([*steady(), *repeats("json", "limited", [0, 0])]))
     assert "| limited | 0 | 0.00 | – | – |" in text
+
+
+def test_a_start_is_told_by_state_with_what_it_is_made_of() -> None:
+    cpu_us = {"gw-super": 500_000, "gw-worker": 20_000, "gw-control": 150_000}
+    starts = [
+        Start("gateway", state, repeat, seconds, seconds + 0.01, 0.4, cpu_us)
+        for state, times in ((FRESH, (0.8, 0.9)), (USED, (0.6,)))
+        for repeat, seconds in enumerate(times)
+    ]
+    text = report.markdown(replace(result(steady()), starts=starts))
+    assert "| fresh | 0.85 (0.80 – 0.90) | 0.86 (0.81 – 0.91) | 0.40 | 0.50 | 0.02 | 0.15 |" in text
+    assert "| used | 0.60 | 0.61 | 0.40 | 0.50 | 0.02 | 0.15 |" in text
+    assert "| start to the first answer, state_dir fresh | ≤ 1 s | 0.86 (0.81 – 0.91) | **met** |" in text
+
+
+def test_two_workers_stand_beside_one_of_the_same_repeat() -> None:
+    samples = [
+        *repeats("workers-1", "gateway", [50, 100], cpu_us=100),
+        *repeats("workers-2", "gateway", [90, 180], cpu_us=104),
+    ]
+    text = report.markdown(result(samples))
+    assert "| 2 | 135 (90 – 180) | 1.80 | 104.0 | 104.0 | 1.04 | 0.20 / 0.20 |" in text
+    assert "| CPU a request with two workers beside one | ≤ 1.1 × one | 1.04 | **met** |" in text

@@ -86,3 +86,15 @@ def test_whose_the_core_was_adds_up() -> None:
     one = Sample("json", "gateway", 0, sample("json", "gateway").load, 100, {1: 300_000, 2: 100_000})
     assert replace(one, disturbance=Disturbance(0.05, 0.2, 0.01)).shares() == pytest.approx((0.3, 0.1, 0.06, 0.54))
     assert replace(one, disturbance=Disturbance(-0.05)).others == 0
+
+
+@pytest.mark.parametrize(
+    ("planned_s", "spare_s"),
+    [
+        (400, 100),  # a quarter
+        (800, 70),  # what is left to the end of the standard set
+        (3_600, 900),  # somebody's own wish
+    ],
+)
+def test_what_is_made_again_keeps_the_standard_set_below_a_quarter_of_an_hour(planned_s: float, spare_s: float) -> None:
+    assert sections.again(Settings(), planned_s, Progress(1)).spare_s == spare_s

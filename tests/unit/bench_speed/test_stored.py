@@ -11,6 +11,7 @@ from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.report import Result
 from bench.speed.sections import Settings
+from bench.speed.start import FRESH, PROCESSES, Start
 from tests.unit.bench_speed.samples import repeats, sample
 
 TAKEN = Disturbance(0.2, 0.01, 0.05)
@@ -26,7 +27,8 @@ def a_result() -> Result:
     thrown = [Thrown("json", TAKEN, {"target": "gateway", "load": {"errors": {"reset": 7}}})]
     conditions = {"date": "2026-01-02 03:04 UTC"}
     tls_memory = [replace(memory, streams=80)]
-    return Result(conditions, settings, samples, [memory], 50, ["a remark"], thrown, tls_memory)
+    starts = [Start("gateway", FRESH, 0, 0.5, 0.6, 0.4, dict.fromkeys(PROCESSES, 7), {"reset": 1}, TAKEN)]
+    return Result(conditions, settings, samples, [memory], 50, ["a remark"], thrown, tls_memory, starts)
 
 
 def test_a_result_survives_its_folder(tmp_path: Path) -> None:
@@ -35,7 +37,7 @@ def test_a_result_survives_its_folder(tmp_path: Path) -> None:
     read = stored.load(tmp_path)
     assert (read.conditions, read.settings, read.rate) == (written.conditions, written.settings, 50)
     assert (read.memory, read.remarks, read.thrown) == (written.memory, ["a remark"], written.thrown)
-    assert read.tls_memory == written.tls_memory
+    assert (read.tls_memory, read.starts) == (written.tls_memory, written.starts)
     assert read.goals() == written.goals()
     last, was = read.samples[-1], written.samples[-1]
     assert (last.rate, last.disturbance, last.load.errors) == (70.0, TAKEN, {"short_body": 3})
@@ -52,13 +54,13 @@ def test_an_older_result_lacks_what_was_not_known_then(tmp_path: Path) -> None:
     for one in raw["samples"]:
         del one["rate"], one["disturbance"]
         one["others"] = 0.25
-    del raw["thrown"], raw["tls_memory"]
+    del raw["thrown"], raw["tls_memory"], raw["starts"]
     (tmp_path / "raw.json").write_text(json.dumps(raw))
     read = stored.load(tmp_path)
     assert read.settings.sweep == Settings().sweep
     assert read.memory[0].moments[0].at_s is None
     assert (read.samples[-1].rate, read.samples[-1].others, read.thrown) == (None, 0.25, [])
-    assert read.tls_memory == []
+    assert (read.tls_memory, read.starts) == ([], [])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"conditions": {}, "settings": 3}'])

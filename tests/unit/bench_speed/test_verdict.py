@@ -2,8 +2,10 @@
 
 import pytest
 
+from bench.speed.disturbance import Disturbance, Thrown
 from bench.speed.memory import MemoryResult, Moment
 from bench.speed.sections import Sample
+from bench.speed.start import FRESH, USED, Start
 from bench.speed.verdict import (
     Goal,
     Range,
@@ -13,8 +15,10 @@ from bench.speed.verdict import (
     paired,
     rate_ratio,
     speed_goals,
+    start_goals,
     tls_goals,
     void_reasons,
+    workers_goals,
 )
 from tests.unit.bench_speed.samples import repeats, sample
 
@@ -186,3 +190,42 @@ def test_what_did_nothing_is_no_yardstick_and_costs_nothing() -> None:
     assert (rate_ratio(sample("json", "gateway"), none), cost_ratio(sample("json", "gateway"), none)) == (None, None)
     assert cost_ratio(sample("json", "litellm", rps=0), sample("json", "nginx")) is None
     assert paired([none, sample("json", "gateway")], "json", ("gateway", "nginx"), rate_ratio) is None
+
+
+def begun(state: str, answered_s: float, others: float = 0.0, **errors: int) -> Start:
+    return Start("gateway", state, 0, 0.5, answered_s, 0.4, {}, errors, Disturbance(others))
+
+
+def test_a_start_has_a_goal_for_each_state_of_its_folder() -> None:
+    starts = [begun(FRESH, 0.9), begun(FRESH, 1.0), begun(FRESH, 1.2), begun(USED, 1.01)]
+    assert [goal.status for goal in start_goals(starts, (), "gateway", ())] == [Status.MET, Status.MISSED]
+    assert {goal.status for goal in start_goals(starts, (), "gateway", ("start",))} == {Status.VOID}
+    assert {goal.status for goal in start_goals((), (), "gateway", ())} == {Status.NOT_MEASURED}
+
+
+def test_a_wrong_first_answer_fails_the_goal_also_where_it_was_thrown_away() -> None:
+    right = [begun(FRESH, 0.5), begun(USED, 0.5)]
+    wrong = [begun(FRESH, 0.5, reset=1), begun(USED, 0.5)]
+    thrown = [Thrown("start", Disturbance(0.5), begun(USED, 0.5, reset=1).summary())]
+    assert {goal.status for goal in start_goals(right, (), "gateway", ())} == {Status.MET}
+    assert {goal.status for goal in start_goals(wrong, (), "gateway", ())} == {Status.MISSED}
+    assert {goal.status for goal in start_goals(right, thrown, "gateway", ())} == {Status.MISSED}
+
+
+@pytest.mark.parametrize(("two_us", "status"), [(110, "met"), (111, "missed")])
+def test_a_second_worker_must_not_make_requests_dearer(two_us: float, status: str) -> None:
+    samples = [
+        *repeats("workers-1", "gateway", [50, 50], cpu_us=100),
+        *repeats("workers-2", "gateway", [90, 90], cpu_us=two_us),
+    ]
+    (goal,) = workers_goals(samples, (), "gateway", ())
+    assert goal.status is Status(status)
+    assert workers_goals([], (), "gateway", ())[0].status is Status.NOT_MEASURED
+    assert workers_goals(samples, (), "gateway", ("workers",))[0].status is Status.VOID
+
+
+def test_sections_that_take_both_cores_are_void_where_others_had_either() -> None:
+    busy = [sample("workers-2", "gateway", others=0.2, repeat=n) for n in range(3)]
+    assert list(void_reasons(busy)) == ["workers"]
+    assert list(void_reasons([], None, [begun(FRESH, 0.5, others=0.2)])) == ["start"]
+    assert void_reasons([sample("workers-2", "gateway", others=0.1)], None, [begun(FRESH, 0.5, others=0.1)]) == {}

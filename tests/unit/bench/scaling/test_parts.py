@@ -96,15 +96,9 @@ def test_a_key_of_the_ladder_meets_as_many_limits_as_it_says(tmp_path: Path) -> 
     assert met == {f"limits-{number}": number for number in parts.LIMITS}
 
 
-def test_two_workers_are_given_the_second_core(played: Played) -> None:
-    found = list(parts.workers(played.stand))
-    assert played.started == [("workers-1", 0), ("workers-2", None)]
-    assert [point.at for point in found] == ["1", "1", "2", "2"]
-
-
 def test_wrong_answers_are_no_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="wrong answers"):
-        list(parts.workers(Played(monkeypatch, tmp_path, errors=1).stand))
+        list(parts.limits(Played(monkeypatch, tmp_path, errors=1).stand))
 
 
 def test_keys_are_measured_by_their_own_bench(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

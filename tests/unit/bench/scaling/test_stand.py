@@ -19,7 +19,6 @@ def made(folder: Path) -> Stand:
 def test_each_target_has_a_folder_and_a_core(tmp_path: Path) -> None:
     assert made(tmp_path).place("nginx").folder == tmp_path / "nginx"
     assert made(tmp_path).place("nginx").core == 0
-    assert made(tmp_path).place("two", None).core is None
 
 
 def test_a_remark_is_kept_and_told_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
