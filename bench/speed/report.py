@@ -364,7 +364,7 @@ def _memory(results: Sequence[MemoryResult]) -> str:
 
 def _start_lead() -> str:
     return (
-        "From the execution of `gateway serve` with two workers, all on core 0, to the first 200 of /readyz, and to "
+        "From the execution of gateway serve with two workers, all on core 0, to the first 200 of /readyz, and to "
         "the end of a first answer. Fresh: state_dir is empty. Used: journal and snapshot are there, of "
         f"{USED_REQUESTS:,} requests and of each start before. The program's files are in the page cache. Beside: when "
         "the first worker was forked, before which lie the interpreter, imports, configuration and snapshot; and CPU "
