@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.lines import LineSink
 
 WATCH_S: Final = 0.2
+UNREADY_S: Final = 0.02  # instead, while the node is not ready for want of what it has used
 WARM_S: Final = 10.0  # after which what is loaded when it is first needed, the database above all, is there
 _CLOSE_S: Final = 1.0  # of the two seconds the process layer gives
 _log: Final = logging.getLogger("gateway.control")
@@ -102,7 +103,10 @@ class Watched:
 
 
 async def watch(watched: Watched) -> None:
-    """Look at the board, the config in use and the revocations five times a second, until told to stop."""
+    """Look at the board, the config in use and the revocations five times a second, until told to stop.
+
+    More often while callers wait for the node to be ready: a start is a fifth of a second shorter for it.
+    """
     warm = asyncio.get_running_loop().call_later(WARM_S, _freeze)
     try:
         while not watched.context.stopping.is_set():
@@ -111,7 +115,7 @@ async def watch(watched: Watched) -> None:
             watched.logs.follow()
             watched.keeping.follow()
             watched.counts.tick()
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(UNREADY_S if watched.keeping.unready else WATCH_S)
     finally:
         warm.cancel()
 

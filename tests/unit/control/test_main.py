@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession
 
 from gateway.control import main as module
+from gateway.control.keeping import Keeping
 from gateway.control.main import Logs, control_main
 from gateway.control.publisher import Publisher
 from gateway.journal.read import entries
@@ -183,6 +184,21 @@ def test_control_that_has_ended_leaves_collections_alone(context: FakeContext, m
 
     asyncio.run(main())
     assert frozen == []
+
+
+def test_workers_hear_soon_that_limits_count_what_was_used(
+    context: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["reading it", "reading it", "reading it"]
+    monkeypatch.setattr(module, "WATCH_S", 2 * PATIENCE_S)
+    monkeypatch.setattr(Keeping, "unready", property(lambda _: said.pop() if said else ""))
+
+    async def talk(_session: ClientSession) -> None:
+        await until(lambda: not context.state.recounting)
+
+    context.state.recounting = 1
+    run(context, talk)
+    assert not said
 
 
 def test_a_port_that_cannot_be_served_ends_control(context: FakeContext) -> None:
